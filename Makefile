@@ -1,0 +1,61 @@
+# On a machine with python3, gcc and make: `make demo`, `make test`.
+#
+#   make demo [EVENTS=path.root]    the main job on real input, as a table
+#   make test [PYTEST_ARGS="-k gat"]    linters, types, architecture, then the tests
+#   make lint                       the first three alone
+#   make clean                      removes the virtual environment and all caches
+#
+# Another Python, torch or PyG: `make clean`, then e.g. `make test TORCH=torch==2.10.0`.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+PYG ?= torch-geometric==2.8.1
+VENV ?= .venv
+EVENTS ?=
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help demo test lint install clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n '3,6s/^#  //p' Makefile
+
+# What an installation reads: requirements from the one, the version from the other.
+METADATA := pyproject.toml src/gnnscript/__init__.py
+
+# torch comes first and alone: its version decides which packages follow. The build backend stands
+# in the environment itself, so that later installs neither fetch it again nor bring another torch.
+$(VENV)/.base:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install '$(TORCH)'
+	$(PIP) install '$(TORCH)' '$(PYG)' 'scikit-build-core>=1.0'
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.base $(METADATA)
+	$(PIP) install --no-build-isolation '$(TORCH)' '$(PYG)' -e '.[demo]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.base $(METADATA)
+	$(PIP) install --no-build-isolation '$(TORCH)' '$(PYG)' -e '.[test,dev]'
+	touch $@
+
+install: $(VENV)/.test
+
+demo: $(VENV)/.demo
+	$(BIN)/python docs/examples/demo.py $(if $(EVENTS),--events '$(EVENTS)')
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -322,6 +322,7 @@ def _softmax_segments(src: Tensor, ptr: Tensor, dim: int) -> Tensor:
 
 
 def _softmax_groups(src: Tensor, index: Tensor, dim: int, num_nodes: int | None) -> Tensor:
+    index = _as_int64(index)
     size = num_nodes if num_nodes is not None else _count_nodes(index)
     shift = scatter(src.detach(), index, dim, size, "max")
     out = (src - shift.index_select(dim, index)).exp()

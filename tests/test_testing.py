@@ -5,8 +5,9 @@ from typing import Dict, List, Optional, Tuple
 
 import pytest
 import torch
-from gnnscript.testing import BareProcess, assert_scripts_like_eager, run_bare
 from torch import Tensor, nn
+
+from gnnscript.testing import BareProcess, assert_scripts_like_eager, run_bare
 
 INPUTS = [(torch.randn(5, 3),), (torch.randn(8, 3),)]
 
@@ -41,10 +42,10 @@ class Differs(nn.Module):
                 out = out.detach() + 0.5 * (out - out.detach())
             elif self.kind == "input gradient":
                 out = self.lin(x.detach())
-            elif self.kind == "train" and self.training:
-                out = out * 2.0
-            elif self.kind == "size" and x.size(0) != 5:
-                out = out * 2.0
+            elif self.kind == "train":
+                out = out * (2.0 if self.training else 1.0)
+            elif self.kind == "size":
+                out = out * (1.0 if x.size(0) == 5 else 2.0)
             elif self.kind == "buffer":
                 self.steps.add_(1)
             elif self.kind == "shape":
@@ -276,7 +277,7 @@ def test_run_bare_serves_many_models(tmp_path):
     results = run_bare([(path, [INPUTS[0]]), (torch.jit.script(Asks()), list(INPUTS)[:1])])
     torch.testing.assert_close(results[0][0], block(*INPUTS[0]))
     torch.testing.assert_close(results[1][0], INPUTS[0][0])
-    with pytest.raises(AssertionError, match="job 1: .*"):
+    with pytest.raises(AssertionError, match="job 1: "):
         run_bare([(path, [INPUTS[0]]), (torch.jit.script(Asks()), list(INPUTS))])
 
 

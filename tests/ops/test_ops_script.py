@@ -178,3 +178,15 @@ def test_an_exported_graph_takes_other_sizes_and_still_refuses_a_bad_ptr() -> No
     assert segment(src, torch.tensor([0, 3, 4])).tolist() == [[3.0, 3.0], [1.0, 1.0]]
     with pytest.raises(RuntimeError, match="expected ptr never to decrease"):
         segment(src, torch.tensor([0, 3, 9]))
+
+
+def test_torchscript_sorts_the_edges_of_two_layers_once() -> None:
+    def two_layers(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        first_ptr, first_perm = ops.csr(index, size)
+        second_ptr, second_perm = ops.csr(index, size)
+        return first_ptr + second_ptr, first_perm + second_perm
+
+    scripted = torch.jit.script(two_layers)
+    for _ in range(RUNS):
+        scripted(torch.tensor(INDEX), NUM_NODES)
+    assert str(torch.jit.last_executed_optimized_graph()).count("aten::argsort") == 1

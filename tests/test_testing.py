@@ -193,6 +193,21 @@ def test_finds_other_state_dict_keys(monkeypatch):
         assert_scripts_like_eager(Block(), *INPUTS, reload=False)
 
 
+class Scratch(nn.Module):
+    """Has a buffer that is not part of its state_dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scratch", torch.ones(3), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scratch
+
+
+def test_accepts_buffers_that_are_not_persistent():
+    assert_scripts_like_eager(Scratch(), *INPUTS, reload=False)
+
+
 class Stateful(nn.Module):
     """Keeps a count that scripting by mistake advances."""
 

@@ -279,10 +279,13 @@ def _assert_same_structure(
 
 def _assert_shared_state(module: nn.Module, scripted: torch.jit.ScriptModule) -> None:
     eager, state = module.state_dict(), scripted.state_dict()
-    if set(eager) != set(state):
+    missing = set(eager) - set(state)
+    # TorchScript knows no buffers that are not persistent: it saves them all.
+    unexpected = set(state) - set(eager) - {name for name, _ in module.named_buffers()}
+    if missing or unexpected:
         raise AssertionError(
             "the state_dict of the scripted module has other keys than the eager one: missing "
-            f"{sorted(set(eager) - set(state))}, unexpected {sorted(set(state) - set(eager))}"
+            f"{sorted(missing)}, unexpected {sorted(unexpected)}"
         )
     for name, value in eager.items():
         if isinstance(value, Tensor) and value.data_ptr() != state[name].data_ptr():

@@ -1,0 +1,44 @@
+"""``@gnnscript.scriptable``: one class, without the global hook."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+
+from gnnscript import _pyg
+from gnnscript.analyze import analyze
+from gnnscript.intercept.hook import wrap_script
+from gnnscript.script import MARK
+
+__all__ = ["scriptable"]
+
+C = TypeVar("C", bound=type[torch.nn.Module])
+
+
+def scriptable(cls: C) -> C:
+    """Makes one ``MessagePassing`` class, and the classes derived from it, scriptable.
+
+    Use it as a decorator, or call it on a class that exists: ``scriptable(GCNConv)``.
+
+    Args:
+        cls: The class.
+
+    Returns:
+        The class itself.
+
+    Raises:
+        TypeError: It is not a ``MessagePassing`` class.
+        UnsupportedError: Something in its source cannot be specialised.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, _pyg.message_passing())):
+        raise TypeError(
+            f"'scriptable' expects a class derived from torch_geometric.nn.MessagePassing, got "
+            f"{cls!r}; decorate the conv class, not an instance or the model that holds it"
+        )
+    analyze(cls)
+    setattr(cls, MARK, True)
+    wrap_script()
+    return cls
+
+

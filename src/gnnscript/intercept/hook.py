@@ -1,0 +1,131 @@
+"""Attaches gnnscript to PyG's ``MessagePassing`` and to ``torch.jit.script``, and detaches it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import wrapt
+
+from gnnscript import _pyg
+from gnnscript.script import MARK, needs_lowering, script
+from gnnscript.specialize import load
+
+__all__ = ["install", "uninstall", "wrap_script"]
+
+
+@dataclass
+class _State:
+    """Everything the interceptor has changed; the only mutable state of this package."""
+
+    active: bool = False
+    undo: list[Callable[[], None]] = field(default_factory=list)
+    waiting: bool = False
+    script_wrapped: bool = False
+
+
+_lock = threading.RLock()
+_state = _State()
+
+
+def install() -> None:
+    """Makes ``torch.jit.script`` specialise every model with PyG modules; idempotent.
+
+    PyG may have been imported before, or is imported later: then the hook waits for it.
+    """
+    with _lock:
+        if _state.active:
+            return
+        _state.active = True
+        wrap_script()
+        if _pyg.MESSAGE_PASSING_MODULE in sys.modules:
+            _attach(sys.modules[_pyg.MESSAGE_PASSING_MODULE])
+        elif not _state.waiting:
+            _state.waiting = True
+            finders = list(sys.meta_path)
+            wrapt.register_post_import_hook(_on_import, _pyg.MESSAGE_PASSING_MODULE)
+            added = [finder for finder in sys.meta_path if finder not in finders]
+            _state.undo.append(lambda: _remove(sys.meta_path, added))
+
+
+def uninstall() -> None:
+    """Undoes :func:`install` and everything that ``scriptable`` has wrapped; idempotent."""
+    with _lock:
+        _state.active = False
+        while _state.undo:
+            _state.undo.pop()()
+        _state.script_wrapped = False
+
+
+def _remove(found: list[Any], added: list[Any]) -> None:
+    for item in added:
+        if item in found:
+            found.remove(item)
+    _state.waiting = False
+
+
+def _on_import(module: Any) -> None:
+    with _lock:
+        if _state.active:
+            _attach(module)
+
+
+def _attach(module: Any) -> None:
+    """Marks ``MessagePassing``, and so all classes below it, and renders templates in memory."""
+    base = module.MessagePassing
+    setattr(base, MARK, True)
+    _state.undo.append(lambda: delattr(base, MARK))
+    original = module.module_from_template
+    module.module_from_template = _module_from_template
+
+    def restore() -> None:
+        module.module_from_template = original
+
+    _state.undo.append(restore)
+
+
+def _module_from_template(
+    module_name: str, template_path: str, tmp_dirname: str, **kwargs: Any
+) -> Any:
+    """What PyG's function of this name does, without its temporary file and its name clashes."""
+    import jinja2
+
+    directory, _, name = template_path.replace("\\", "/").rpartition("/")
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(directory))
+    return load(module_name, environment.get_template(name).render(**kwargs))
+
+
+def wrap_script() -> None:
+    """Wraps what ``torch.jit.script`` calls, so that references to it taken earlier work too."""
+    with _lock:
+        if _state.script_wrapped:
+            return
+        owner = torch.jit._script
+        original = owner._script_impl
+        wrapped = wrapt.FunctionWrapper(original, _script)
+        owner._script_impl = wrapped
+
+        def restore() -> None:
+            owner._script_impl = original
+
+        _state.script_wrapped = True
+        _state.undo.append(restore)
+
+
+def _script(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+    """Stands in for torch's ``_script_impl``."""
+    obj = args[0] if args else kwargs["obj"]
+    if (
+        isinstance(obj, torch.nn.Module)
+        and not isinstance(obj, torch.jit.ScriptModule)
+        and needs_lowering(obj)
+    ):
+        rest = {k: v for k, v in kwargs.items() if k != "obj"}
+        return script(wrapped, obj, *args[1:], **rest)
+    if kwargs.get("_rcb") is None and not isinstance(obj, torch.nn.Module):
+        kwargs = {**kwargs, "_frames_up": kwargs.get("_frames_up", 0) + 1}
+    return wrapped(*args, **kwargs)

@@ -1,0 +1,540 @@
+"""Python's own functions: evaluated on what is known, kept where TorchScript has them."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import typing
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gnnscript._errors import UnsupportedError
+from gnnscript.analyze.types import (
+    BOOL,
+    DEVICE,
+    DTYPE,
+    FLOAT,
+    INT,
+    NONE,
+    NUMBER,
+    STR,
+    TENSOR,
+    UNKNOWN,
+    Type,
+    from_annotation,
+    is_optional,
+    list_of,
+    strip_optional,
+    tuple_of,
+)
+from gnnscript.specialize.helpers import import_reference, torch_name
+from gnnscript.specialize.values import (
+    Closure,
+    Const,
+    Dyn,
+    Mapping,
+    Method,
+    ModuleRef,
+    Seq,
+    Value,
+    arithmetic,
+    constant_items,
+    literal,
+    static_type,
+)
+
+if TYPE_CHECKING:
+    from gnnscript.specialize.calling import Arguments
+    from gnnscript.specialize.folding import Folded
+    from gnnscript.specialize.statements import Frame
+
+__all__ = ["BUILTINS"]
+
+Handler = Callable[["Frame", Any, "Arguments"], "Folded"]
+BUILTINS: dict[Any, Handler] = {}
+
+_CLASSES: dict[str, type] = {
+    "Tensor": torch.Tensor,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "str": str,
+    "None": type(None),
+    "List": list,
+    "Dict": dict,
+    "Tuple": tuple,
+    "device": torch.device,
+    "dtype": torch.dtype,
+}
+
+
+def _for(*functions: Any) -> Callable[[Handler], Handler]:
+    def register(handler: Handler) -> Handler:
+        for function in functions:
+            BUILTINS[function] = handler
+        return handler
+
+    return register
+
+
+def _kept(frame: Frame, function: Any, given: Arguments, t: Type) -> Folded:
+    """The call stays as it is."""
+    name = ast.Name(function.__name__, ast.Load())
+    return Dyn(t), ast.Call(name, *frame.nodes(given))
+
+
+def _evaluated(frame: Frame, function: Any, given: Arguments) -> Folded | None:
+    if not given.constant:
+        return None
+    args, kwargs = given.values()
+    return frame.wrap(frame.compute(ast.Constant(function.__name__), function, *args, **kwargs)), None
+
+
+# Types ############################################################################
+
+
+def _python_class(t: Type) -> type | None:
+    return t.cls if t.cls is not None else _CLASSES.get(t.name)
+
+
+def _is_instance(t: Type, classes: tuple[Any, ...]) -> bool:
+    cls = _python_class(t)
+    return cls is not None and any(isinstance(c, type) and issubclass(cls, c) for c in classes)
+
+
+def _classes(value: Any) -> tuple[Any, ...]:
+    if isinstance(value, (tuple, list)):
+        return tuple(c for item in value for c in _classes(item))
+    if typing.get_args(value):
+        origin = typing.get_origin(value)
+        if isinstance(origin, type) and origin not in (typing.Union,):
+            return (origin,)
+        return tuple(c for item in typing.get_args(value) for c in _classes(item))
+    return (type(None) if value is None else value,)
+
+
+@_for(isinstance)
+def _isinstance(frame: Frame, function: Any, given: Arguments) -> Folded:
+    (value, node), (wanted, _) = given.args
+    if not isinstance(wanted, Const):
+        raise UnsupportedError("'isinstance' with a class known only at run time", "name the class")
+    classes = _classes(wanted.value)
+    if isinstance(value, Const):
+        return Const(isinstance(value.value, classes)), None
+    if isinstance(value, ModuleRef):
+        return Const(isinstance(value.module, classes)), None
+    if isinstance(value, Seq):
+        cls = value.cls or (tuple if value.kind == "tuple" else list)
+        return Const(issubclass(cls, classes)), None
+    if isinstance(value, Mapping):
+        return Const(issubclass(dict, classes)), None
+    if isinstance(value, (Closure, Method)):
+        return Const(isinstance(lambda: None, classes)), None
+    t = static_type(value)
+    if t == UNKNOWN:
+        if torch.Tensor in classes:
+            return Const(True), None
+        return Const(False), None
+    members = t.args if t.name == "Union" else (strip_optional(t),)
+    matches = [_is_instance(member, classes) for member in members]
+    if is_optional(t) and t != NONE:
+        none = _is_instance(NONE, classes)
+        if all(matches) and none or not any(matches) and not none:
+            return Const(none), None
+        operator: ast.cmpop = ast.Is() if none else ast.IsNot()
+        kept = ast.Compare(frame.needed(value, node), [operator], [ast.Constant(None)])
+        return Dyn(BOOL), kept
+    if all(matches) or not any(matches):
+        return Const(matches[0]), None
+    raise UnsupportedError(
+        f"the class of a '{t}' is known only at run time", "annotate one concrete type"
+    )
+
+
+@_for(type)
+def _type_of(frame: Frame, function: Any, given: Arguments) -> Folded:
+    value, _ = given.args[0]
+    if isinstance(value, ModuleRef):
+        return Const(type(value.module)), None
+    if isinstance(value, Const):
+        return Const(type(value.value)), None
+    cls = _python_class(static_type(value))
+    if cls is None:
+        raise UnsupportedError("'type' of a value of unknown type", "use 'isinstance'")
+    return Const(cls), None
+
+
+@_for(callable)
+def _callable(frame: Frame, function: Any, given: Arguments) -> Folded:
+    value, _ = given.args[0]
+    if isinstance(value, Const):
+        return Const(callable(value.value)), None
+    return Const(isinstance(value, (ModuleRef, Method, Closure))), None
+
+
+@_for(getattr)
+def _getattr(frame: Frame, function: Any, given: Arguments) -> Folded:
+    name = _attribute_name(given)
+    if len(given.args) > 2 and not _has(frame, given.args[0][0], name):
+        return given.args[2]
+    return frame.attribute(*given.args[0], name)
+
+
+@_for(hasattr)
+def _hasattr(frame: Frame, function: Any, given: Arguments) -> Folded:
+    return Const(_has(frame, given.args[0][0], _attribute_name(given))), None
+
+
+@_for(setattr)
+def _setattr(frame: Frame, function: Any, given: Arguments) -> Folded:
+    raise UnsupportedError("'setattr' has no TorchScript form", "write 'self.name = value'")
+
+
+def _attribute_name(given: Arguments) -> str:
+    from gnnscript.specialize.folding import NeedsConstant
+
+    value = given.args[1][0]
+    if not isinstance(value, Const):
+        raise NeedsConstant(
+            "an attribute is looked up by a name that is known only at run time",
+            "use a constant name, or a loop over constants",
+        )
+    return str(value.value)
+
+
+def _has(frame: Frame, value: Value, name: str) -> bool:
+    if isinstance(value, ModuleRef):
+        path = frame.program.owner(value).ref.path
+        return hasattr(value.module, name) or (path, name) in frame.program.written
+    if isinstance(value, Const):
+        return hasattr(value.value, name)
+    t = static_type(value)
+    cls = _python_class(t)
+    return cls is not None and hasattr(cls, name)
+
+
+# Numbers ##########################################################################
+
+
+@_for(int, float, bool, str)
+def _convert(frame: Frame, function: Any, given: Arguments) -> Folded:
+    done = _evaluated(frame, function, given)
+    if done is not None:
+        return done
+    value, node = given.args[0]
+    if function is str and isinstance(value, ModuleRef):
+        return Const(str(value.module)), None
+    if function is bool:
+        decided, test = frame.truth(value, node)
+        if isinstance(decided, Const):
+            return decided, None
+        t = static_type(value)
+        if t == BOOL or isinstance(test, (ast.Compare, ast.BoolOp)):
+            return Dyn(BOOL), test
+    value, kept = frame.present(value, frame.needed(value, node))
+    result = {int: INT, float: FLOAT, bool: BOOL, str: STR}[function]
+    if static_type(value) == result:
+        return value, kept
+    return Dyn(result), ast.Call(ast.Name(function.__name__, ast.Load()), [kept], [])
+
+
+@_for(abs, round)
+def _unary(frame: Frame, function: Any, given: Arguments) -> Folded:
+    done = _evaluated(frame, function, given)
+    if done is not None:
+        return done
+    t = static_type(given.args[0][0])
+    return _kept(frame, function, given, FLOAT if function is round and t != TENSOR else t)
+
+
+@_for(pow, divmod)
+def _power(frame: Frame, function: Any, given: Arguments) -> Folded:
+    done = _evaluated(frame, function, given)
+    if done is not None:
+        return done
+    types, _ = given.types()
+    t = arithmetic(types[0], types[1], ast.Pow())
+    return _kept(frame, function, given, t if function is pow else tuple_of(t, t))
+
+
+@_for(min, max)
+def _extremum(frame: Frame, function: Any, given: Arguments) -> Folded:
+    done = _evaluated(frame, function, given)
+    if done is not None:
+        return done
+    folded = given.args
+    if len(folded) == 1:
+        value, node = folded[0]
+        items = constant_items(value)
+        if items is None and static_type(value).name == "Tuple":
+            items = [Dyn(t) for t in static_type(value).args]
+        if items is None:
+            return _kept(frame, function, given, frame.element_type(static_type(value)).type)
+        nodes = frame.element_nodes(frame.needed(value, node), len(items)).elts
+        folded = list(zip(items, nodes, strict=True))
+    result, kept = frame.present(folded[0][0], frame.needed(*folded[0]))
+    t = static_type(result)
+    for value, node in folded[1:]:
+        value, node = frame.present(value, frame.needed(value, node))
+        other = static_type(value)
+        t = t if t == other else arithmetic(t, other, ast.Add())
+        kept = ast.Call(ast.Name(function.__name__, ast.Load()), [kept, node], [])
+    return Dyn(t), kept
+
+
+@_for(sum)
+def _sum(frame: Frame, function: Any, given: Arguments) -> Folded:
+    done = _evaluated(frame, function, given)
+    if done is not None:
+        return done
+    value, node = given.args[0]
+    items = constant_items(value)
+    if items is None and static_type(value).name == "Tuple":
+        items = [Dyn(t) for t in static_type(value).args]
+    if items is None:
+        element = frame.element_type(static_type(value))
+        if element.type != TENSOR:
+            return _kept(frame, function, given, element.type)
+        stacked = ast.Call(torch_name("torch.stack"), [frame.needed(value, node)], [])
+        total = ast.Attribute(stacked, "sum", ast.Load())
+        return Dyn(TENSOR), ast.Call(total, [ast.Constant(0)], [])
+    nodes = frame.element_nodes(frame.needed(value, node), len(items)).elts if items else []
+    folded = list(zip(items, nodes, strict=True))
+    folded = [*given.args[1:], *folded] if len(given.args) > 1 else folded
+    if not folded:
+        return Const(0), None
+    t, kept = static_type(folded[0][0]), frame.needed(*folded[0])
+    for item, item_node in folded[1:]:
+        t = arithmetic(t, static_type(item), ast.Add())
+        kept = ast.BinOp(kept, ast.Add(), frame.needed(item, item_node))
+    return Dyn(t), kept
+
+
+@_for(any, all)
+def _quantifier(frame: Frame, function: Any, given: Arguments) -> Folded:
+    value, node = given.args[0]
+    items = constant_items(value)
+    if items is None:
+        return _kept(frame, function, given, BOOL)
+    nodes: list[ast.expr | None] = [literal(item) for item in items]
+    if node is not None and not isinstance(value, Const):
+        nodes = list(frame.element_nodes(node, len(items)).elts)
+    kept = []
+    for item, item_node in zip(items, nodes, strict=True):
+        decided, test = frame.truth(item, item_node)
+        if not isinstance(decided, Const):
+            assert test is not None
+            kept.append(test)
+        elif bool(decided.value) is (function is any):
+            return Const(function is any), None
+    if not kept:
+        return Const(function is all), None
+    operator: ast.boolop = ast.Or() if function is any else ast.And()
+    return Dyn(BOOL), kept[0] if len(kept) == 1 else ast.BoolOp(operator, kept)
+
+
+# Sequences ########################################################################
+
+
+@_for(len)
+def _len(frame: Frame, function: Any, given: Arguments) -> Folded:
+    value, node = given.args[0]
+    items = constant_items(value)
+    if items is not None:
+        return Const(len(items)), None
+    if isinstance(value, ModuleRef):
+        return Const(len(value.module)), None  # type: ignore[arg-type]
+    t = static_type(value)
+    if t.name == "Tuple":
+        return Const(len(t.args)), None
+    value, kept = frame.present(value, frame.needed(value, node))
+    return Dyn(INT), ast.Call(ast.Name("len", ast.Load()), [kept], [])
+
+
+@_for(range)
+def _range(frame: Frame, function: Any, given: Arguments) -> Folded:
+    return _evaluated(frame, function, given) or _kept(frame, function, given, list_of(INT))
+
+
+def _parts(frame: Frame, folded: Folded) -> list[Folded] | None:
+    """The elements of a known sequence, each with its expression."""
+    value, node = folded
+    items = constant_items(value)
+    if items is None and isinstance(value, ModuleRef):
+        items = list(frame.module_items(value))
+        return [(item, literal(item)) for item in items]
+    if items is None and static_type(value).name == "Tuple":
+        items = [Dyn(t) for t in static_type(value).args]
+    if items is None:
+        return None
+    if node is None or isinstance(value, Const):
+        return [(item, literal(item)) for item in items]
+    return list(zip(items, frame.element_nodes(node, len(items)).elts, strict=True))
+
+
+def _listed(frame: Frame, parts: list[Folded], kind: str = "list") -> Folded:
+    return frame.sequence(kind, [v for v, _ in parts], [n for _, n in parts])
+
+
+@_for(enumerate)
+def _enumerate(frame: Frame, function: Any, given: Arguments) -> Folded:
+    parts = _parts(frame, given.args[0])
+    if parts is None:
+        element = frame.element_type(static_type(given.args[0][0]))
+        return _kept(frame, function, given, list_of(tuple_of(INT, element.type)))
+    start = 0
+    for value, _ in [*given.args[1:], *given.kwargs.values()]:
+        start = value.value if isinstance(value, Const) else 0
+    return _listed(
+        frame,
+        [
+            _listed(frame, [(Const(i), ast.Constant(i)), part], "tuple")
+            for i, part in enumerate(parts, start)
+        ],
+    )
+
+
+@_for(zip)
+def _zip(frame: Frame, function: Any, given: Arguments) -> Folded:
+    columns = [_parts(frame, folded) for folded in given.args]
+    if any(column is None for column in columns):
+        # one side is known: index the other by position
+        known = [len(column) for column in columns if column is not None]
+        if not known:
+            elements = [frame.element_type(static_type(v)).type for v, _ in given.args]
+            return _kept(frame, function, Arguments_(given), list_of(tuple_of(*elements)))
+        for position, column in enumerate(columns):
+            if column is None:
+                value, node = given.args[position]
+                element = frame.element_type(static_type(value))
+                nodes = frame.element_nodes(frame.needed(value, node), min(known)).elts
+                columns[position] = [(element, n) for n in nodes]
+    rows = zip(*[column for column in columns if column is not None], strict=False)
+    return _listed(frame, [_listed(frame, list(row), "tuple") for row in rows])
+
+
+def Arguments_(given: Arguments) -> Arguments:  # noqa: N802
+    return type(given)(given.args, {})
+
+
+@_for(reversed, sorted)
+def _ordered(frame: Frame, function: Any, given: Arguments) -> Folded:
+    done = _evaluated(frame, function, given)
+    if done is not None and function is sorted:
+        return done
+    parts = _parts(frame, given.args[0])
+    if parts is not None and function is reversed:
+        return _listed(frame, parts[::-1])
+    t = static_type(given.args[0][0])
+    if function is reversed:
+        kept = frame.needed(*given.args[0])
+        return Dyn(t), ast.Subscript(kept, ast.Slice(None, None, ast.Constant(-1)), ast.Load())
+    return _kept(frame, function, given, t)
+
+
+@_for(list, tuple, set, frozenset)
+def _collection(frame: Frame, function: Any, given: Arguments) -> Folded:
+    if not given.args:
+        if function is list:
+            return Seq((), "list"), ast.List([], ast.Load())
+        return Const(function()), None
+    done = _evaluated(frame, function, given)
+    if done is not None:
+        return done
+    if function in (set, frozenset):
+        raise UnsupportedError("TorchScript has no sets", "use a list or a dictionary")
+    parts = _parts(frame, given.args[0])
+    if parts is not None:
+        return _listed(frame, parts, function.__name__)
+    value, node = given.args[0]
+    if function is list:
+        element = frame.element_type(static_type(value)).type
+        return _kept(frame, function, given, list_of(element))
+    return value, frame.needed(value, node)
+
+
+@_for(dict)
+def _dict(frame: Frame, function: Any, given: Arguments) -> Folded:
+    items = {k: v for k, (v, _) in given.kwargs.items()}
+    if given.args and isinstance(given.args[0][0], Mapping):
+        items = given.args[0][0].items | items
+    elif given.args:
+        done = _evaluated(frame, function, given)
+        if done is not None:
+            return done
+        return _kept(frame, function, given, static_type(given.args[0][0]))
+    for name, (value, node) in given.kwargs.items():
+        frame.mapping_nodes[id(value)] = node
+        del name
+    return Mapping(items), None
+
+
+@_for(map)
+def _map(frame: Frame, function: Any, given: Arguments) -> Folded:
+    callee, callee_node = given.args[0]
+    columns = [_parts(frame, folded) for folded in given.args[1:]]
+    known = [column for column in columns if column is not None]
+    if len(known) != len(columns):
+        raise UnsupportedError("'map' over an unknown sequence", "write a list comprehension")
+    return _listed(
+        frame,
+        [
+            frame.call(callee, type(given)(list(row), {}), callee_node)
+            for row in zip(*known, strict=False)
+        ],
+    )
+
+
+# Others ###########################################################################
+
+
+@_for(print)
+def _print(frame: Frame, function: Any, given: Arguments) -> Folded:
+    args = [(v, ast.Constant(str(v.module)) if isinstance(v, ModuleRef) else n)
+            for v, n in given.args]
+    return _kept(frame, function, type(given)(args, {}), NONE)
+
+
+@_for(warnings.warn)
+def _warn(frame: Frame, function: Any, given: Arguments) -> Folded:
+    text = frame.needed(*given.args[0])
+    func = ast.Attribute(import_reference("warnings", "", "warnings"), "warn", ast.Load())
+    return Dyn(NONE), ast.Call(func, [text], [])
+
+
+@_for(typing.cast, torch.jit.annotate)
+def _cast(frame: Frame, function: Any, given: Arguments) -> Folded:
+    (wanted, _), (value, node) = given.args
+    t = from_annotation(wanted.value) if isinstance(wanted, Const) else UNKNOWN
+    if isinstance(value, Dyn) and value.type == UNKNOWN:
+        value = Dyn(t)
+    return value, node
+
+
+@_for(torch.is_tensor)
+def _is_tensor(frame: Frame, function: Any, given: Arguments) -> Folded:
+    tensor = Const(torch.Tensor)
+    return _isinstance(frame, isinstance, type(given)([given.args[0], (tensor, None)], {}))
+
+
+@_for(torch.is_floating_point, torch.is_complex)
+def _is_floating(frame: Frame, function: Any, given: Arguments) -> Folded:
+    value, node = frame.present(given.args[0][0], frame.needed(*given.args[0]))
+    del value
+    return Dyn(BOOL), ast.Call(torch_name(f"torch.{function.__name__}"), [node], [])
+
+
+for _name in ("open", "input", "exec", "eval", "globals", "locals", "vars", "dir", "id", "iter",
+              "next", "compile", "__import__"):
+
+    def _refuse(frame: Frame, function: Any, given: Arguments, name: str = _name) -> Folded:
+        raise UnsupportedError(
+            f"'{name}' has no TorchScript form", "move it out of what runs in the scripted model"
+        )
+
+    BUILTINS[getattr(builtins, _name)] = _refuse
+
+_ = (DEVICE, DTYPE, NUMBER)

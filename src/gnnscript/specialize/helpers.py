@@ -1,0 +1,173 @@
+"""How specialised code names what it uses of torch and of other modules."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import math
+import sys
+import types
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional
+
+from gnnscript.analyze.types import Type
+
+__all__ = [
+    "Import",
+    "annotation",
+    "import_reference",
+    "absent",
+    "is_absent",
+    "is_ignored",
+    "is_torch_function",
+    "op_reference",
+    "reference",
+    "torch_name",
+    "unwrap_optional",
+]
+
+
+@dataclass(frozen=True)
+class Import:
+    """A name at the head of the specialised module.
+
+    Args:
+        module: The module imported, or imported from.
+        name: What is taken from it; empty for the module itself.
+        alias: The name wished for.
+        value: The object itself, where it cannot be imported.
+    """
+
+    module: str
+    name: str
+    alias: str
+    value: Any = None
+
+
+# Where torch's functions are found, in the order in which they are written.
+_NAMESPACES: list[tuple[Any, str, str]] = [
+    (torch, "torch", "torch"),
+    (torch.nn.functional, "torch.nn.functional", "F"),
+    (math, "math", "math"),
+    (torch.linalg, "torch", "torch.linalg"),
+    (torch.special, "torch", "torch.special"),
+    (torch.fft, "torch", "torch.fft"),
+    (torch.jit, "torch", "torch.jit"),
+    (torch.autograd, "torch", "torch.autograd"),
+    (torch.cuda, "torch", "torch.cuda"),
+    (torch.nn.utils.rnn, "torch.nn.utils.rnn", "rnn"),
+]
+
+
+def import_reference(module: str, name: str, alias: str, value: Any = None) -> ast.Name:
+    """A name that stands for an import; the emitter gives it its final spelling."""
+    node = ast.Name(alias, ast.Load())
+    node.target_ = Import(module, name, alias, value)  # type: ignore[attr-defined]
+    return node
+
+
+def op_reference(name: str) -> ast.Name:
+    """The name of one of our ops."""
+    return import_reference("gnnscript.ops", name, name)
+
+
+def torch_name(dotted: str) -> ast.expr:
+    """``torch.a.b`` as an expression."""
+    node: ast.expr = import_reference("torch", "", "torch")
+    for part in dotted.split(".")[1:]:
+        node = ast.Attribute(node, part, ast.Load())
+    return node
+
+
+def reference(value: Any) -> ast.expr | None:
+    """An expression that means a Python object in specialised code, if there is one."""
+    if isinstance(value, types.ModuleType):
+        return import_reference(value.__name__, "", value.__name__.split(".")[-1], value)
+    if isinstance(value, torch._ops.OpOverloadPacket):
+        return torch_name(f"torch.ops.{value._qualified_op_name.replace('::', '.')}")
+    if isinstance(value, torch._ops.OpOverload):
+        return reference(value.overloadpacket)
+    name = getattr(value, "__name__", None)
+    if not isinstance(name, str) or not name.isidentifier():
+        return None
+    for namespace, module, spelled in _NAMESPACES:
+        if getattr(namespace, name, None) is value:
+            if spelled.startswith("torch"):
+                return torch_name(f"{spelled}.{name}")
+            return ast.Attribute(import_reference(module, "", spelled), name, ast.Load())
+    import builtins
+
+    if getattr(builtins, name, None) is value:
+        return ast.Name(name, ast.Load())
+    if inspect.isclass(value) or isinstance(value, torch.jit.ScriptFunction):
+        module = getattr(value, "__module__", "") or ""
+        found = getattr(sys.modules.get(module), name, None)
+        return import_reference(module if found is value else "", name, name, value)
+    if inspect.isfunction(value):
+        return import_reference("", name, name, value)
+    return None
+
+
+def is_torch_function(value: Any) -> bool:
+    """Whether TorchScript itself knows or compiles a function of torch's or of ``math``."""
+    if isinstance(
+        value, (torch._ops.OpOverloadPacket, torch._ops.OpOverload, torch.jit.ScriptFunction)
+    ):
+        return True
+    if inspect.isclass(value):
+        return False
+    name = getattr(value, "__name__", None)
+    if not isinstance(name, str):
+        return False
+    if any(getattr(namespace, name, None) is value for namespace, _, _ in _NAMESPACES):
+        return True
+    module = getattr(value, "__module__", None) or ""
+    return callable(value) and module.split(".")[0] == "torch"
+
+
+def is_ignored(function: Any) -> bool:
+    """Whether a function is marked ``@torch.jit.ignore`` or ``@torch.jit.unused``."""
+    from torch._jit_internal import FunctionModifiers, get_torchscript_modifier
+
+    modifier = get_torchscript_modifier(function)
+    return modifier in (FunctionModifiers.IGNORE, FunctionModifiers.UNUSED)
+
+
+_ABSENT = object()
+
+
+def absent() -> ast.expr:
+    """Stands for an element of a sequence that has no form at run time (a module, a function)."""
+    node = ast.Name("absent", ast.Load())
+    node.target_ = _ABSENT  # type: ignore[attr-defined]
+    return node
+
+
+def is_absent(node: ast.AST) -> bool:
+    """Whether an expression contains something that has no form at run time."""
+    return any(getattr(child, "target_", None) is _ABSENT for child in ast.walk(node))
+
+
+def unwrap_optional(node: ast.expr) -> ast.expr:
+    """``node``, asserted not to be ``None``, inside an expression."""
+    return ast.Call(torch_name("torch.jit._unwrap_optional"), [node], [])
+
+
+def annotation(t: Type) -> ast.expr:
+    """A type as an annotation."""
+    node = ast.parse(str(t), mode="eval").body
+    classes = {cls.__name__: cls for cls in _classes(t)}
+    for child in ast.walk(node):
+        if isinstance(child, ast.Name) and child.id in classes:
+            found = reference(classes[child.id])
+            child.target_ = getattr(found, "target_", None)  # type: ignore[attr-defined]
+        elif isinstance(child, ast.Name) and child.id == "torch":
+            child.target_ = Import("torch", "", "torch")  # type: ignore[attr-defined]
+    return node
+
+
+def _classes(t: Type) -> list[Any]:
+    return ([t.cls] if t.cls is not None else []) + [c for arg in t.args for c in _classes(arg)]

@@ -1,0 +1,73 @@
+"""Turns generated source into modules that live in memory and show their source."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import itertools
+import sys
+import threading
+import types
+from typing import Any
+
+__all__ = ["load", "unload"]
+
+_lock = threading.Lock()
+_numbers = itertools.count(1)
+
+
+class _SourceLoader:
+    """Gives ``inspect``, ``linecache`` and debuggers the text of a generated module."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self.text = text
+
+    def get_source(self, fullname: str) -> str:
+        """The text of the module (PEP 302)."""
+        return self.text
+
+    def get_filename(self, fullname: str) -> str:
+        """The file name that its code objects carry."""
+        return f"{self.name.replace('.', '/')}.py"
+
+    def is_package(self, fullname: str) -> bool:
+        """Generated modules have no submodules."""
+        return False
+
+
+def load(name: str, text: str, captured: dict[str, Any] | None = None) -> types.ModuleType:
+    """Executes source text as a new module.
+
+    Args:
+        name: The module's name; a number is added that makes it unique.
+        text: Its source.
+        captured: Objects that the text uses by name and that cannot be imported.
+
+    Returns:
+        The module, registered in ``sys.modules`` so that ``inspect.getsource``, tracebacks and
+        debuggers find its text. Its file name is not of the form ``<...>``: for those, loaders
+        are not asked, and TorchScript files whose class names contain ``<`` do not load.
+    """
+    with _lock:
+        unique = f"{name}_{next(_numbers)}"
+    loader = _SourceLoader(unique, text)
+    file = loader.get_filename(unique)
+    module = types.ModuleType(unique)
+    spec = importlib.machinery.ModuleSpec(unique, loader, origin=file)  # type: ignore[arg-type]
+    module.__file__ = file
+    module.__loader__ = loader  # type: ignore[assignment]
+    module.__spec__ = spec
+    vars(module).update(captured or {})
+    code = compile(text, file, "exec", dont_inherit=True)
+    sys.modules[unique] = module
+    try:
+        exec(code, vars(module))
+    except BaseException:
+        del sys.modules[unique]
+        raise
+    return module
+
+
+def unload(name: str) -> None:
+    """Forgets a module made by :func:`load`."""
+    sys.modules.pop(name, None)

@@ -1,0 +1,282 @@
+"""One model being specialised: its modules, their methods, and the helpers they share."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from gnnscript._errors import Location, UnsupportedError
+from gnnscript.analyze.annotations import parameter_types
+from gnnscript.analyze.sources import FunctionSource, function_source
+from gnnscript.analyze.types import TENSOR, UNKNOWN, Type, is_subtype, join, optional
+from gnnscript.specialize.tree import is_inlinable, remove_dead_assignments
+from gnnscript.specialize.values import (
+    Const,
+    Dyn,
+    Mapping,
+    ModuleRef,
+    Poison,
+    Seq,
+    Value,
+    join_values,
+    key_of,
+    literal,
+    modules_in,
+    static_type,
+)
+
+__all__ = ["AttributeFound", "Owner", "Program", "Specialized"]
+
+
+class AttributeFound(Exception):
+    """An attribute turned out to be written: specialisation starts again knowing it."""
+
+
+@dataclass(eq=False)
+class Specialized:
+    """A function specialised to what is known of its arguments.
+
+    Args:
+        name: Its name; final for methods, a wish for helpers.
+        owner: The module whose method it is, ``None`` for a helper function.
+        source: The function it came from.
+        parameters: Names and types of the arguments that remain.
+        node: The residual function.
+        value: What is known of its result.
+    """
+
+    name: str
+    owner: Owner | None
+    source: FunctionSource
+    parameters: list[tuple[str, Type]]
+    node: ast.FunctionDef
+    value: Value
+    defaults: dict[str, ast.expr] = field(default_factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether calling it has no effect but its result."""
+        return all(isinstance(s, (ast.Return, ast.Pass)) for s in self.node.body)
+
+    @property
+    def inline(self) -> ast.expr | None:
+        """The single expression that the function returns, if it is no more than that."""
+        return is_inlinable(self.node)
+
+
+@dataclass(eq=False)
+class Owner:
+    """A module of the model for which a lowered class is written.
+
+    Args:
+        ref: The module.
+        methods: Its specialised methods, in the order they were asked for.
+        attributes: Attributes that hold a value at run time: written in the code, or tensors.
+    """
+
+    ref: ModuleRef
+    methods: list[Specialized] = field(default_factory=list)
+    attributes: dict[str, Type] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+
+    def method_name(self, wish: str) -> str:
+        """A name that is free on the lowered class."""
+        wish = wish.strip("_") or "method" if wish.startswith("__") else wish
+        wish = "call" if not wish.isidentifier() else wish
+        taken = self.names | set(self.ref.module._modules) | set(self.ref.module._parameters)
+        taken |= set(self.ref.module._buffers) | set(self.attributes)
+        name, number = wish, 0
+        while name in taken:
+            number += 1
+            name = f"{wish}_{number}"
+        self.names.add(name)
+        return name
+
+
+class Program:
+    """Specialises a model, from the entry points of its root on.
+
+    Args:
+        root: The model.
+        lowers: Says of each module whether it is specialised or left to TorchScript.
+        written: Attributes known to be written, from an earlier attempt: ``(path, name)`` to type.
+    """
+
+    def __init__(
+        self,
+        root: torch.nn.Module,
+        lowers: Callable[[torch.nn.Module], bool],
+        written: dict[tuple[tuple[str, ...], str], Type],
+    ) -> None:
+        self.root = ModuleRef(root, ())
+        self.lowers = lowers
+        self.written = written
+        self.owners: dict[int, Owner] = {}
+        self.used: dict[tuple[str, ...], torch.nn.Module] = {}
+        self._memo: dict[Hashable, Specialized | None] = {}
+        self._keep: list[Any] = []
+
+    def owner(self, ref: ModuleRef) -> Owner:
+        """The lowered class in the making for a module; shared modules have one."""
+        if id(ref.module) not in self.owners:
+            self.owners[id(ref.module)] = Owner(ref)
+        return self.owners[id(ref.module)]
+
+    def record_write(self, ref: ModuleRef, name: str, written: Type) -> Type:
+        """Notes that the code writes ``module.name``; returns the type the attribute has.
+
+        Raises:
+            AttributeFound: The attribute was taken for a constant so far.
+            UnsupportedError: No single type holds all that is assigned to it.
+        """
+        key = (self.owner(ref).ref.path, name)
+        known = self.written.get(key)
+        if known is not None and is_subtype(written, known):
+            self.owner(ref).attributes[name] = known
+            return known
+        wider = self._attribute_type(ref, name, written)
+        if known is not None:
+            joined = join(known, wider)
+            if joined is None:
+                raise UnsupportedError(
+                    f"attribute '{name}' is assigned a '{written}', but holds a '{known}'",
+                    "give the attribute one type, declared in the class body, or use two",
+                )
+            wider = joined
+        self.written[key] = wider
+        raise AttributeFound
+
+    @staticmethod
+    def _attribute_type(ref: ModuleRef, name: str, written: Type) -> Type:
+        missing = object()
+        current = getattr(ref.module, name, missing)
+        for cls in type(ref.module).__mro__:
+            init = vars(cls).get("__init__")
+            if name in vars(cls).get("__annotations__", {}) and inspect.isfunction(init):
+                from gnnscript.analyze.annotations import _type
+
+                declared = _type(vars(cls)["__annotations__"][name], function_source(init), cls)
+                if declared != UNKNOWN and is_subtype(written, declared):
+                    return declared
+        if current is missing:
+            return optional(written)
+        held = join(static_type(Const(current)), written)
+        if held is None:
+            raise UnsupportedError(
+                f"attribute '{name}' holds a '{static_type(Const(current))}' and is assigned "
+                f"a '{written}'",
+                "give the attribute one type, declared in the class body, or use two attributes",
+            )
+        return held
+
+    # Functions ####################################################################
+
+    def specialize(
+        self,
+        source: FunctionSource,
+        bound: dict[str, Value],
+        owner: Owner | None,
+        cls: type | None,
+        *,
+        name: str | None = None,
+        body: Callable[[Any], None] | None = None,
+        key: Hashable = None,
+    ) -> Specialized:
+        """Specialises a function to its arguments, once for all calls that are alike.
+
+        Args:
+            source: The function.
+            bound: What is known of each of its parameters.
+            owner: The module on whose lowered class it becomes a method, if any.
+            cls: The class that defines it, for ``super()``.
+            name: The name to give it; by default its own.
+            body: Writes the body instead of folding the function's own statements.
+            key: Tells apart functions that share ``source``.
+        """
+        from gnnscript.specialize.statements import Frame
+
+        memo = (
+            source.function.__code__,
+            tuple(id(c.cell_contents) for c in source.function.__closure__ or () if _full(c)),
+            key,
+            None if owner is None else id(owner.ref.module),
+            tuple((n, key_of(v)) for n, v in bound.items()),
+        )
+        if memo in self._memo:
+            done = self._memo[memo]
+            if done is None:
+                raise UnsupportedError(
+                    f"'{source.function.__qualname__}' calls itself with arguments of the "
+                    "same types, which TorchScript cannot express",
+                    "write the recursion as a loop",
+                    source.location(),
+                )
+            return done
+        self._memo[memo] = None
+        self._keep.append((source, bound))
+        try:
+            wish = name or getattr(source.node, "name", "function")
+            frame = Frame(self, source, owner, cls)
+            parameters = frame.bind_parameters(bound)
+            if body is None:
+                frame.run()
+            else:
+                body(frame)
+        except BaseException:
+            del self._memo[memo]
+            raise
+        node = remove_dead_assignments(frame.finish(wish))
+        value = frame.result()
+        node.name = owner.method_name(wish) if owner is not None else wish
+        done = Specialized(node.name, owner, source, parameters, node, value)
+        if owner is not None:
+            owner.methods.append(done)
+        self._memo[memo] = done
+        return done
+
+
+def _full(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
+
+
+def is_runtime(value: Value) -> bool:
+    """Whether some of ``value`` exists only when the specialised code runs."""
+    if isinstance(value, Dyn):
+        return True
+    if isinstance(value, Seq):
+        return any(is_runtime(item) for item in value.items)
+    if isinstance(value, Mapping):
+        return any(is_runtime(item) for item in value.items.values())
+    return isinstance(value, Poison)
+
+
+def root_arguments(
+    source: FunctionSource, cls: type, choose: Callable[[str, Type], Type]
+) -> Iterator[tuple[str, Type, Any]]:
+    """The arguments of an entry point: name, concrete type, default."""
+    types = parameter_types(source, cls)
+    for name, parameter in list(inspect.signature(source.function).parameters.items())[1:]:
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            yield name, UNKNOWN, parameter.kind
+            continue
+        declared = types[name]
+        chosen = choose(name, declared if declared != UNKNOWN else TENSOR)
+        if chosen.name == "Class":
+            raise UnsupportedError(
+                f"argument '{name}' is declared as '{chosen}', which TorchScript cannot hold",
+                "pass tensors (for a Data object: its fields) instead",
+                source.location(),
+            )
+        yield name, chosen, parameter.default
+
+
+__all__ += ["is_runtime", "root_arguments", "literal", "modules_in", "join_values", "Location"]

@@ -1,0 +1,458 @@
+"""Writes out ``propagate`` and ``edge_updater``: gather, message, aggregate, update in a row."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from gnnscript import _pyg
+from gnnscript._errors import UnsupportedError
+from gnnscript.analyze.calls import declared_types
+from gnnscript.analyze.sources import function_source
+from gnnscript.analyze.spec import Hook, HookParameter, analyze
+from gnnscript.analyze.types import (
+    INT,
+    NONE,
+    TENSOR,
+    UNKNOWN,
+    Type,
+    is_optional,
+    is_subtype,
+    join,
+    optional,
+    strip_optional,
+)
+from gnnscript.specialize.calling import Arguments
+from gnnscript.specialize.helpers import op_reference
+from gnnscript.specialize.values import (
+    Const,
+    Dyn,
+    Method,
+    ModuleRef,
+    Poison,
+    Seq,
+    Value,
+    constant_items,
+    literal,
+    static_type,
+)
+
+if TYPE_CHECKING:
+    from gnnscript.specialize.folding import Folded
+    from gnnscript.specialize.statements import Frame
+
+__all__ = ["handlers"]
+
+Handler = Callable[["Frame", ModuleRef, Arguments], "Folded"]
+_HOOK_DICTIONARIES = ("propagate", "message", "aggregate", "edge_update")
+
+
+@functools.cache
+def handlers() -> dict[Any, Handler]:
+    """Methods of PyG's ``MessagePassing`` that are written out instead of specialised."""
+    base = _pyg.message_passing()
+    return {
+        inspect.unwrap(base.propagate): functools.partial(_call, "propagate"),
+        inspect.unwrap(base.edge_updater): functools.partial(_call, "edge_updater"),
+        inspect.unwrap(base.aggregate): _aggregate,
+    }
+
+
+def is_template(cls: type, function: Any) -> str | None:
+    """Which of the two methods a function from PyG's own code templates stands for."""
+    for name in ("propagate", "edge_updater"):
+        if getattr(cls, f"_jinja_{name}", None) is function:
+            return name
+    return None
+
+
+def call_template(name: str, frame: Frame, ref: ModuleRef, given: Arguments) -> Folded:
+    """Calls what a function from PyG's templates stands for."""
+    return _call(name, frame, ref, given)
+
+
+def _aggregate(frame: Frame, ref: ModuleRef, given: Arguments) -> Folded:
+    """The default ``aggregate``: the module's aggregation, in the dimension of the nodes."""
+    aggregation, _ = frame.module_attribute(ref, "aggr_module")
+    if not isinstance(aggregation, ModuleRef):
+        raise UnsupportedError(
+            f"'{type(ref.module).__name__}' has no aggregation ('aggr=None') and does not "
+            "define 'aggregate'",
+            "define 'aggregate', or pass 'aggr' to the constructor",
+        )
+    names = ("inputs", "index", "ptr", "dim_size")
+    bound = dict(zip(names, given.args, strict=False)) | given.kwargs
+    none: Folded = (Const(None), None)
+    args = [bound["inputs"], bound["index"], bound.get("ptr", none), bound.get("dim_size", none)]
+    node_dim = frame.module_attribute(ref, "node_dim")
+    return frame.call_forward(aggregation, Arguments([*args, node_dim], {}))
+
+
+def _call(name: str, frame: Frame, ref: ModuleRef, given: Arguments) -> Folded:
+    """A call of ``self.propagate(...)`` or ``self.edge_updater(...)``."""
+    module = ref.module
+    refuse_hooks(module)
+    function = getattr(_pyg.message_passing(), f"_orig_{name}", None)
+    function = function or getattr(_pyg.message_passing(), name)
+    source = function_source(function)
+    given = _by_keyword(name, frame, ref, given)
+    edge_index = given.args[0] if given.args else given.kwargs.pop("edge_index")
+    size = given.args[1] if len(given.args) > 1 else given.kwargs.pop("size", None)
+    size = size or (Const(None), None)
+    declared, location = declared_types(name, frame.source, type(module))
+    kwargs = {}
+    for key, (value, node) in given.kwargs.items():
+        kwargs[key] = _declare(frame, value, node, declared.get(key, UNKNOWN))
+    del location
+    if static_type(edge_index[0]) == UNKNOWN:
+        edge_index = (Dyn(TENSOR), edge_index[1])
+    edge_index = frame.present(edge_index[0], frame.needed(*edge_index))
+    bound: dict[str, Value] = {"self": ref, "edge_index": edge_index[0]}
+    nodes: dict[str, ast.expr | None] = {"edge_index": edge_index[1]}
+    for key, (value, node) in kwargs.items():
+        bound[key], nodes[key] = value, node
+    bound["size"], nodes["size"] = size
+    spec = analyze(type(module))
+    hooks = ["message", "aggregate", "update"] if name == "propagate" else ["edge_update"]
+
+    def body(inner: Frame) -> None:
+        _Writer(inner, ref, [spec.hooks[h] for h in hooks], list(kwargs)).write()
+
+    done = frame.program.specialize(
+        source,
+        bound,
+        frame.program.owner(ref),
+        _pyg.message_passing(),
+        name=name,
+        body=body,
+        key=(name, id(module)),
+    )
+    return frame.call_specialized(done, nodes)
+
+
+def refuse_hooks(module: Any) -> None:
+    """A scripted model cannot run Python hooks: say so instead of leaving them out."""
+    for name in _HOOK_DICTIONARIES:
+        for suffix in ("_forward_pre_hooks", "_forward_hooks"):
+            if getattr(module, f"_{name}{suffix}", None):
+                raise UnsupportedError(
+                    f"a hook is registered on '{name}' of '{type(module).__name__}', which a "
+                    "scripted model cannot run",
+                    "remove it before scripting (handle.remove())",
+                )
+    if getattr(module, "_explain", None):
+        raise UnsupportedError(
+            f"'{type(module).__name__}' is in explain mode, which a scripted model cannot run",
+            "set 'explain = None' before scripting",
+        )
+
+
+def _by_keyword(name: str, frame: Frame, ref: ModuleRef, given: Arguments) -> Arguments:
+    """Names arguments that are passed by position, in the order PyG gives them."""
+    del frame
+    if len(given.args) <= 2 and name == "propagate" or len(given.args) <= 1:
+        return Arguments(list(given.args), dict(given.kwargs))
+    hooks = analyze(type(ref.module)).hooks
+    wanted = ["message", "aggregate", "update"] if name == "propagate" else ["edge_update"]
+    order = list(
+        dict.fromkeys(
+            p.keyword for hook in wanted for p in hooks[hook].parameters if not p.special
+        )
+    )
+    free = [keyword for keyword in order if keyword not in given.kwargs]
+    if len(given.args) - 1 > len(free):
+        raise UnsupportedError(
+            f"'{name}' is given more positional arguments than its hooks ask for",
+            "pass every argument but 'edge_index' by keyword",
+        )
+    named = dict(zip(free, given.args[1:], strict=False))
+    return Arguments([given.args[0]], {**named, **given.kwargs})
+
+
+def _declare(frame: Frame, value: Value, node: ast.expr | None, declared: Type) -> Folded:
+    """Applies the type that the user declared for a keyword."""
+    t = static_type(value)
+    if declared == UNKNOWN or not isinstance(value, Dyn):
+        return value, node
+    if t == UNKNOWN and declared.known and declared.name != "Union":
+        return Dyn(declared), node
+    if is_optional(t) and not is_optional(declared) and is_subtype(strip_optional(t), declared):
+        return frame.unwrap(value, frame.needed(value, node))
+    return value, node
+
+
+class _Writer:
+    """Writes the body of one ``propagate`` or ``edge_updater``."""
+
+    def __init__(
+        self, frame: Frame, ref: ModuleRef, hooks: list[Hook], keywords: list[str]
+    ) -> None:
+        self.frame = frame
+        self.ref = ref
+        self.hooks = hooks
+        self.given: dict[str, Folded] = {
+            key: frame.fold_Name(ast.Name(key, ast.Load())) for key in keywords
+        }
+        self.i, self.j = (1, 0) if ref.module.flow == "source_to_target" else (0, 1)
+        node_dim = ref.module.node_dim
+        assert isinstance(node_dim, int)
+        self.node_dim: ast.expr = literal(Const(node_dim)) or ast.Constant(node_dim)
+        self.parameters: dict[str, HookParameter] = {}
+        for hook in hooks:
+            for parameter in hook.parameters:
+                self.parameters.setdefault(parameter.name, parameter)
+        self.sizes: list[Folded | None] = [None, None]
+        self.size_names: dict[int, str] = {}
+        self.values: dict[str, Folded] = {}
+
+    def write(self) -> None:
+        """Writes it."""
+        frame = self.frame
+        edge_index = ast.Name("edge_index", ast.Load())
+        frame.emit(ast.Expr(ast.Call(op_reference("check_edge_index"), [edge_index], [])))
+        self._read_size()
+        self._lift()
+        self._specials()
+        first, *rest = self.hooks
+        frame.origin = (first.source.file, first.source.node.lineno)
+        value, node = self._call(first, [])
+        for hook in rest:
+            value, node = self._named("out", value, node, first.name)
+            frame.origin = (hook.source.file, hook.source.node.lineno)
+            value, node = self._call(hook, [(value, node)])
+            first = hook
+        if isinstance(value, Poison):
+            return
+        frame.returns.append(value)
+        statement = ast.Return(node if node is not None else literal(value))
+        statement.comment_ = first.name  # type: ignore[attr-defined]
+        frame.emit(statement)
+        frame.terminated = True
+
+    def _named(self, wish: str, value: Value, node: ast.expr | None, what: str) -> Folded:
+        """Gives an intermediate result a name of its own."""
+        frame = self.frame
+        if node is None or isinstance(node, (ast.Name, ast.Constant)):
+            return value, node
+        count = len(frame.out)
+        frame.bind(wish, value, node)
+        if len(frame.out) > count:
+            frame.out[-1].comment_ = what  # type: ignore[attr-defined]
+        return frame.fold_Name(ast.Name(wish, ast.Load()))
+
+    # Sizes ########################################################################
+
+    def _read_size(self) -> None:
+        """``size=(N, M)``, as far as it is given."""
+        value, node = self.frame.fold_Name(ast.Name("size", ast.Load()))
+        if isinstance(value, Const) and value.value is None:
+            return
+        items = constant_items(value)
+        if items is not None:
+            nodes = self.frame.element_nodes(self.frame.needed(value, node), len(items)).elts
+            for dim, (item, element) in enumerate(zip(items, nodes, strict=True)):
+                if not (isinstance(item, Const) and item.value is None):
+                    self.sizes[dim] = (item, literal(item) or element)
+            return
+        t = static_type(value)
+        kept = self.frame.needed(value, node)
+        for dim in (0, 1):
+            element = ast.Subscript(kept, ast.Constant(dim), ast.Load())
+            inner = strip_optional(t)
+            item_type = inner.args[dim] if inner.name == "Tuple" else INT
+            if is_optional(t):
+                given = ast.Compare(kept, [ast.IsNot()], [ast.Constant(None)])
+                node = ast.IfExp(given, element, ast.Constant(None))
+                self.sizes[dim] = (Dyn(optional(item_type)), node)
+            else:
+                self.sizes[dim] = (Dyn(item_type), element)
+
+    def _seen(self, dim: int, value: Value, node: ast.expr | None, what: str) -> None:
+        """A tensor with a row for each node: its length is the size, or must agree with it."""
+        t = static_type(value)
+        if strip_optional(t) != TENSOR or node is None:
+            return
+        frame = self.frame
+        length: ast.expr = ast.Call(ast.Attribute(node, "size", ast.Load()), [self.node_dim], [])
+        present = ast.Compare(node, [ast.IsNot()], [ast.Constant(None)])
+        known = self.sizes[dim]
+        if is_optional(t):
+            if known is None:
+                kept = ast.IfExp(present, length, ast.Constant(None))
+                self.sizes[dim] = (Dyn(optional(INT)), kept)
+            elif is_optional(static_type(known[0])):
+                kept = ast.IfExp(present, length, frame.needed(*known))
+                self.sizes[dim] = (Dyn(optional(INT)), kept)
+            return
+        if known is None:
+            self.sizes[dim] = (Dyn(INT), length)
+            return
+        known_node = frame.needed(*known)
+        if ast.unparse(known_node) == ast.unparse(length):
+            return
+        if is_optional(static_type(known[0])):
+            if isinstance(known_node, ast.IfExp) and isinstance(known_node.orelse, ast.Constant):
+                kept = ast.IfExp(known_node.test, known_node.body, length)
+                self.sizes[dim] = (Dyn(INT), kept)
+            else:
+                self.sizes[dim] = (Dyn(INT), length)
+            return
+        text = (
+            f"'{what}' does not have as many rows as there are "
+            f"{'target' if dim == self.i else 'source'} nodes"
+        )
+        agrees = ast.Compare(length, [ast.Eq()], [known_node])
+        frame.emit(ast.Assert(agrees, ast.Constant(text)))
+
+    def _size(self, dim: int) -> Folded:
+        """The number of nodes on one side; the other side's where it is not known."""
+        here, there = self.sizes[dim], self.sizes[1 - dim]
+        if here is None:
+            return there or (Const(None), None)
+        if is_optional(static_type(here[0])) and there is not None:
+            kept = self.frame.needed(*here)
+            if isinstance(kept, ast.IfExp) and isinstance(kept.orelse, ast.Constant):
+                fallback = self.frame.needed(*there)
+                t = join(strip_optional(static_type(here[0])), static_type(there[0])) or INT
+                return Dyn(t), ast.IfExp(kept.test, kept.body, fallback)
+        return here
+
+    # Arguments of the hooks #######################################################
+
+    def _lift(self) -> None:
+        """Gathers what the hooks ask for per edge."""
+        frame = self.frame
+        for name, parameter in self.parameters.items():
+            if not parameter.lifted:
+                continue
+            dim = self.j if parameter.lifted == "j" else self.i
+            if parameter.keyword not in self.given:
+                self.values[name] = self._default(parameter)
+                continue
+            value, node = self.given[parameter.keyword]
+            pair = self._pair(value, node)
+            if pair is not None:
+                self._seen(1 - dim, *pair[1 - dim], parameter.keyword)
+                value, node = self._element(parameter.keyword, dim, *pair[dim])
+            self._seen(dim, value, node, parameter.keyword)
+            t = static_type(value)
+            if t == UNKNOWN:
+                t, value = TENSOR, Dyn(TENSOR)
+            if strip_optional(t) != TENSOR:
+                self.values[name] = (value, node)
+                continue
+            kept = frame.needed(value, node)
+            gathered: ast.expr = ast.Call(
+                op_reference("gather"), [kept, self._index(dim), self.node_dim], []
+            )
+            result: Value = Dyn(TENSOR)
+            if is_optional(t):
+                present = ast.Compare(kept, [ast.IsNot()], [ast.Constant(None)])
+                gathered = ast.IfExp(present, gathered, ast.Constant(None))
+                result = Dyn(optional(TENSOR))
+            frame.bind(name, result, gathered)
+            self.values[name] = frame.fold_Name(ast.Name(name, ast.Load()))
+
+    def _pair(self, value: Value, node: ast.expr | None) -> list[Folded] | None:
+        """``x=(x_src, x_dst)``."""
+        items = constant_items(value) if isinstance(value, Seq) else None
+        if items is None and isinstance(value, Dyn) and value.type.name == "Tuple":
+            items = [Dyn(t) for t in value.type.args]
+        if items is None and isinstance(value, Dyn) and value.type.name == "List":
+            items = [Dyn(value.type.args[0])] * 2
+        if items is None or (isinstance(value, Seq) and value.cls is not None):
+            return None
+        if len(items) != 2:
+            raise UnsupportedError(
+                f"a tuple of {len(items)} is passed for an argument that is gathered to the "
+                "edges",
+                "pass a tensor, or a pair (source, target)",
+            )
+        nodes: list[ast.expr | None] = [literal(item) for item in items]
+        if node is not None:
+            nodes = list(self.frame.element_nodes(node, 2).elts)
+        return list(zip(items, nodes, strict=True))
+
+    def _element(self, keyword: str, dim: int, value: Value, node: ast.expr | None) -> Folded:
+        """One side of a pair; what may be ``None`` needs a name to be tested."""
+        t = static_type(value)
+        if not (is_optional(t) and t != NONE) or isinstance(node, ast.Name):
+            return value, node
+        name = self.frame.fresh(f"{keyword}_{'source' if dim == self.j else 'target'}")
+        self.frame.bind(name, value, node)
+        return self.frame.fold_Name(ast.Name(name, ast.Load()))
+
+    def _index(self, dim: int) -> ast.expr:
+        name = "edge_index_i" if dim == self.i else "edge_index_j"
+        if name not in self.values:
+            row = ast.Subscript(ast.Name("edge_index", ast.Load()), ast.Constant(dim), ast.Load())
+            self.frame.bind(name, Dyn(TENSOR), row)
+            self.values[name] = self.frame.fold_Name(ast.Name(name, ast.Load()))
+        node = self.values[name][1]
+        assert node is not None
+        return node
+
+    def _specials(self) -> None:
+        """What the base class itself provides, where a hook asks for it."""
+        wanted = {name for name, p in self.parameters.items() if p.special}
+        values = self.values
+        values["edge_index"] = (Dyn(TENSOR), ast.Name("edge_index", ast.Load()))
+        values["adj_t"] = (Const(None), None)
+        values["ptr"] = (Const(None), None)
+        if wanted & {"index", "edge_index_i"}:
+            values["index"] = (Dyn(TENSOR), self._index(self.i))
+        if "edge_index_j" in wanted:
+            self._index(self.j)
+        held: dict[str, Folded] = {}
+        for name, dim in (("size_i", self.i), ("size_j", self.j), ("dim_size", self.i)):
+            if name not in wanted:
+                continue
+            value, node = self._size(dim)
+            key = ast.unparse(node) if node is not None else ""
+            if key in held:
+                values[name] = held[key]
+                continue
+            if node is not None and not isinstance(node, (ast.Name, ast.Constant)):
+                self.frame.bind(name, value, node)
+                value, node = self.frame.fold_Name(ast.Name(name, ast.Load()))
+            values[name] = held[key] = (value, node)
+        if "size" in wanted:
+            sides: list[Folded] = [s or (Const(None), None) for s in self.sizes]
+            values["size"] = self.frame.sequence(
+                "list", [v for v, _ in sides], [n for _, n in sides]
+            )
+
+    def _default(self, parameter: HookParameter) -> Folded:
+        if parameter.default is not inspect.Parameter.empty:
+            return self.frame.wrap(parameter.default), None
+        call = "edge_updater" if self.hooks[0].name == "edge_update" else "propagate"
+        raise UnsupportedError(
+            f"'{parameter.keyword}' is not passed to '{call}', but a hook asks for "
+            f"'{parameter.name}'",
+            f"pass '{parameter.keyword}=...' to '{call}', or give '{parameter.name}' a default",
+            self.hooks[0].source.location(),
+        )
+
+    def _call(self, hook: Hook, given: list[Folded]) -> Folded:
+        kwargs: dict[str, Folded] = {}
+        for parameter in hook.parameters:
+            if parameter.name in self.values:
+                kwargs[parameter.name] = self.values[parameter.name]
+            elif parameter.name in self.given:
+                kwargs[parameter.name] = self.given[parameter.name]
+            else:
+                kwargs[parameter.name] = self._default(parameter)
+            value, node = kwargs[parameter.name]
+            if static_type(value) == UNKNOWN and isinstance(value, Dyn) and parameter.type.known:
+                kwargs[parameter.name] = (Dyn(parameter.type), node)
+        static = inspect.getattr_static(type(self.ref.module), hook.name)
+        own = vars(self.ref.module).get(hook.name)
+        if own is not None:
+            return self.frame.call(self.frame.wrap(own), Arguments(given, kwargs), None)
+        method = self.frame.bind_method(self.ref, static, hook.name)
+        if isinstance(method, Method):
+            return self.frame.call_method(method, Arguments(given, kwargs))
+        return self.frame.call(method, Arguments(given, kwargs), None)

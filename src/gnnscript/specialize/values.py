@@ -1,0 +1,293 @@
+"""What is known of a value while code is specialised: everything, its type, or its shape."""
+
+from __future__ import annotations
+
+import ast
+import enum
+import types
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gnnscript.analyze.sources import FunctionSource
+from gnnscript.analyze.types import (
+    BOOL,
+    FLOAT,
+    INT,
+    STR,
+    TENSOR,
+    UNKNOWN,
+    Type,
+    dict_of,
+    join,
+    list_of,
+    of_value,
+    tuple_of,
+)
+
+__all__ = [
+    "Closure",
+    "Const",
+    "Dyn",
+    "Mapping",
+    "Method",
+    "ModuleRef",
+    "Poison",
+    "Seq",
+    "Super",
+    "Value",
+    "constant_items",
+    "generalize",
+    "join_values",
+    "key_of",
+    "literal",
+    "modules_in",
+    "static_type",
+]
+
+
+class Value:
+    """Base class; see the subclasses."""
+
+
+@dataclass(frozen=True, eq=False)
+class Const(Value):
+    """A Python object known while specialising: configuration, functions, classes, modules."""
+
+    value: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Dyn(Value):
+    """A value of known type that exists when the specialised code runs."""
+
+    type: Type
+
+
+@dataclass(frozen=True, eq=False)
+class Seq(Value):
+    """A tuple or list of known length, each element a value of its own."""
+
+    items: tuple[Value, ...]
+    kind: str = "tuple"
+    cls: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class Mapping(Value):
+    """A dictionary with known string keys."""
+
+    items: dict[str, Value]
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleRef(Value):
+    """A module of the model, by its path from the root."""
+
+    module: torch.nn.Module
+    path: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Method(Value):
+    """A Python function bound to its first argument."""
+
+    owner: Value
+    function: Any
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Super(Value):
+    """``super()`` of ``owner``, looking behind ``after`` in its method resolution order."""
+
+    owner: Value
+    after: type
+
+
+@dataclass(frozen=True, eq=False)
+class Closure(Value):
+    """A function or lambda defined inside the code being specialised."""
+
+    node: ast.FunctionDef | ast.Lambda
+    source: FunctionSource
+    cls: type | None
+    env: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Poison(Value):
+    """A variable that no single type can hold at this point; an error only where it is used."""
+
+    reason: str
+
+
+def static_type(value: Value) -> Type:
+    """The type that a variable holding ``value`` has in specialised code."""
+    if isinstance(value, Dyn):
+        return value.type
+    if isinstance(value, Const):
+        return of_value(value.value)
+    if isinstance(value, Seq):
+        types_ = [static_type(item) for item in value.items]
+        if value.kind == "tuple":
+            return tuple_of(*types_, cls=value.cls)
+        element = types_[0] if types_ else TENSOR
+        for other in types_[1:]:
+            element = join(element, other) or UNKNOWN
+        return list_of(element)
+    if isinstance(value, Mapping):
+        kinds = [static_type(item) for item in value.items.values()]
+        return dict_of(STR, kinds[0]) if kinds and len(set(kinds)) == 1 else UNKNOWN
+    return UNKNOWN
+
+
+def generalize(value: Value) -> Value:
+    """Forgets constants, keeps types: what is known of a loop variable between iterations."""
+    if isinstance(value, Seq) and value.kind == "tuple":
+        return Seq(tuple(generalize(item) for item in value.items), value.kind, value.cls)
+    if isinstance(value, Const) and not isinstance(value.value, (int, float, bool, str)):
+        return value if literal(value) is None or value.value is None else Dyn(static_type(value))
+    if isinstance(value, (Const, Seq)):
+        return Dyn(static_type(value))
+    return value
+
+
+def join_values(a: Value, b: Value) -> Value:
+    """What is known where two control paths meet."""
+    if a is b or key_of(a) == key_of(b):
+        return a
+    if isinstance(a, Poison) or isinstance(b, Poison):
+        return a if isinstance(a, Poison) else b
+    if isinstance(a, Seq) and isinstance(b, Seq):
+        if len(a.items) == len(b.items) and (a.kind, a.cls) == (b.kind, b.cls):
+            items = tuple(map(join_values, a.items, b.items))
+            if not any(isinstance(item, Poison) for item in items):
+                return Seq(items, a.kind, a.cls)
+    if not _runtime(a) or not _runtime(b):
+        return Poison("it is a different function or module on each path")
+    joined = join(static_type(a), static_type(b))
+    if joined is None:
+        return Poison(f"it is '{static_type(a)}' on one path and '{static_type(b)}' on another")
+    return Dyn(joined)
+
+
+def _runtime(value: Value) -> bool:
+    if isinstance(value, Const):
+        return literal(value) is not None
+    return isinstance(value, (Dyn, Seq, Mapping))
+
+
+def key_of(value: Value) -> Hashable:
+    """A key that is equal for values that specialise alike."""
+    if isinstance(value, Const):
+        inner = value.value
+        if isinstance(inner, (int, float, bool, str, type(None), torch.dtype, torch.device)):
+            return ("const", type(inner).__name__, repr(inner))
+        if isinstance(inner, (tuple, list)):
+            return ("const", type(inner).__name__, tuple(key_of(Const(item)) for item in inner))
+        return ("object", id(inner))
+    if isinstance(value, Dyn):
+        return ("dyn", value.type)
+    if isinstance(value, Seq):
+        return ("seq", value.kind, value.cls, tuple(key_of(item) for item in value.items))
+    if isinstance(value, Mapping):
+        return ("map", tuple((name, key_of(item)) for name, item in value.items.items()))
+    if isinstance(value, ModuleRef):
+        return ("module", value.path)
+    if isinstance(value, Method):
+        return ("method", key_of(value.owner), id(value.function))
+    if isinstance(value, Super):
+        return ("super", key_of(value.owner), value.after)
+    return ("identity", id(value))
+
+
+def literal(value: Value) -> ast.expr | None:
+    """The expression that writes a constant down, ``None`` for what has no literal form."""
+    if not isinstance(value, Const):
+        return None
+    inner = value.value
+    if isinstance(inner, enum.Enum):
+        return None
+    if isinstance(inner, float) and (inner != inner or inner in (float("inf"), float("-inf"))):
+        return ast.parse(f"float({str(inner)!r})", mode="eval").body
+    if isinstance(inner, (int, float)) and not isinstance(inner, bool) and inner < 0:
+        return ast.UnaryOp(ast.USub(), ast.Constant(-inner))
+    if inner is None or inner is Ellipsis or type(inner) in (bool, int, float, str):
+        return ast.Constant(inner)
+    if isinstance(inner, str):
+        return ast.Constant(str(inner))
+    if isinstance(inner, torch.dtype):
+        return ast.parse(str(inner), mode="eval").body
+    if isinstance(inner, torch.device):
+        return ast.parse(f"torch.device({str(inner)!r})", mode="eval").body
+    if type(inner) in (tuple, list, torch.Size):
+        items = [literal(Const(item)) for item in inner]
+        if all(item is not None for item in items):
+            elements = [item for item in items if item is not None]
+            if type(inner) is tuple:
+                return ast.Tuple(elements, ast.Load())
+            return ast.List(elements, ast.Load())
+    return None
+
+
+def constant_items(value: Value) -> list[Value] | None:
+    """The elements of a sequence that is known while specialising, or ``None``."""
+    if isinstance(value, Seq):
+        return list(value.items)
+    if isinstance(value, Const) and isinstance(
+        value.value, (tuple, list, range, str, dict, set, frozenset, types.MappingProxyType)
+    ):
+        return [Const(item) for item in value.value]
+    if isinstance(value, Mapping):
+        return [Const(name) for name in value.items]
+    return None
+
+
+def modules_in(value: Value) -> list[ModuleRef]:
+    """All modules that a value refers to."""
+    if isinstance(value, ModuleRef):
+        return [value]
+    if isinstance(value, Seq):
+        return [ref for item in value.items for ref in modules_in(item)]
+    if isinstance(value, Mapping):
+        return [ref for item in value.items.values() for ref in modules_in(item)]
+    if isinstance(value, (Method, Super)):
+        return modules_in(value.owner)
+    if isinstance(value, Closure):
+        return [
+            ref
+            for binding in value.env.values()
+            for ref in modules_in(getattr(binding, "value", binding))
+        ]
+    return []
+
+
+def arithmetic(a: Type, b: Type, operator: ast.operator) -> Type:
+    """The type of a binary operation."""
+    if TENSOR in (a, b):
+        return TENSOR
+    if isinstance(operator, ast.Mult):
+        for side in (a, b):
+            if side.name == "List" or side == STR:
+                return side
+            if side.name == "Tuple" and side.args and len(set(side.args)) == 1:
+                return list_of(side.args[0])
+    if isinstance(operator, ast.Mod) and a == STR:
+        return STR
+    if "List" in (a.name, b.name):
+        return a if a.name == "List" else b
+    if a.name == b.name == "Tuple":
+        return tuple_of(*a.args, *b.args)
+    if a == b == STR:
+        return STR
+    numbers = {INT, FLOAT, BOOL}
+    if a in numbers and b in numbers:
+        if isinstance(operator, ast.Div) or FLOAT in (a, b):
+            return FLOAT
+        if isinstance(operator, ast.Pow) and a == b == INT:
+            return INT
+        return INT if a != BOOL or b != BOOL else BOOL
+    return UNKNOWN

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
+
 from conformance.forms import Plain
 from conformance.graphs import GRAPHS
 from gnnscript.testing import BareProcess, assert_scripts_like_eager
-from torch import nn
 
 Check = Callable[..., None]
 RunFile = Callable[..., str]

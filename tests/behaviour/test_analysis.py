@@ -11,12 +11,13 @@ import torch.nn.functional as F
 import torch_geometric.typing
 import torch_geometric.typing as pyg_t
 import typing_extensions
-from conformance.graphs import EDGE, GRAPHS, IN, OUT
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 from torch_geometric.typing import Adj, OptPairTensor, OptTensor, PairTensor, Size
 from torch_geometric.utils import add_self_loops, degree, softmax
 from typing_extensions import Annotated, TypeAlias
+
+from conformance.graphs import EDGE, GRAPHS, IN, OUT
 
 pytestmark = pytest.mark.usefixtures("auto")
 

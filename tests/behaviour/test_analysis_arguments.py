@@ -4,7 +4,6 @@ from typing import List, Optional, Tuple, Union
 
 import pytest
 import torch
-from conformance.graphs import GRAPHS, IN, OUT
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.aggr import (
@@ -18,6 +17,8 @@ from torch_geometric.nn.aggr import (
 )
 from torch_geometric.typing import OptPairTensor, OptTensor, PairTensor, Size
 from torch_geometric.utils import scatter
+
+from conformance.graphs import GRAPHS, IN, OUT
 
 pytestmark = pytest.mark.usefixtures("auto")
 

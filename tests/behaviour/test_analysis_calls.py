@@ -6,11 +6,12 @@ from typing import Dict, List, Optional, Tuple, Union
 import pytest
 import torch
 import torch.nn.functional as F
-from conformance.graphs import EDGE, GRAPHS, IN, OUT
 from torch import Tensor, nn
 from torch_geometric.nn import GCNConv, MessagePassing
 from torch_geometric.typing import Adj, OptPairTensor, OptTensor, PairTensor, Size
 from torch_geometric.utils import remove_self_loops, scatter
+
+from conformance.graphs import EDGE, GRAPHS, IN, OUT
 
 pytestmark = pytest.mark.usefixtures("auto")
 
@@ -24,9 +25,7 @@ class Comment(MessagePassing):
 
     def forward(self, x, edge_index, weight: OptTensor = None):
         # propagate_type: (x: Tensor, scale: float, shape: List[int], weight: OptTensor)
-        return self.propagate(
-            edge_index, x=self.lin(x), scale=0.5, shape=[-1, OUT], weight=weight
-        )
+        return self.propagate(edge_index, x=self.lin(x), scale=0.5, shape=[-1, OUT], weight=weight)
 
     def message(self, x_j, scale: float, shape: List[int], weight: OptTensor):
         out = (x_j * scale).view(shape)
@@ -149,7 +148,7 @@ class Branches(MessagePassing):
         if self.bidirectional:
             both = torch.cat([edge_index, edge_index.flip([0])], dim=1)
             return self.propagate(both, x=x)
-        elif x.size(0) > 10:
+        if x.size(0) > 10:
             return 2 * self.propagate(edge_index, x=x)
         return self.propagate(edge_index, x=x.relu())
 
@@ -275,9 +274,7 @@ class EdgeModelWithComment(MessagePassing):
     def __init__(self):
         super().__init__(aggr="add", flow="target_to_source")
 
-    def forward(
-        self, x: Union[Tensor, PairTensor], edge_index: Adj, slope: float = 0.1
-    ) -> Tensor:
+    def forward(self, x: Union[Tensor, PairTensor], edge_index: Adj, slope: float = 0.1) -> Tensor:
         if isinstance(x, Tensor):
             x = (x, x)
         # edge_updater_type: (x: PairTensor, slope: float)

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, List, NamedTuple, Optional, Tuple, Union
 
 import pytest
 import torch
-from conformance.graphs import EDGE, GRAPHS, IN, OUT
 from torch import Tensor, nn
 from torch_geometric.nn import GCNConv, MessagePassing
 from torch_geometric.nn.inits import glorot
 from torch_geometric.typing import Adj, OptPairTensor, OptTensor, Size
 from torch_geometric.utils import softmax
+
+from conformance.graphs import EDGE, GRAPHS, IN, OUT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

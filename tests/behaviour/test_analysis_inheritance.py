@@ -7,12 +7,13 @@ from typing import Any, Optional, Tuple, Union
 import pytest
 import torch
 import torch.nn.functional as F
-from conformance.graphs import EDGE, GRAPHS, IN, OUT
 from torch import Tensor, nn
 from torch_geometric.nn import EdgeConv, GATConv, GCNConv, MessagePassing, SAGEConv
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.typing import Adj, OptPairTensor, OptTensor, Size
 from torch_geometric.utils import softmax
+
+from conformance.graphs import EDGE, GRAPHS, IN, OUT
 
 pytestmark = pytest.mark.usefixtures("auto")
 
@@ -64,10 +65,10 @@ class OldSuper(SuperForward):
     """The third generation, with the old spelling."""
 
     def forward(self, x, edge_index, edge_weight: OptTensor = None):
-        return super(OldSuper, self).forward(x, edge_index, edge_weight) + 1
+        return super().forward(x, edge_index, edge_weight) + 1
 
     def message(self, x_j: Tensor, edge_weight: OptTensor) -> Tensor:
-        return 2 * super(OldSuper, self).message(x_j, edge_weight)
+        return 2 * super().message(x_j, edge_weight)
 
 
 class ByName(GCNConv):

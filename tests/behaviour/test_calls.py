@@ -4,7 +4,6 @@ from typing import Dict, List, Optional, Tuple
 
 import pytest
 import torch
-from conformance.graphs import EDGE, GRAPHS, IN, OTHER, OUT
 from torch import Tensor, nn
 from torch_geometric.nn import (
     CGConv,
@@ -16,6 +15,8 @@ from torch_geometric.nn import (
     TransformerConv,
 )
 from torch_geometric.typing import OptTensor
+
+from conformance.graphs import EDGE, GRAPHS, IN, OTHER, OUT
 
 pytestmark = pytest.mark.usefixtures("auto")
 

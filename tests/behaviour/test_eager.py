@@ -4,10 +4,8 @@ import sys
 import warnings
 from typing import Optional
 
-import gnnscript
 import pytest
 import torch
-from conformance.graphs import GRAPHS, IN, OTHER, OUT
 from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 from torch_geometric.explain import Explainer, GNNExplainer
@@ -21,6 +19,9 @@ from torch_geometric.nn import (
 )
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import remove_self_loops, spmm, to_torch_coo_tensor, to_torch_csr_tensor
+
+import gnnscript
+from conformance.graphs import GRAPHS, IN, OTHER, OUT
 
 pytestmark = pytest.mark.usefixtures("auto")
 

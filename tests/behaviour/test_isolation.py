@@ -9,13 +9,14 @@ import sys
 import threading
 from typing import Any
 
-import gnnscript
 import pytest
 import torch
-from conformance.forms import Plain
-from conformance.graphs import GRAPHS, IN, OUT
 from torch import Tensor, nn
 from torch_geometric.nn import EdgeConv, GATConv, GCNConv, MessagePassing, SAGEConv
+
+import gnnscript
+from conformance.forms import Plain
+from conformance.graphs import GRAPHS, IN, OUT
 
 pytestmark = pytest.mark.usefixtures("auto")
 
@@ -494,5 +495,3 @@ def test_generated_modules_do_not_pile_up():
         torch.jit.script(Plain(conv))
         torch.jit.script(Plain(Picklable()))
     assert set(sys.modules) == before
-
-

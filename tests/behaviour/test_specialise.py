@@ -6,12 +6,9 @@ import zipfile
 from dataclasses import dataclass
 from typing import List, Optional, Union
 
-import gnnscript
 import pytest
 import torch
 import torch.nn.functional as F
-from conformance.forms import Plain
-from conformance.graphs import EDGE, GRAPHS, IN, OUT
 from torch import Tensor, nn
 from torch_geometric.nn import (
     EdgeConv,
@@ -27,6 +24,10 @@ from torch_geometric.nn import (
 )
 from torch_geometric.typing import Adj, OptPairTensor, OptTensor, SparseTensor
 from torch_geometric.utils import is_torch_sparse_tensor
+
+import gnnscript
+from conformance.forms import Plain
+from conformance.graphs import EDGE, GRAPHS, IN, OUT
 
 pytestmark = pytest.mark.usefixtures("auto")
 

@@ -1,5 +1,8 @@
 """Annotations in every way users spell them, evaluated where the class was defined."""
 
+# Classes stand here as users write them.
+# ruff: noqa: RET504
+
 import math
 import typing
 import typing as t
@@ -159,8 +162,8 @@ class LowerCaseGenerics(Projecting):
 
 
 SPELLINGS = [
-    Pep604, Pep604InForward, Strings, StringsInside, OwnAliases, Qualified, FromTypingExtensions, WithShapes,
-    LowerCaseGenerics,
+    Pep604, Pep604InForward, Strings, StringsInside, OwnAliases, Qualified, FromTypingExtensions,
+    WithShapes, LowerCaseGenerics,
 ]  # fmt: skip
 
 
@@ -384,7 +387,7 @@ class HalfAnnotated(Projecting):
 
 
 @pytest.mark.parametrize(
-    "conv", [TutorialGCN(IN, OUT), TutorialEdgeConv(IN, OUT), HalfAnnotated()], ids=lambda c: str(c)
+    "conv", [TutorialGCN(IN, OUT), TutorialEdgeConv(IN, OUT), HalfAnnotated()], ids=str
 )
 def test_without_annotations(conv, check_conv):
     check_conv(conv)

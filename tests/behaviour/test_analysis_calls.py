@@ -1,5 +1,8 @@
 """The calls of propagate: comments, dictionaries, several calls, and who receives what."""
 
+# Classes stand here as users write them.
+# ruff: noqa: RUF012
+
 import typing
 from typing import Dict, List, Optional, Tuple, Union
 

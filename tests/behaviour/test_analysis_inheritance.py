@@ -65,10 +65,10 @@ class OldSuper(SuperForward):
     """The third generation, with the old spelling."""
 
     def forward(self, x, edge_index, edge_weight: OptTensor = None):
-        return super().forward(x, edge_index, edge_weight) + 1
+        return super(OldSuper, self).forward(x, edge_index, edge_weight) + 1  # noqa: UP008
 
     def message(self, x_j: Tensor, edge_weight: OptTensor) -> Tensor:
-        return 2 * super().message(x_j, edge_weight)
+        return 2 * super(OldSuper, self).message(x_j, edge_weight)  # noqa: UP008
 
 
 class ByName(GCNConv):

@@ -1,5 +1,8 @@
 """What cannot be specialised is refused with the place, the code, the cause and the remedy."""
 
+# Classes stand here as users write them.
+# ruff: noqa: RUF036
+
 import inspect
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The error types of gnnscript: every message says what was expected, what was found, and the remedy."""
+"""The error types of gnnscript: every message says where, what the cause is, and the remedy."""
 
 from __future__ import annotations
 
@@ -48,6 +48,11 @@ class UnsupportedError(GnnscriptError):
         self.remedy = remedy
         self.location = location
         super().__init__(cause, remedy, location)
+
+    def locate(self, location: Location) -> None:
+        """Adds the location, once it is known."""
+        self.location = location
+        self.args = (self.cause, self.remedy, location)
 
     def __str__(self) -> str:
         lines = []

@@ -133,6 +133,9 @@ def is_subtype(a: Type, b: Type) -> bool:
         return any(is_subtype(a, arg) for arg in b.args)
     if a.name == b.name == "Tuple" and a.cls is b.cls:
         return len(a.args) == len(b.args) and all(map(is_subtype, a.args, b.args))
+    if a.name == b.name and a.name in ("List", "Dict"):
+        # mutable, hence invariant: only what is still unknown may become known
+        return all(UNKNOWN in (x, y) for x, y in zip(a.args, b.args, strict=True) if x != y)
     return False
 
 

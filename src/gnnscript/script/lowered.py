@@ -11,7 +11,7 @@ import torch
 
 from gnnscript.specialize import ClassText, SpecializedModel, load, unload
 
-__all__ = ["Lowered", "build", "lowered_class", "origins_of"]
+__all__ = ["Lowered", "build", "discard", "lowered_class", "origins_of"]
 
 
 class Lowered(torch.nn.Module):
@@ -47,6 +47,15 @@ def lowered_class(cls: type, text: ClassText, ignored: tuple[str, ...] = ()) -> 
             weakref.finalize(cls, _forget, module.__name__, module.__file__)
             made[key] = lowered
         return made[key]
+
+
+def discard(root: torch.nn.Module) -> None:
+    """Forgets the classes of a model that did not compile: TorchScript keeps half-made methods."""
+    used = {type(module) for module in root.modules()}
+    with _lock:
+        for made in _classes.values():
+            for key in [key for key, cls in made.items() if cls in used]:
+                del made[key]
 
 
 def _forget(name: str, file: str) -> None:

@@ -13,7 +13,7 @@ import torch
 from gnnscript import _pyg
 from gnnscript._errors import Location, UnsupportedError
 from gnnscript.analyze.types import Type, of_value
-from gnnscript.script.lowered import build, origins_of
+from gnnscript.script.lowered import build, discard, origins_of
 from gnnscript.specialize import SpecializedModel, specialize
 
 __all__ = ["MARK", "lower", "needs_lowering", "script", "source"]
@@ -143,7 +143,11 @@ def script(compile_: Any, root: torch.nn.Module, *args: Any, **kwargs: Any) -> A
     try:
         return compile_(lowered, *args, **kwargs)
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-        raise _explained(error) from error
+        explained = _explained(error)
+        discard(lowered)
+        if explained is error:
+            raise
+        raise explained from error
 
 
 def _from_examples(root: torch.nn.Module, examples: Any) -> dict[str, Type]:

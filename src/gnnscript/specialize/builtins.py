@@ -14,8 +14,6 @@ import torch
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import (
     BOOL,
-    DEVICE,
-    DTYPE,
     FLOAT,
     INT,
     NONE,
@@ -232,7 +230,7 @@ def _convert(frame: Frame, function: Any, given: Arguments) -> Folded:
         if isinstance(decided, Const):
             return decided, None
         t = static_type(value)
-        if t == BOOL or isinstance(test, (ast.Compare, ast.BoolOp)):
+        if t not in (TENSOR, INT, FLOAT, NUMBER, UNKNOWN):
             return Dyn(BOOL), test
     value, kept = frame.present(value, frame.needed(value, node))
     result = {int: INT, float: FLOAT, bool: BOOL, str: STR}[function]
@@ -536,5 +534,3 @@ for _name in ("open", "input", "exec", "eval", "globals", "locals", "vars", "dir
         )
 
     BUILTINS[getattr(builtins, _name)] = _refuse
-
-_ = (DEVICE, DTYPE, NUMBER)

@@ -277,10 +277,26 @@ class Calls(Folding):
             found = inference.Signature(_MATH.get(function.__name__, FLOAT))
         else:
             found = inference.function_type(function, args, kwargs)
-        given = self.unwrapped(given, found.unwrap)
-        if getattr(function, "__name__", "") == "is_tensor" and args:
-            return Const(args[0] == TENSOR), None
+        given = self.adapted(given, found)
         return Dyn(found.returns), ast.Call(self.needed(Const(function), None), *self.nodes(given))
+
+    def adapted(self, given: Arguments, found: inference.Signature) -> Arguments:
+        """Arguments in the form that the operator takes."""
+        given = self.unwrapped(given, found.unwrap)
+        args, kwargs = list(given.args), dict(given.kwargs)
+        for key in found.floats:
+            value, node = args[key] if isinstance(key, int) else kwargs[key]
+            changed: Folded
+            if isinstance(value, Const):
+                changed = (Const(float(value.value)), None)
+            else:
+                cast = ast.Call(ast.Name("float", ast.Load()), [self.needed(value, node)], [])
+                changed = (Dyn(FLOAT), cast)
+            if isinstance(key, int):
+                args[key] = (changed[0], changed[1] or literal(changed[0]))
+            else:
+                kwargs[key] = (changed[0], changed[1] or literal(changed[0]))
+        return Arguments(args, kwargs)
 
     def unwrapped(self, given: Arguments, which: frozenset[int | str]) -> Arguments:
         """Asserts that the arguments an operator cannot take as ``None`` are not."""
@@ -351,7 +367,7 @@ class Calls(Folding):
         if t in (TENSOR, UNKNOWN):
             args, kwargs = given.types()
             found = inference.method_type(name, args, kwargs)
-            given = self.unwrapped(given, found.unwrap)
+            given = self.adapted(given, found)
             returns = found.returns if t == TENSOR else UNKNOWN
             return Dyn(returns), ast.Call(func, *self.nodes(given))
         call = ast.Call(func, *self.nodes(given))
@@ -469,18 +485,25 @@ class Calls(Folding):
         """Calls a module of the model."""
         module = ref.module
         if not self.program.lowers(module):
-            node = self.module_node(ref)
-            return Dyn(inference.module_type(module)), ast.Call(node, *self.nodes(given))
+            return self._call_opaque(ref, given)
         call = type(module).__call__
         if call is not torch.nn.Module.__call__:
             return self.call_method(Method(ref, call, "__call__"), given)
         return self.call_forward(ref, given)
 
+    def _call_opaque(self, ref: ModuleRef, given: Arguments) -> Folded:
+        """Calls a module that TorchScript compiles itself."""
+        args, kwargs = given.types()
+        unwrap: frozenset[int | str] = frozenset()
+        if any(t.name == "Optional" for t in [*args, *kwargs.values()]):
+            unwrap = inference.module_unwraps(ref.module, args, kwargs)
+        node = self.module_node(ref)
+        call = ast.Call(node, *self.nodes(self.unwrapped(given, unwrap)))
+        return Dyn(inference.module_type(ref.module)), call
+
     def call_forward(self, ref: ModuleRef, given: Arguments) -> Folded:
         if not self.program.lowers(ref.module):
-            return Dyn(inference.module_type(ref.module)), ast.Call(
-                self.module_node(ref), *self.nodes(given)
-            )
+            return self._call_opaque(ref, given)
         if type(ref.module).forward is torch.nn.Sequential.forward:
             folded = given.args[0]
             for child in self.module_items(ref):

@@ -51,7 +51,7 @@ from gnnscript.specialize.values import (
 if TYPE_CHECKING:
     from gnnscript.specialize.program import Owner, Program
 
-__all__ = ["Folded", "Folding", "NeedsConstant"]
+__all__ = ["Folded", "Folding", "MissingAttribute", "NeedsConstant"]
 
 Folded = tuple[Value, "ast.expr | None"]
 
@@ -87,6 +87,10 @@ _OPERATORS: dict[type[ast.AST], Any] = {
 
 class NeedsConstant(UnsupportedError):
     """Something must be known while specialising that is not: a module's index, a name."""
+
+
+class MissingAttribute(UnsupportedError):
+    """An attribute does not exist in this configuration: reading it raises, as in Python."""
 
 
 class Folding:
@@ -139,8 +143,7 @@ class Folding:
             value, residual = handler(node)
         except UnsupportedError as error:
             if error.location is None:
-                error.location = self.source.location(node)
-                error.args = (error.cause, error.remedy, error.location)
+                error.locate(self.source.location(node))
             raise
         if residual is not None and isinstance(residual, ast.Name) and is_absent(residual):
             residual = None
@@ -348,7 +351,7 @@ class Folding:
         try:
             value = getattr(module, name)
         except AttributeError:
-            raise UnsupportedError(
+            raise MissingAttribute(
                 f"'{type(module).__name__}' has no attribute '{name}' in this configuration",
                 "set it in '__init__' on every path",
             ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from gnnscript.analyze.types import (
     tuple_of,
 )
 
-__all__ = ["TENSOR_ATTRIBUTES", "Signature", "function_type", "match", "method_type", "module_type"]
+__all__ = ["TENSOR_ATTRIBUTES", "Signature", "function_type", "match", "method_type", "module_type", "module_unwraps"]
 
 TENSOR_ATTRIBUTES: dict[str, Type] = {
     "dtype": DTYPE,
@@ -71,10 +72,12 @@ class Signature:
     Args:
         returns: The type of its result.
         unwrap: Positions and keywords of arguments that must not be ``None``.
+        floats: Those of integers that are taken as floats.
     """
 
     returns: Type
     unwrap: frozenset[int | str] = frozenset()
+    floats: frozenset[int | str] = frozenset()
 
 
 @functools.cache
@@ -110,7 +113,7 @@ def _accepts(wanted: Type, given: Type, *, strict: bool) -> bool:
 
 def _bind(
     schema: Any, args: Sequence[Type], kwargs: dict[str, Type], *, strict: bool
-) -> frozenset[int | str] | None:
+) -> Signature | None:
     arguments = schema.arguments
     positional = [a for a in arguments if not a.kwarg_only]
     names = {a.name: from_schema(a.type) for a in arguments}
@@ -130,6 +133,7 @@ def _bind(
             return None
         given[name] = (name, t)
     unwrap: set[int | str] = set()
+    floats: set[int | str] = set()
     for argument in arguments:
         if argument.name not in given:
             if not argument.has_default_value():
@@ -140,18 +144,20 @@ def _bind(
             return None
         if t.name == "Optional" and not is_optional(names[argument.name]):
             unwrap.add(where)
-    return frozenset(unwrap)
+        if t == INT and strip_optional(names[argument.name]) == FLOAT:
+            floats.add(where)
+    returns = [from_schema(r.type) for r in schema.returns]
+    result = returns[0] if len(returns) == 1 else tuple_of(*returns)
+    return Signature(result, frozenset(unwrap), frozenset(floats))
 
 
 def match(name: str, args: Sequence[Type], kwargs: dict[str, Type]) -> Signature | None:
     """Matches a call to the schemas of ``aten::name`` as TorchScript would."""
     for strict in (True, False):
         for schema in _schemas(f"aten::{name}"):
-            unwrap = _bind(schema, args, kwargs, strict=strict)
-            if unwrap is not None:
-                returns = [from_schema(r.type) for r in schema.returns]
-                result = returns[0] if len(returns) == 1 else tuple_of(*returns)
-                return Signature(result, unwrap)
+            found = _bind(schema, args, kwargs, strict=strict)
+            if found is not None:
+                return found
     return None
 
 
@@ -164,8 +170,11 @@ def method_type(name: str, args: Sequence[Type], kwargs: dict[str, Type]) -> Sig
     found = match(name, [TENSOR, *args], kwargs)
     if found is None:
         return Signature(TENSOR)
-    shifted = {w - 1 if isinstance(w, int) else w for w in found.unwrap}
-    return Signature(found.returns, frozenset(shifted))
+    unwrap, floats = (
+        frozenset(w - 1 if isinstance(w, int) else w for w in which)
+        for which in (found.unwrap, found.floats)
+    )
+    return Signature(found.returns, unwrap, floats)
 
 
 def function_type(function: Any, args: Sequence[Type], kwargs: dict[str, Type]) -> Signature:
@@ -173,19 +182,44 @@ def function_type(function: Any, args: Sequence[Type], kwargs: dict[str, Type]) 
     if isinstance(function, torch.jit.ScriptFunction):
         return Signature(from_schema(function.schema.returns[0].type))
     if isinstance(function, torch._ops.OpOverloadPacket):
-        schemas = [getattr(function, name)._schema for name in function.overloads()]
-        for schema in schemas:
-            if _bind(schema, args, kwargs, strict=False) is not None:
-                returns = [from_schema(r.type) for r in schema.returns]
-                return Signature(returns[0] if len(returns) == 1 else tuple_of(*returns))
+        for overload in function.overloads():
+            bound = _bind(getattr(function, overload)._schema, args, kwargs, strict=False)
+            if bound is not None:
+                return bound
     name = getattr(function, "__name__", "")
+    if inspect.isfunction(function):
+        declared = _python_signature(function, args, kwargs)
+        if declared is not None:
+            return declared
     found = match(name, args, kwargs)
-    if found is None or found.returns == UNKNOWN:
-        hint = _return_hint(function)
-        return Signature(hint if hint != UNKNOWN or found is None else found.returns)
-    if name in ("zeros", "ones", "full", "empty", "arange", "tensor"):
-        return Signature(TENSOR, found.unwrap)
+    if found is None:
+        return Signature(_return_hint(function))
     return found
+
+
+def _python_signature(
+    function: Any, args: Sequence[Type], kwargs: dict[str, Type]
+) -> Signature | None:
+    """How TorchScript, which compiles it from source, sees a Python function of torch's."""
+    try:
+        hints = typing.get_type_hints(function)
+        bound = inspect.signature(function).bind(*range(len(args)), **{k: k for k in kwargs})
+    except (NameError, TypeError, ValueError):
+        return None
+    if "return" not in hints:
+        return None
+    given: dict[int | str, Type] = {**dict(enumerate(args)), **kwargs}
+    unwrap: set[int | str] = set()
+    floats: set[int | str] = set()
+    for name, where in bound.arguments.items():
+        if name not in hints or not isinstance(where, (int, str)):
+            continue
+        wanted, t = from_annotation(hints[name]), given[where]
+        if t.name == "Optional" and not is_optional(wanted) and wanted != UNKNOWN:
+            unwrap.add(where)
+        if t == INT and strip_optional(wanted) == FLOAT:
+            floats.add(where)
+    return Signature(from_annotation(hints["return"]), frozenset(unwrap), frozenset(floats))
 
 
 def _return_hint(function: Any) -> Type:
@@ -194,6 +228,35 @@ def _return_hint(function: Any) -> Type:
     except (NameError, TypeError, AttributeError):
         return UNKNOWN
     return from_annotation(hints["return"]) if "return" in hints else UNKNOWN
+
+
+def module_unwraps(
+    module: torch.nn.Module, args: Sequence[Type], kwargs: dict[str, Type]
+) -> frozenset[int | str]:
+    """Which arguments of a module that is left to TorchScript must not be ``None``."""
+    while isinstance(module, torch.nn.Sequential) and len(module) > 0:
+        module = module[0]
+    if isinstance(module, torch.jit.ScriptModule):
+        wanted = [from_schema(a.type) for a in module.forward.schema.arguments[1:]]
+        names = [a.name for a in module.forward.schema.arguments[1:]]
+    else:
+        parameters = list(inspect.signature(type(module).forward).parameters.values())[1:]
+        try:
+            hints = typing.get_type_hints(type(module).forward)
+        except (NameError, TypeError):
+            hints = {}
+        names = [p.name for p in parameters]
+        wanted = [
+            TENSOR if p.name not in hints else from_annotation(hints[p.name]) for p in parameters
+        ]
+    found: set[int | str] = set()
+    for position, t in enumerate(args):
+        if t.name == "Optional" and position < len(wanted) and not is_optional(wanted[position]):
+            found.add(position)
+    for name, t in kwargs.items():
+        if t.name == "Optional" and name in names and not is_optional(wanted[names.index(name)]):
+            found.add(name)
+    return frozenset(found)
 
 
 def module_type(module: torch.nn.Module) -> Type:

@@ -205,7 +205,7 @@ class _Writer:
             for parameter in hook.parameters:
                 self.parameters.setdefault(parameter.name, parameter)
         self.sizes: list[Folded | None] = [None, None]
-        self.size_names: dict[int, str] = {}
+        self.pairs: dict[str, list[Folded]] = {}
         self.values: dict[str, Folded] = {}
 
     def write(self) -> None:
@@ -333,10 +333,10 @@ class _Writer:
                 self.values[name] = self._default(parameter)
                 continue
             value, node = self.given[parameter.keyword]
-            pair = self._pair(value, node)
+            pair = self._pair(parameter.keyword, value, node)
             if pair is not None:
                 self._seen(1 - dim, *pair[1 - dim], parameter.keyword)
-                value, node = self._element(parameter.keyword, dim, *pair[dim])
+                value, node = pair[dim]
             self._seen(dim, value, node, parameter.keyword)
             t = static_type(value)
             if t == UNKNOWN:
@@ -356,8 +356,12 @@ class _Writer:
             frame.bind(name, result, gathered)
             self.values[name] = frame.fold_Name(ast.Name(name, ast.Load()))
 
-    def _pair(self, value: Value, node: ast.expr | None) -> list[Folded] | None:
+    def _pair(
+        self, keyword: str, value: Value, node: ast.expr | None
+    ) -> list[Folded] | None:
         """``x=(x_src, x_dst)``."""
+        if keyword in self.pairs:
+            return self.pairs[keyword]
         items = constant_items(value) if isinstance(value, Seq) else None
         if items is None and isinstance(value, Dyn) and value.type.name == "Tuple":
             items = [Dyn(t) for t in value.type.args]
@@ -374,7 +378,11 @@ class _Writer:
         nodes: list[ast.expr | None] = [literal(item) for item in items]
         if node is not None:
             nodes = list(self.frame.element_nodes(node, 2).elts)
-        return list(zip(items, nodes, strict=True))
+        self.pairs[keyword] = [
+            self._element(keyword, dim, *side)
+            for dim, side in enumerate(zip(items, nodes, strict=True))
+        ]
+        return self.pairs[keyword]
 
     def _element(self, keyword: str, dim: int, value: Value, node: ast.expr | None) -> Folded:
         """One side of a pair; what may be ``None`` needs a name to be tested."""

@@ -24,7 +24,7 @@ from gnnscript.analyze.types import (
 )
 from gnnscript.specialize.calling import NoReturn
 from gnnscript.specialize.comprehensions import Comprehensions
-from gnnscript.specialize.folding import NeedsConstant
+from gnnscript.specialize.folding import MissingAttribute, NeedsConstant
 from gnnscript.specialize.helpers import annotation, is_absent
 from gnnscript.specialize.tree import is_simple
 from gnnscript.specialize.program import Owner, Program, is_runtime
@@ -210,10 +210,14 @@ class Frame(Comprehensions):
                 ) from None
             self.terminated = True
         except UnsupportedError as error:
+            if isinstance(error, MissingAttribute) and self.depth_of_branches:
+                text = ast.Constant(error.cause)
+                error_class = ast.Name("AttributeError", ast.Load())
+                self.emit(ast.Raise(ast.Call(error_class, [text], []), None))
+                self.terminated = True
+                return
             if error.location is None:
-                raise UnsupportedError(
-                    error.cause, error.remedy, self.source.location(node)
-                ) from error
+                error.locate(self.source.location(node))
             raise
         finally:
             self.current = previous

@@ -26,6 +26,7 @@ from gnnscript.analyze.types import (
     of_value,
     tuple_of,
 )
+from gnnscript.specialize.helpers import torch_name
 
 __all__ = [
     "Closure",
@@ -220,9 +221,9 @@ def literal(value: Value) -> ast.expr | None:
     if isinstance(inner, str):
         return ast.Constant(str(inner))
     if isinstance(inner, torch.dtype):
-        return ast.parse(str(inner), mode="eval").body
+        return torch_name(str(inner))
     if isinstance(inner, torch.device):
-        return ast.parse(f"torch.device({str(inner)!r})", mode="eval").body
+        return ast.Call(torch_name("torch.device"), [ast.Constant(str(inner))], [])
     if type(inner) in (tuple, list, torch.Size):
         items = [literal(Const(item)) for item in inner]
         if all(item is not None for item in items):

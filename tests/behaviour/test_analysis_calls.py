@@ -136,7 +136,7 @@ class WhileLoop(MessagePassing):
         steps = 0
         while difference > self.tolerance and steps < 10:
             smoothed = 0.5 * (x + self.propagate(edge_index, x=x))
-            difference = float((smoothed - x).abs().max())
+            difference = float((smoothed - x).detach().abs().max())
             x = smoothed
             steps += 1
         return x

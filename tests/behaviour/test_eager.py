@@ -1,6 +1,7 @@
 """Under auto, eager models behave as they do without it."""
 
 import sys
+import tempfile
 import warnings
 from typing import Optional
 
@@ -189,7 +190,7 @@ def test_decomposed_layers():
 
 # What torch and PyG say about sparse tensors and their conversion, with or without us.
 sparse_warnings = pytest.mark.filterwarnings(
-    "ignore:Sparse (invariant|CSR)", "ignore:Converting sparse tensor"
+    "ignore:Sparse (invariant|CSR|CSC)", "ignore:Converting sparse tensor"
 )
 
 
@@ -357,7 +358,7 @@ def test_no_warning_and_the_same_text():
         assert isinstance(conv, MessagePassing)
 
 
-def test_compiles_no_template():
+def test_templates_come_from_no_temporary_file():
     before = set(sys.modules)
 
     class Fresh(Custom):
@@ -367,12 +368,9 @@ def test_compiles_no_template():
     conv = Fresh()
     conv(G.x, G.edge_index)
     torch.jit.script(conv)(G.x, G.edge_index)
-    generated = {
-        name
-        for name in set(sys.modules) - before
-        if "propagate" in name or "edge_updater" in name or "torch_geometric" in name
-    }
-    assert not generated
+    for name in set(sys.modules) - before:
+        path = getattr(sys.modules[name], "__file__", None)
+        assert path is None or not path.startswith(tempfile.gettempdir()), name
 
 
 PROGRAM = """
@@ -395,7 +393,6 @@ x, edge_index = torch.randn(3, 4), torch.tensor([[0, 1, 2], [1, 2, 2]])
 for conv in (GATConv(4, 4), Own()):
     conv(x, edge_index)
     torch.jit.script(conv)(x, edge_index)
-assert not [name for name in sys.modules if name.endswith(("_propagate", "_edge_updater"))]
 print("ok")
 """
 

@@ -376,19 +376,23 @@ def test_a_model_of_pyg_inside_a_model(check):
 # -- how they are used ----------------------------------------------------------------------------
 
 
-def test_training_the_scripted_model_reduces_the_loss():
-    torch.manual_seed(1)
-    g = GRAPHS[1]
-    scripted = torch.jit.script(GAT(IN, 8, 2))
-    optimizer = torch.optim.Adam(scripted.parameters(), lr=0.05)
+def test_training_goes_the_same_way():
+    """The same losses, step by step, with dropout and Adam."""
     losses = []
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss = F.nll_loss(scripted(g.x, g.edge_index), g.batch)
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss))
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    for script in (lambda model: model, torch.jit.script):
+        torch.manual_seed(1)
+        model = script(GAT(IN, 8, 2))
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+        history = []
+        for step in range(20):
+            g = GRAPHS[step % 2]
+            optimizer.zero_grad()
+            loss = F.nll_loss(model(g.x, g.edge_index), g.batch)
+            loss.backward()
+            optimizer.step()
+            history.append(loss.detach())
+        losses.append(torch.stack(history))
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-3, atol=1e-4)
 
 
 def test_saved_and_loaded_model_has_the_state_of_the_eager_one(tmp_path):

@@ -14,6 +14,7 @@ import torch
 
 __all__ = [
     "MESSAGE_PASSING_MODULE",
+    "inspector",
     "is_aggregation",
     "is_library_flag",
     "is_message_passing",
@@ -31,6 +32,13 @@ def message_passing() -> Any:
     from torch_geometric.nn.conv import MessagePassing
 
     return MessagePassing
+
+
+def inspector() -> Any:
+    """The module with which PyG reads signatures."""
+    from torch_geometric import inspector
+
+    return inspector
 
 
 def is_message_passing(module: object) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import types
 import typing
 from typing import Any
 
@@ -21,7 +22,7 @@ from gnnscript.analyze.types import (
     optional,
 )
 
-__all__ = ["evaluate", "parameter_types", "return_type"]
+__all__ = ["evaluate", "parameter_types", "return_type", "spelled_for_pyg"]
 
 # What a string annotation may name without an import in scope at run time
 # (``if TYPE_CHECKING:`` imports, ``propagate_type`` comments).
@@ -86,7 +87,7 @@ def _deep(annotation: Any, source: FunctionSource, cls: type | None) -> Any:
     args = typing.get_args(annotation)
     if not any(isinstance(arg, (str, typing.ForwardRef)) for arg in args):
         return annotation
-    if typing.get_origin(annotation) is typing.Literal:
+    if typing.get_origin(annotation) in (typing.Literal, typing.Annotated):
         return annotation
     evaluated = tuple(
         evaluate(arg.__forward_arg__ if isinstance(arg, typing.ForwardRef) else arg, source, cls)
@@ -109,7 +110,7 @@ def parameter_types(source: FunctionSource, cls: type | None = None) -> dict[str
     An un-annotated parameter takes the type of its default; without one, or with ``None``,
     it is ``Tensor`` or ``Optional[Tensor]``, as TorchScript and its users mean it.
     """
-    types = {}
+    found = {}
     for name, parameter in inspect.signature(source.function).parameters.items():
         annotation, default = parameter.annotation, parameter.default
         declared = UNKNOWN
@@ -124,11 +125,18 @@ def parameter_types(source: FunctionSource, cls: type | None = None) -> dict[str
                 declared = of_value(default)
         elif default is None and not is_subtype(of_value(None), declared):
             declared = optional(declared)
-        types[name] = declared
-    return types
+        found[name] = declared
+    return found
 
 
 def return_type(source: FunctionSource, cls: type | None = None) -> Type:
     """The declared return type, ``UNKNOWN`` where there is none."""
     annotation = source.function.__annotations__.get("return", Any)
     return _type(annotation, source, cls)
+
+
+def spelled_for_pyg(annotation: Any) -> Any:
+    """``X | Y`` as ``Union[X, Y]``: PyG's own inspector cannot read the former."""
+    if isinstance(annotation, types.UnionType):
+        return typing.Union[typing.get_args(annotation)]  # noqa: UP007
+    return annotation

@@ -8,8 +8,8 @@ import torch
 
 from gnnscript import _pyg
 from gnnscript.analyze import analyze
-from gnnscript.intercept.hook import wrap_script
-from gnnscript.script import MARK
+from gnnscript.analyze.annotations import spelled_for_pyg
+from gnnscript.intercept.hook import mark
 
 __all__ = ["scriptable"]
 
@@ -36,9 +36,11 @@ def scriptable(cls: C) -> C:
             f"'scriptable' expects a class derived from torch_geometric.nn.MessagePassing, got "
             f"{cls!r}; decorate the conv class, not an instance or the model that holds it"
         )
-    analyze(cls)
-    setattr(cls, MARK, True)
-    wrap_script()
+    for hook in analyze(cls).hooks.values():
+        annotations = hook.source.function.__annotations__
+        for name, annotation in annotations.items():
+            annotations[name] = spelled_for_pyg(annotation)
+    mark(cls)
     return cls
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,10 +13,11 @@ import torch
 import wrapt
 
 from gnnscript import _pyg
+from gnnscript.analyze.annotations import spelled_for_pyg
 from gnnscript.script import MARK, needs_lowering, script
 from gnnscript.specialize import load
 
-__all__ = ["install", "uninstall", "wrap_script"]
+__all__ = ["install", "mark", "uninstall"]
 
 
 @dataclass
@@ -24,8 +26,8 @@ class _State:
 
     active: bool = False
     undo: list[Callable[[], None]] = field(default_factory=list)
-    waiting: bool = False
-    script_wrapped: bool = False
+    unwrap: Callable[[], None] | None = None
+    decorated: weakref.WeakSet[type] = field(default_factory=weakref.WeakSet)
 
 
 _lock = threading.RLock()
@@ -41,31 +43,39 @@ def install() -> None:
         if _state.active:
             return
         _state.active = True
-        wrap_script()
+        _wrap_script()
         if _pyg.MESSAGE_PASSING_MODULE in sys.modules:
             _attach(sys.modules[_pyg.MESSAGE_PASSING_MODULE])
-        elif not _state.waiting:
-            _state.waiting = True
-            finders = list(sys.meta_path)
-            wrapt.register_post_import_hook(_on_import, _pyg.MESSAGE_PASSING_MODULE)
-            added = [finder for finder in sys.meta_path if finder not in finders]
-            _state.undo.append(lambda: _remove(sys.meta_path, added))
+            return
+        finders = list(sys.meta_path)
+        wrapt.register_post_import_hook(_on_import, _pyg.MESSAGE_PASSING_MODULE)
+        added = [finder for finder in sys.meta_path if finder not in finders]
+        _state.undo.append(lambda: _remove_finders(added))
 
 
 def uninstall() -> None:
-    """Undoes :func:`install` and everything that ``scriptable`` has wrapped; idempotent."""
+    """Undoes :func:`install`; idempotent. Classes marked by ``scriptable`` stay scriptable."""
     with _lock:
         _state.active = False
         while _state.undo:
             _state.undo.pop()()
-        _state.script_wrapped = False
+        if not _state.decorated and _state.unwrap is not None:
+            _state.unwrap()
+            _state.unwrap = None
 
 
-def _remove(found: list[Any], added: list[Any]) -> None:
-    for item in added:
-        if item in found:
-            found.remove(item)
-    _state.waiting = False
+def mark(cls: type) -> None:
+    """Attaches gnnscript to one class, whether or not it is installed globally."""
+    with _lock:
+        setattr(cls, MARK, True)
+        _state.decorated.add(cls)
+        _wrap_script()
+
+
+def _remove_finders(added: list[Any]) -> None:
+    for finder in added:
+        if finder in sys.meta_path:
+            sys.meta_path.remove(finder)
 
 
 def _on_import(module: Any) -> None:
@@ -86,6 +96,23 @@ def _attach(module: Any) -> None:
         module.module_from_template = original
 
     _state.undo.append(restore)
+    _read_new_unions()
+
+
+def _read_new_unions() -> None:
+    """Lets PyG's inspector read ``X | Y`` in the hooks of a class."""
+    inspector = _pyg.inspector()
+    original = inspector.type_repr
+
+    def type_repr(obj: Any, *args: Any, **kwargs: Any) -> Any:
+        return original(spelled_for_pyg(obj), *args, **kwargs)
+
+    inspector.type_repr = type_repr
+
+    def restore() -> None:
+        inspector.type_repr = original
+
+    _state.undo.append(restore)
 
 
 def _module_from_template(
@@ -99,21 +126,18 @@ def _module_from_template(
     return load(module_name, environment.get_template(name).render(**kwargs))
 
 
-def wrap_script() -> None:
+def _wrap_script() -> None:
     """Wraps what ``torch.jit.script`` calls, so that references to it taken earlier work too."""
-    with _lock:
-        if _state.script_wrapped:
-            return
-        owner = torch.jit._script
-        original = owner._script_impl
-        wrapped = wrapt.FunctionWrapper(original, _script)
-        owner._script_impl = wrapped
+    if _state.unwrap is not None:
+        return
+    owner = torch.jit._script
+    original = owner._script_impl
+    owner._script_impl = wrapt.FunctionWrapper(original, _script)
 
-        def restore() -> None:
-            owner._script_impl = original
+    def unwrap() -> None:
+        owner._script_impl = original
 
-        _state.script_wrapped = True
-        _state.undo.append(restore)
+    _state.unwrap = unwrap
 
 
 def _script(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:

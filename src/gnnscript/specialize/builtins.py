@@ -464,10 +464,12 @@ def _dict(frame: Frame, function: Any, given: Arguments) -> Folded:
         if done is not None:
             return done
         return _kept(frame, function, given, static_type(given.args[0][0]))
-    for name, (value, node) in given.kwargs.items():
-        frame.mapping_nodes[id(value)] = node
-        del name
-    return Mapping(items), None
+    nodes = {k: node for k, (_, node) in given.kwargs.items()}
+    base = given.args[0][1] if given.args else None
+    if isinstance(base, ast.Dict):
+        names = list(given.args[0][0].items) if isinstance(given.args[0][0], Mapping) else []
+        nodes = dict(zip(names, base.values, strict=True)) | nodes
+    return frame.mapping(items, [nodes.get(name) for name in items])
 
 
 @_for(map)

@@ -146,6 +146,9 @@ class Calls(Folding):
 
     def _mapping_node(self, holder: ast.expr, name: str, item: Value) -> ast.expr | None:
         if isinstance(holder, ast.Name):
+            held = self.env.get(holder.id)
+            if held is not None and isinstance(held.node, ast.Dict):
+                return held.node.values[list(held.value.items).index(name)]
             binding = self.env.get(f"{holder.id}[{name}]")
             if binding is not None and binding.name is not None:
                 return ast.Name(binding.name, ast.Load())
@@ -571,7 +574,10 @@ class Calls(Folding):
                 bound[name] = Mapping({k: v for k, (v, _) in extra.items()})
                 nodes |= {f"{name}[{k}]": n for k, (_, n) in extra.items()}
             elif name in found.arguments:
-                bound[name], nodes[name] = found.arguments[name]
+                value, node = found.arguments[name]
+                if isinstance(value, Mapping) and static_type(value).known:
+                    value = Dyn(static_type(value))
+                bound[name], nodes[name] = value, node
             else:
                 bound[name], nodes[name] = self.wrap(parameter.default), None
         return bound, nodes

@@ -800,10 +800,17 @@ class Folding:
             return Dyn(Type("Dict", (STR, TENSOR))), ast.Dict([], [])
         for name, node_ in zip(items, nodes, strict=False):
             self.mapping_nodes[id(items[name])] = node_
-        if any(n is None for n in nodes):
-            return Mapping(items), None
-        elements = [n for n in nodes if n is not None]
-        return Mapping(items), ast.Dict([ast.Constant(k) for k in items], elements)
+        return self.mapping(items, nodes)
+
+    @staticmethod
+    def mapping(items: dict[str, Value], nodes: list[ast.expr | None]) -> Folded:
+        """A dictionary display."""
+        elements = [
+            node if node is not None else literal(item) or reference_of(item) or absent()
+            for item, node in zip(items.values(), nodes, strict=True)
+        ]
+        keys: list[ast.expr | None] = [ast.Constant(name) for name in items]
+        return Mapping(items), ast.Dict(keys, elements)
 
     @property
     def mapping_nodes(self) -> dict[int, ast.expr | None]:
@@ -868,8 +875,9 @@ class Folding:
             if not known or at not in holder.items:
                 raise NeedsConstant("a dictionary is asked for an unknown key", "use its names")
             item = holder.items[at]
-            node = self.mapping_nodes.get(id(item))
-            return item, node
+            if isinstance(base, ast.Dict):
+                return item, base.values[list(holder.items).index(at)]
+            return item, self.mapping_nodes.get(id(item))
         if isinstance(holder, Const) and known:
             return self.wrap(self.compute(index, operator.getitem, holder.value, at)), None
         if isinstance(holder, Seq) and known:

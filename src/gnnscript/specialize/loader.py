@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import importlib.machinery
 import itertools
 import sys
@@ -13,6 +14,7 @@ __all__ = ["load", "unload"]
 
 _lock = threading.Lock()
 _numbers = itertools.count(1)
+_unloaded: collections.deque[str] = collections.deque()
 
 
 class _SourceLoader:
@@ -49,6 +51,8 @@ def load(name: str, text: str, captured: dict[str, Any] | None = None) -> types.
         are not asked, and TorchScript files whose class names contain ``<`` do not load.
     """
     with _lock:
+        while _unloaded:
+            sys.modules.pop(_unloaded.popleft(), None)
         unique = f"{name}_{next(_numbers)}"
     loader = _SourceLoader(unique, text)
     file = loader.get_filename(unique)
@@ -69,5 +73,8 @@ def load(name: str, text: str, captured: dict[str, Any] | None = None) -> types.
 
 
 def unload(name: str) -> None:
-    """Forgets a module made by :func:`load`."""
-    sys.modules.pop(name, None)
+    """Forgets a module made by :func:`load`, at the next one.
+
+    Called when a class is collected, which may be while somebody iterates over ``sys.modules``.
+    """
+    _unloaded.append(name)

@@ -270,7 +270,7 @@ class _Writer:
             else:
                 self.sizes[dim] = (Dyn(item_type), element)
 
-    def _seen(self, dim: int, value: Value, node: ast.expr | None, what: str) -> None:
+    def _seen(self, dim: int, value: Value, node: ast.expr | None) -> None:
         """A tensor with a row for each node: its length is the size, or must agree with it."""
         t = static_type(value)
         if strip_optional(t) != TENSOR or node is None:
@@ -300,12 +300,14 @@ class _Writer:
             else:
                 self.sizes[dim] = (Dyn(INT), length)
             return
-        text = (
-            f"'{what}' does not have as many rows as there are "
-            f"{'target' if dim == self.i else 'source'} nodes"
-        )
+        parts = [
+            ast.Constant("Encountered tensor with size "),
+            ast.FormattedValue(length, -1, None),
+            ast.Constant(f" in dimension {ast.unparse(self.node_dim)}, but expected size "),
+            ast.FormattedValue(known_node, -1, None),
+        ]
         agrees = ast.Compare(length, [ast.Eq()], [known_node])
-        frame.emit(ast.Assert(agrees, ast.Constant(text)))
+        frame.emit(ast.Assert(agrees, ast.JoinedStr(parts)))
 
     def _size(self, dim: int) -> Folded:
         """The number of nodes on one side; the other side's where it is not known."""
@@ -334,10 +336,12 @@ class _Writer:
                 continue
             value, node = self.given[parameter.keyword]
             pair = self._pair(parameter.keyword, value, node)
-            if pair is not None:
-                self._seen(1 - dim, *pair[1 - dim], parameter.keyword)
-                value, node = pair[dim]
-            self._seen(dim, value, node, parameter.keyword)
+            if pair is None:
+                self._seen(dim, value, node)
+            else:
+                self._seen(0, *pair[0])
+                self._seen(1, *pair[1])
+                value, node = pair[0 if parameter.lifted == "j" else 1]
             t = static_type(value)
             if t == UNKNOWN:
                 t, value = TENSOR, Dyn(TENSOR)
@@ -359,7 +363,7 @@ class _Writer:
     def _pair(
         self, keyword: str, value: Value, node: ast.expr | None
     ) -> list[Folded] | None:
-        """``x=(x_src, x_dst)``."""
+        """``x=(x_src, x_dst)``: the first is gathered for ``x_j``, the second for ``x_i``."""
         if keyword in self.pairs:
             return self.pairs[keyword]
         items = constant_items(value) if isinstance(value, Seq) else None
@@ -389,7 +393,7 @@ class _Writer:
         t = static_type(value)
         if not (is_optional(t) and t != NONE) or isinstance(node, ast.Name):
             return value, node
-        name = self.frame.fresh(f"{keyword}_{'source' if dim == self.j else 'target'}")
+        name = self.frame.fresh(f"{keyword}_{'source' if dim == 0 else 'target'}")
         self.frame.bind(name, value, node)
         return self.frame.fold_Name(ast.Name(name, ast.Load()))
 

@@ -18,9 +18,11 @@ from gnnscript.analyze.types import (
     TENSOR,
     UNKNOWN,
     Type,
+    alternatives,
     is_optional,
     is_subtype,
     list_of,
+    strip_optional,
 )
 from gnnscript.specialize.calling import NoReturn
 from gnnscript.specialize.comprehensions import Comprehensions
@@ -102,6 +104,7 @@ class Frame(Comprehensions):
                     if is_runtime(item):
                         remain.append(self._parameter(item_name, item, UNKNOWN))
                     items[item_name] = item
+                    self.mapping_nodes[id(item)] = ast.Name(item_name, ast.Load())
                     self.env[f"{name}[{item_name}]"] = Binding(item, item_name)
                 self.env[name] = Binding(Mapping(items), None)
             elif is_runtime(value):
@@ -113,7 +116,7 @@ class Frame(Comprehensions):
     def _parameter(self, name: str, value: Value, declared: Type) -> tuple[str, Type]:
         t = static_type(value)
         if not t.known:
-            t = declared if declared.known else TENSOR
+            t = alternatives(declared)[0] if declared.known else TENSOR
             if isinstance(value, Dyn):
                 value = Dyn(t)
         if isinstance(value, Seq) and value.kind == "list" and name in self._mutated:
@@ -421,9 +424,11 @@ class Frame(Comprehensions):
         if isinstance(value, Poison) or residual is None:
             self.env[name] = Binding(value, None)
             return
-        if is_absent(residual):
+        if is_absent(residual) or (isinstance(value, Mapping) and name not in self._mutated):
             self.env[name] = Binding(value, None, self._held(name, residual))
             return
+        if isinstance(value, Mapping):
+            value = Dyn(static_type(value))
         if isinstance(value, (Seq, Const)) and name in self._mutated:
             items = constant_items(value)
             t = static_type(value)
@@ -432,7 +437,11 @@ class Frame(Comprehensions):
         t = static_type(value)
         declared = self._declared.get(name)
         annotate = False
+        if declared is not None and declared.name == "Tuple" and isinstance(value, Seq):
+            declared = None  # what is known of each element says more
         if declared is not None and is_subtype(t, declared):
+            if isinstance(value, Seq) and t != strip_optional(declared):
+                value = Dyn(strip_optional(declared))
             annotate = name not in {n for n, _ in self._variants.get(name, [])} and t != declared
             t = declared
             if isinstance(value, Dyn) and not value.type.known:
@@ -451,7 +460,11 @@ class Frame(Comprehensions):
         self.env[name] = Binding(value, residual_name)
 
     def _held(self, name: str, residual: ast.expr) -> ast.expr:
-        """A sequence of which only some elements exist at run time: names for those."""
+        """A collection known by its elements: gives a name to each that is computed."""
+        if isinstance(residual, ast.Dict):
+            values = self._held(name, ast.Tuple(list(residual.values), ast.Load()))
+            assert isinstance(values, ast.Tuple)
+            return ast.Dict(residual.keys, values.elts)
         if not isinstance(residual, (ast.Tuple, ast.List)):
             return residual
         elements: list[ast.expr] = []

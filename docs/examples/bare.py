@@ -1,8 +1,8 @@
 """Runs a saved model in a process of its own that imports torch alone.
 
-This file is both sides: `BareModel` starts it as a script (`python bare.py model.pt graphs.pt`),
-which then answers each line `<graph> <output file>` on its standard input with one line: the
-milliseconds the model took. It imports nothing but torch and the standard library.
+This file is both sides: `BareModel` starts it as a script (`python bare.py model.pt graphs.pt
+threads`), which then answers each line `<graph> <output file>` on its standard input with one
+line: the milliseconds the model took. It imports nothing but torch and the standard library.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ FORBIDDEN = ("torch_geometric", "gnnscript")
 class BareModel:
     """A saved model, loaded in a fresh process that imports torch alone.
 
-    Use it in a `with` block: the process ends with it.
+    Use it in a `with` block: the process ends with it. It runs torch on as many threads as this
+    process does.
 
     Args:
         model: A saved TorchScript file.
@@ -38,7 +39,13 @@ class BareModel:
         torch.save(list(graphs), directory / "graphs.pt")
         with self._errors.open("w", encoding="utf-8") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, model, directory / "graphs.pt"],
+                [
+                    sys.executable,
+                    __file__,
+                    model,
+                    directory / "graphs.pt",
+                    str(torch.get_num_threads()),
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -97,8 +104,9 @@ def assert_bare() -> None:
         assert name not in sys.modules, f"this process imports {name}"
 
 
-def serve(model: str, graphs: str) -> None:
+def serve(model: str, graphs: str, threads: str) -> None:
     """Answers requests on standard input until it closes."""
+    torch.set_num_threads(int(threads))
     calls = torch.load(graphs, weights_only=True)
     loaded = torch.jit.load(model)
     loaded.eval()

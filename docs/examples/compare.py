@@ -89,26 +89,24 @@ def compare(
         path = Path(directory) / "model.pt"
         scripted.save(str(path))
         with BareModel(path, list(graphs.values()), Path(directory)) as bare, torch.no_grad():
+
+            def call(number: int, x: Tensor, edge_index: Tensor) -> list[tuple[Tensor, float]]:
+                return [
+                    _timed(model, x, edge_index),
+                    _timed(scripted, x, edge_index),
+                    bare.run(number),
+                ]
+
             for number, (graph, (x, edge_index)) in enumerate(graphs.items()):
-
-                def call(
-                    number: int = number, x: Tensor = x, edge_index: Tensor = edge_index
-                ) -> list[tuple[Tensor, float]]:
-                    return [
-                        _timed(model, x, edge_index),
-                        _timed(scripted, x, edge_index),
-                        bare.run(number),
-                    ]
-
                 if number == 0:
                     for _ in range(WARM_UP):
-                        call()
+                        call(number, x, edge_index)
                 difference = scale = 0.0
                 times: list[list[float]] = []
                 for _ in _rounds(f"{name}, {graph}", rounds, seconds):
-                    outputs, milliseconds = zip(*call(), strict=True)
+                    outputs, milliseconds = zip(*call(number, x, edge_index), strict=True)
                     difference = _largest(difference, _difference(outputs))
-                    scale = _largest(scale, float(outputs[0].abs().max()) if len(x) else 0.0)
+                    scale = _largest(scale, float(outputs[0].abs().max()))
                     times.append(list(milliseconds))
                 medians = [statistics.median(column) for column in zip(*times, strict=True)]
                 rows.append(

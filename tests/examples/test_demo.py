@@ -255,6 +255,7 @@ def test_demo_explains_wrong_options(examples: Path, run_python: Any) -> None:
     wrong = {
         "--events absent.root": "absent.root: no such file",
         "--steps 0": "--steps: expected at least 1, got 0",
+        "--threads 0": "--threads: expected at least 1, got 0",
         "--seed -1": "--seed: expected 0 or more, got -1",
     }
     completed = run_python(

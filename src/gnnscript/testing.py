@@ -45,7 +45,9 @@ def assert_scripts_like_eager(
     scripted module must share its parameters and buffers with the eager one under the same
     ``state_dict`` keys. The eager module must consist of the same objects as before and compute
     the same as before. Saved, the scripted module must give the same outputs in a fresh process
-    that imports only torch. Random numbers are seeded alike before each call.
+    that imports only torch. Random numbers are seeded alike before each call; a dropout of
+    probability zero draws some in TorchScript and none in eager mode, so a model with another
+    dropout after it can be compared in ``"eval"`` mode only.
 
     The training flags and buffers of ``module`` are put back at the end.
 

@@ -352,18 +352,24 @@ def test_egnn(check):
 # -- PyG's own models -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["GCN", "GraphSAGE", "GAT", "GIN", "EdgeCNN"])
+# A dropout of probability zero draws random numbers once TorchScript has differentiated it, and
+# none in eager mode. Models with such a dropout before another one are compared without any.
+DROPOUT = {"GCN": 0.2, "GraphSAGE": 0.2, "GAT": 0.2, "GIN": 0.0, "EdgeCNN": 0.0}
+
+
+@pytest.mark.parametrize("name", DROPOUT)
 @pytest.mark.parametrize("jk", [None, "cat"])
 def test_models_of_pyg(name, jk, check):
     kwargs = {"norm": "BatchNorm"} if name == "GIN" else {}
-    check(getattr(pyg, name)(IN, 8, num_layers=2, out_channels=OUT, dropout=0.2, jk=jk, **kwargs))
+    cls = getattr(pyg, name)
+    check(cls(IN, 8, num_layers=2, out_channels=OUT, dropout=DROPOUT[name], jk=jk, **kwargs))
 
 
 class Around(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.gnn = pyg.GraphSAGE(IN, 8, num_layers=2, out_channels=OUT)
-        self.post = pyg.MLP([OUT, 6, 2], dropout=0.1)
+        self.post = pyg.MLP([OUT, 6, 2])
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         return self.post(self.gnn(x, edge_index))

@@ -87,7 +87,7 @@ def main() -> int:
     parser.add_argument("--events", type=Path, help="ROOT file with HGCAL events; else generated")
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     parser.add_argument(
-        "--steps", type=int, default=80, help="training steps of EdgeNet (default: 80)"
+        "--steps", type=int, default=40, help="training steps of EdgeNet (default: 40)"
     )
     # One thread by default: on a machine with other work to do, threads that wait for each other
     # would be timed, not the models.

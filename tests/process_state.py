@@ -45,6 +45,9 @@ def _functions(module: ModuleType) -> dict[str, object]:
         name: value
         for name, value in vars(module).items()
         if callable(value) and name not in DYNAMO_OWN_ATTRIBUTES
+        # A class that ``scriptable`` has marked stays scriptable: so does what looks for the mark.
+        # That ``uninstall`` restores it after ``install`` is tested in programs of their own.
+        and name != "_script_impl"
     }
 
 
@@ -56,7 +59,7 @@ class ProcessState:
         meta_path: The finders in ``sys.meta_path``, in order.
         modules: The watched entries of ``sys.modules``.
         attributes: Per class or module, its attributes by name. TorchScript's entry points are
-            among them: ``torch.jit.script`` and ``torch.jit._script._script_impl``.
+            among them.
     """
 
     meta_path: list[object]

@@ -43,10 +43,6 @@ def wrapped_script(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(torch.jit, "script", lambda obj: obj)
 
 
-def wrapped_implementation(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(torch.jit._script, "_script_impl", lambda obj: obj)
-
-
 def new_method(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MessagePassing, "__prepare_scriptable__", lambda self: self, raising=False)
 
@@ -68,7 +64,6 @@ def removed_method(patch: pytest.MonkeyPatch) -> None:
         (removed_module, "sys.modules['torch_geometric.nn'] disappeared"),
         (forged_module, "sys.modules['gnnscript.forged'] is new, and was not imported"),
         (wrapped_script, "torch.jit.script was"),
-        (wrapped_implementation, "torch.jit._script._script_impl was"),
         (new_method, "MessagePassing.__prepare_scriptable__ is new"),
         (other_method, "MessagePassing.propagate was"),
         (removed_method, "MessagePassing.propagate disappeared"),

@@ -13,6 +13,7 @@ from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.typing import Adj, OptPairTensor, OptTensor, Size
 from torch_geometric.utils import softmax
 
+import gnnscript
 from conformance.graphs import EDGE, GRAPHS, IN, OUT
 
 pytestmark = pytest.mark.usefixtures("auto")
@@ -271,3 +272,19 @@ class Both(nn.Module):
 
 def test_parent_and_child_together(check):
     check(Both())
+
+
+class OwnPropagate(SAGEConv):
+    def propagate(self, edge_index, size=None, **kwargs):
+        return -super().propagate(edge_index, size=size, **kwargs)
+
+
+def test_own_propagate_is_refused_or_right_but_never_ignored():
+    conv = OwnPropagate(IN, OUT)
+    try:
+        scripted = torch.jit.script(conv)
+    except gnnscript.UnsupportedError as error:
+        assert "propagate" in str(error)
+    else:
+        for g in GRAPHS:
+            torch.testing.assert_close(scripted(g.x, g.edge_index), conv(g.x, g.edge_index))

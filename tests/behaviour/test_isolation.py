@@ -1,9 +1,7 @@
 """Scripting touches nothing but what it returns, and every class gets its own code."""
 
 import copy
-import importlib
 import io
-import linecache
 import pickle
 import sys
 import threading
@@ -12,9 +10,10 @@ from typing import Any, Tuple
 import pytest
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import EdgeConv, GATConv, GCNConv, MessagePassing, SAGEConv
+from torch_geometric.nn import GATConv, GCNConv, MessagePassing, SAGEConv
 
 import gnnscript
+from behaviour.models import Deep, Picklable, everything, same
 from conformance.forms import Plain
 from conformance.graphs import GRAPHS, IN, OUT
 
@@ -23,59 +22,7 @@ pytestmark = pytest.mark.usefixtures("auto")
 G = GRAPHS[0]
 
 
-class Picklable(MessagePassing):
-    def __init__(self) -> None:
-        super().__init__(aggr="mean")
-        self.lin = nn.Linear(IN, OUT)
-
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        return self.propagate(edge_index, x=self.lin(x))
-
-    def message(self, x_j: Tensor, x_i: Tensor) -> Tensor:
-        return x_j - x_i
-
-
-class Deep(nn.Module):
-    """Convs at several depths, one of them shared."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = GATConv(IN, IN)
-        self.blocks = nn.ModuleList([Plain(Plain(Picklable())), Plain(SAGEConv(IN, OUT))])
-        self.named = nn.ModuleDict({"edge": EdgeConv(nn.Linear(2 * OUT, OUT))})
-        self.again = self.first
-
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        x = self.again(self.first(x, edge_index), edge_index)
-        out = torch.zeros(x.size(0), OUT)
-        for block in self.blocks:
-            out = out + block(x, edge_index)
-        return self.named["edge"](out, edge_index)
-
-
-def same(first: nn.Module, second: nn.Module, rtol: float = 0.0) -> None:
-    """Both modules give equal outputs on both graphs."""
-    for g in GRAPHS:
-        torch.testing.assert_close(
-            first(g.x, g.edge_index), second(g.x, g.edge_index), rtol=rtol, atol=rtol
-        )
-
-
 # -- the eager model ------------------------------------------------------------------------------
-
-
-def everything(model: nn.Module) -> list[tuple[str, Any]]:
-    """All there is to an eager model: objects, types and the entries of their dictionaries."""
-    found: list[tuple[str, Any]] = []
-    for path, module in model.named_modules(remove_duplicate=False):
-        found += [(path, module), (f"{path} type", type(module))]
-        for name, value in vars(module).items():
-            if name == "__overloads__":  # torch's own mark
-                continue
-            found.append((f"{path} {name}", value))
-            if isinstance(value, dict):
-                found += [(f"{path} {name} {key}", item) for key, item in value.items()]
-    return found
 
 
 def test_the_eager_model_is_the_same_objects():
@@ -267,100 +214,6 @@ def test_forgotten_classes_make_no_mistakes():
         conv = make_local(float(factor))()
         script = torch.jit.script(conv)
         torch.testing.assert_close(script(G.x, G.edge_index), conv(G.x, G.edge_index))
-
-
-# -- notebooks, reload, exec ----------------------------------------------------------------------
-
-CELL = """
-import torch
-from torch import Tensor
-from torch_geometric.nn import MessagePassing
-
-class Cell(MessagePassing):
-    def __init__(self):
-        super().__init__(aggr="add")
-
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        return self.propagate(edge_index, x=x)
-
-    def message(self, x_i: Tensor, x_j: Tensor) -> Tensor:
-        return {message}
-"""
-
-
-def run_cell(number: int, message: str, namespace: dict[str, Any]) -> MessagePassing:
-    """Runs code as a notebook does: compiled under a made-up name, its lines in linecache."""
-    text = CELL.format(message=message)
-    name = f"<ipython-input-{number}-0123456789ab>"
-    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
-    exec(compile(text, name, "exec"), namespace)
-    return namespace["Cell"]()
-
-
-@pytest.fixture
-def notebook(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The namespace of a notebook: that of a main module without a file."""
-    main = type(sys)("__main__")
-    monkeypatch.setitem(sys.modules, "__main__", main)
-    monkeypatch.setattr(linecache, "cache", dict(linecache.cache))
-    return vars(main)
-
-
-def test_a_cell_that_is_run_again(notebook):
-    first = run_cell(1, "x_i + x_j", notebook)
-    script = torch.jit.script(Plain(first))
-    second = run_cell(2, "x_i * x_j", notebook)
-    same(torch.jit.script(Plain(second)), second, rtol=1e-6)
-    same(script, first, rtol=1e-6)
-    same(torch.jit.script(Plain(first)), first, rtol=1e-6)
-    assert "x_i * x_j" in gnnscript.source(second)
-    assert "x_i + x_j" in gnnscript.source(first)
-
-
-def test_two_cells_before_any_is_scripted(notebook):
-    first = run_cell(1, "x_i + x_j", notebook)
-    second = run_cell(2, "(x_i - x_j).relu()", notebook)
-    for conv in (first, second):
-        same(torch.jit.script(conv), conv, rtol=1e-6)
-
-
-def test_linecache_is_cleared_after_scripting(notebook):
-    conv = run_cell(1, "x_j - x_i", notebook)
-    torch.jit.script(conv)
-    linecache.checkcache()
-    same(torch.jit.script(Plain(conv)), conv, rtol=1e-6)
-
-
-def test_reload(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    path = tmp_path / "reloaded_convs.py"
-    path.write_text(CELL.format(message="x_i + x_j"))
-    module = importlib.import_module("reloaded_convs")
-    try:
-        first = module.Cell()
-        script = torch.jit.script(Plain(first))
-        expected = first(G.x, G.edge_index)
-        path.write_text("# One more line.\n\n" + CELL.format(message="x_i * x_j * 2"))
-        importlib.invalidate_caches()
-        second = importlib.reload(module).Cell()
-        assert type(second) is not type(first)
-        same(torch.jit.script(Plain(second)), second, rtol=1e-6)
-        torch.testing.assert_close(script(G.x, G.edge_index), expected)
-        assert not torch.allclose(second(G.x, G.edge_index), expected)
-    finally:
-        del sys.modules["reloaded_convs"]
-
-
-def test_exec_with_source_in_linecache(notebook, monkeypatch):
-    text = CELL.format(message="torch.maximum(x_i, x_j)")
-    name = "<generated convs 1>"
-    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
-    module = type(sys)("generated")
-    monkeypatch.setitem(sys.modules, "generated", module)
-    exec(compile(text, name, "exec"), vars(module))
-    conv = module.Cell()
-    same(torch.jit.script(Plain(conv)), conv, rtol=1e-6)
 
 
 # -- copies and pickles ---------------------------------------------------------------------------

@@ -137,6 +137,8 @@ class _Builder:
         present = {k: p for k, p in module._parameters.items() if p is not None}
         lowered._parameters.update(present)
         lowered._buffers.update({k: b for k, b in module._buffers.items() if b is not None})
+        lowered._forward_hooks.update(module._forward_hooks)
+        lowered._forward_pre_hooks.update(module._forward_pre_hooks)
         lowered._non_persistent_buffers_set.update(module._non_persistent_buffers_set)
         for name, child in module._modules.items():
             if child is None:

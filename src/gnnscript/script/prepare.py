@@ -111,11 +111,11 @@ def _specialized(root: torch.nn.Module, given: dict[str, Type] | None = None) ->
         policy = _Policy(root)
         for name, module in root.named_modules():
             if policy(module):
-                _refuse_hooks(name, module)
+                _refuse_lazy(name, module)
         return specialize(root, policy, given)
 
 
-def _refuse_hooks(name: str, module: torch.nn.Module) -> None:
+def _refuse_lazy(name: str, module: torch.nn.Module) -> None:
     uninitialized = [
         p for p in module._parameters.values() if torch.nn.parameter.is_lazy(p)
     ]
@@ -123,12 +123,6 @@ def _refuse_hooks(name: str, module: torch.nn.Module) -> None:
         raise UnsupportedError(
             f"'{name or type(module).__name__}' has lazy parameters whose shape is not known yet",
             "run the model once in Python before scripting it",
-        )
-    if module._forward_hooks or module._forward_pre_hooks:
-        raise UnsupportedError(
-            f"a forward hook is registered on '{name or type(module).__name__}', which a "
-            "scripted model cannot run",
-            "remove it before scripting (handle.remove())",
         )
 
 
@@ -139,15 +133,16 @@ def script(compile_: Any, root: torch.nn.Module, *args: Any, **kwargs: Any) -> A
         UnsupportedError: The model cannot be scripted; says where, why and what to do.
     """
     given = _from_examples(root, kwargs.pop("example_inputs", None))
-    lowered = lower(root, given)
-    try:
-        return compile_(lowered, *args, **kwargs)
-    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-        explained = _explained(error)
-        discard(lowered)
-        if explained is error:
-            raise
-        raise explained from error
+    with _lock:  # TorchScript compiles a class once, for all threads
+        lowered = lower(root, given)
+        try:
+            return compile_(lowered, *args, **kwargs)
+        except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+            discard(lowered)
+            explained = _explained(error, root)
+            if explained is error:
+                raise
+            raise explained from error
 
 
 def _from_examples(root: torch.nn.Module, examples: Any) -> dict[str, Type]:
@@ -164,7 +159,7 @@ def _from_examples(root: torch.nn.Module, examples: Any) -> dict[str, Type]:
 _FRAME = re.compile(r'File "(gnnscript_lowered/[^"]+)", line (\d+)')
 
 
-def _explained(error: Exception) -> Exception:
+def _explained(error: Exception, root: torch.nn.Module) -> Exception:
     """A TorchScript error as one that names the user's line, where it is in specialised code."""
     text = str(error)
     frames = _FRAME.findall(text)
@@ -176,14 +171,35 @@ def _explained(error: Exception) -> Exception:
             continue
         origin_file, origin_line = origins[nearest]
         code = _line(origin_file, origin_line)
+        remedy = (
+            "annotate arguments that are not tensors, give each variable one type, and use "
+            "operations that TorchScript knows; gnnscript.source(module) shows the code"
+        )
+        assumed = _assumed_tensors(root)
+        if assumed:
+            remedy = f"{', '.join(assumed)} without annotation: taken as Tensor; {remedy}"
         cause = " ".join(text.strip().split("\n")[0].split()) or type(error).__name__
         return UnsupportedError(
             f"TorchScript does not accept this: {cause.rstrip(':')}",
-            "annotate arguments that are not tensors, give each variable one type, and use "
-            "operations that TorchScript knows; gnnscript.source(module) shows the code",
+            remedy,
             Location(origin_file, origin_line, code),
         )
+    for name, module in root.named_modules():
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+            code = getattr(hook, "__code__", None)
+            return UnsupportedError(
+                f"a forward hook of '{name or type(module).__name__}' does not compile: "
+                f"{' '.join(text.split())[:300]}",
+                "remove it before scripting (handle.remove()), or annotate it as TorchScript asks",
+                Location(code.co_filename, code.co_firstlineno) if code is not None else None,
+            )
     return error
+
+
+def _assumed_tensors(root: torch.nn.Module) -> list[str]:
+    """Arguments of the model that are tensors only because nothing says otherwise."""
+    parameters = list(inspect.signature(type(root).forward).parameters.values())[1:]
+    return [f"'{p.name}'" for p in parameters if p.annotation is p.empty and p.default is p.empty]
 
 
 def _line(file: str, number: int) -> str:
@@ -202,8 +218,14 @@ def source(module: torch.nn.Module) -> str:
         The text of each class, the module's own first; classes with equal text once.
 
     Raises:
+        TypeError: It is not a module.
         UnsupportedError: The module cannot be specialised.
     """
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(
+            f"'source' expects a module (an instance), got {module!r}; pass the model or one of "
+            "its convs"
+        )
     specialized = _specialized(module)
     texts = []
     for child in module.modules():

@@ -259,6 +259,11 @@ class Calls(Folding):
             return Dyn(Type("device")), ast.Call(self.needed(Const(cls), None), *self.nodes(given))
         if cls is torch.Size:
             return given.args[0]
+        if cls.__module__ == "builtins":
+            raise UnsupportedError(
+                f"a Python '{cls.__name__}' is made, which TorchScript cannot hold",
+                "use tensors, numbers, strings, tuples, lists or dictionaries",
+            )
         node = ast.Call(self.needed(Const(cls), None), *self.nodes(given))
         return Dyn(from_annotation(cls)), node
 
@@ -468,9 +473,9 @@ class Calls(Folding):
             ):
                 cls = parent
                 break
-        bound = Arguments([(ref, None), *given.args], given.kwargs)
+        bound = Arguments([(self.program.owner(ref).ref, None), *given.args], given.kwargs)
         wish = name if "." not in method.name else f"{method.name.split('.')[0].lower()}_{name}"
-        return self.call_function(function, bound, cls, name=wish)
+        return self.call_function(function, bound, cls, name=wish, called=ref)
 
     def written_out(self, ref: ModuleRef, function: Any, given: Arguments) -> Folded | None:
         """Writes out a method of PyG's ``MessagePassing`` itself, if it is one."""
@@ -520,17 +525,24 @@ class Calls(Folding):
 
     def call_property(self, ref: ModuleRef, function: Any, cls: type) -> Folded:
         """Reads a property of a module."""
-        return self.call_function(function, Arguments([(ref, None)], {}), cls)
+        self_ref = self.program.owner(ref).ref
+        return self.call_function(function, Arguments([(self_ref, None)], {}), cls, called=ref)
 
     def call_function(
-        self, function: Any, given: Arguments, cls: type | None, *, name: str | None = None
+        self,
+        function: Any,
+        given: Arguments,
+        cls: type | None,
+        *,
+        name: str | None = None,
+        called: ModuleRef | None = None,
     ) -> Folded:
         """Specialises a Python function to its arguments, and calls what comes out."""
         source = function_source(function)
         bound, nodes = self.bind_call(source, given)
-        owner = self._owner_for([v for v in bound.values()])
+        owner = self._owner_for(list(bound.values()))
         done = self.program.specialize(source, bound, owner, cls, name=name)
-        return self.call_specialized(done, nodes)
+        return self.call_specialized(done, nodes, called)
 
     def _owner_for(self, values: list[Value]) -> Any:
         refs = [ref for value in values for ref in modules_in(value)]
@@ -582,8 +594,13 @@ class Calls(Folding):
                 bound[name], nodes[name] = self.wrap(parameter.default), None
         return bound, nodes
 
-    def call_specialized(self, done: Any, nodes: dict[str, ast.expr | None]) -> Folded:
-        """Calls a specialised function, or writes its one expression in place."""
+    def call_specialized(
+        self, done: Any, nodes: dict[str, ast.expr | None], called: ModuleRef | None = None
+    ) -> Folded:
+        """Calls a specialised function, or writes its one expression in place.
+
+        A module that is shared has one set of methods; ``called`` is the path it is called by.
+        """
         by_name = {key.split("[")[-1].rstrip("]"): node for key, node in nodes.items()}
         args: dict[str, ast.expr] = {}
         for name, t in done.parameters:
@@ -603,7 +620,7 @@ class Calls(Folding):
             return value, inlined
         func: ast.expr
         if done.owner is not None:
-            func = self.module_node(done.owner.ref)
+            func = self.module_node(called or done.owner.ref)
             if done.name != "forward":
                 func = ast.Attribute(func, done.name, ast.Load())
             elif isinstance(func, ast.Name):
@@ -627,6 +644,8 @@ class Calls(Folding):
             return None
         reads = names_read(expression)
         if "self" in reads and done.owner is not self.owner:
+            return None
+        if done.owner is not None and has_forward_hooks(done.owner.ref.module):
             return None
         for name, node in args.items():
             if reads.get(name, 0) > 1 and not is_simple(node):
@@ -724,6 +743,11 @@ def _declared(function: Any) -> Type:
     except UnsupportedError:
         declared = UNKNOWN
     return declared if declared != UNKNOWN else TENSOR
+
+
+def has_forward_hooks(module: torch.nn.Module) -> bool:
+    """Whether something watches the calls of a module, so that they must take place."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _is_hashable(value: Any) -> bool:

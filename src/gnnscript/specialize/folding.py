@@ -787,13 +787,7 @@ class Folding:
             key_value, _ = self.fold(key)
             value, residual = self.fold(element)
             if not (isinstance(key_value, Const) and isinstance(key_value.value, str)):
-                keys = [self.fold_needed(k)[1] for k in node.keys if k is not None]
-                values = [self.fold_needed(v) for v in node.values]
-                t = Type(
-                    "Dict",
-                    (static_type(self.fold(node.keys[0])[0]), static_type(values[0][0])),  # type: ignore[arg-type]
-                )
-                return Dyn(t), ast.Dict(list(keys), [v for _, v in values])
+                return self._open_dict(node)
             items[key_value.value] = value
             nodes.append(residual)
         if not items:
@@ -801,6 +795,25 @@ class Folding:
         for name, node_ in zip(items, nodes, strict=False):
             self.mapping_nodes[id(items[name])] = node_
         return self.mapping(items, nodes)
+
+    def _open_dict(self, node: ast.Dict) -> Folded:
+        """A dictionary display whose keys are no known strings."""
+        types: list[Type | None] = [None, None]
+        columns: list[list[ast.expr]] = [[], []]
+        for side, parts in enumerate((node.keys, node.values)):
+            for part in parts:
+                value, residual = self.fold_needed(part)  # type: ignore[arg-type]
+                t = static_type(value)
+                if types[side] is not None and types[side] != t:
+                    raise UnsupportedError(
+                        f"a dictionary holds {'values' if side else 'keys'} of type "
+                        f"'{types[side]}' and '{t}'",
+                        "TorchScript's dictionaries have one type of key and one of value",
+                    )
+                types[side] = t
+                columns[side].append(residual)
+        t = Type("Dict", (types[0] or STR, types[1] or TENSOR))
+        return Dyn(t), ast.Dict(list(columns[0]), columns[1])
 
     @staticmethod
     def mapping(items: dict[str, Value], nodes: list[ast.expr | None]) -> Folded:

@@ -163,7 +163,8 @@ def annotation(t: Type) -> ast.expr:
     for child in ast.walk(node):
         if isinstance(child, ast.Name) and child.id in classes:
             found = reference(classes[child.id])
-            child.target_ = getattr(found, "target_", None)  # type: ignore[attr-defined]
+            if hasattr(found, "target_"):
+                child.target_ = found.target_  # type: ignore[attr-defined]
         elif isinstance(child, ast.Name) and child.id == "torch":
             child.target_ = Import("torch", "", "torch")  # type: ignore[attr-defined]
     return node

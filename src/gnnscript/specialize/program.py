@@ -219,21 +219,23 @@ class Program:
             return done
         self._memo[memo] = None
         self._keep.append((source, bound))
+        wish = name or getattr(source.node, "name", "function")
+        final = owner.method_name(wish) if owner is not None else wish
         try:
-            wish = name or getattr(source.node, "name", "function")
             frame = Frame(self, source, owner, cls)
             parameters = frame.bind_parameters(bound)
             if body is None:
                 frame.run()
             else:
                 body(frame)
+            node = remove_dead_assignments(frame.finish(final))
+            value = frame.result()
         except BaseException:
             del self._memo[memo]
+            if owner is not None:
+                owner.names.discard(final)
             raise
-        node = remove_dead_assignments(frame.finish(wish))
-        value = frame.result()
-        node.name = owner.method_name(wish) if owner is not None else wish
-        done = Specialized(node.name, owner, source, parameters, node, value)
+        done = Specialized(final, owner, source, parameters, node, value)
         if owner is not None:
             owner.methods.append(done)
         self._memo[memo] = done

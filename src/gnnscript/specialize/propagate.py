@@ -64,9 +64,16 @@ def handlers() -> dict[Any, Handler]:
 def is_template(cls: type, function: Any) -> str | None:
     """Which of the two methods a function from PyG's own code templates stands for."""
     for name in ("propagate", "edge_updater"):
-        if getattr(cls, f"_jinja_{name}", None) is function:
+        if getattr(cls, f"_jinja_{name}", None) is function and not _falls_back(cls, name):
             return name
     return None
+
+
+def _falls_back(cls: type, name: str) -> bool:
+    """Whether PyG could not render its template for a class and runs its generic method."""
+    missing = object()
+    generic = getattr(cls, f"_orig_{name}", missing)
+    return generic is missing or getattr(cls, f"_jinja_{name}", missing) is generic
 
 
 def call_template(name: str, frame: Frame, ref: ModuleRef, given: Arguments) -> Folded:
@@ -94,19 +101,20 @@ def _aggregate(frame: Frame, ref: ModuleRef, given: Arguments) -> Folded:
 def _call(name: str, frame: Frame, ref: ModuleRef, given: Arguments) -> Folded:
     """A call of ``self.propagate(...)`` or ``self.edge_updater(...)``."""
     module = ref.module
+    called, ref = ref, frame.program.owner(ref).ref
     refuse_hooks(module)
     function = getattr(_pyg.message_passing(), f"_orig_{name}", None)
     function = function or getattr(_pyg.message_passing(), name)
     source = function_source(function)
-    given = _by_keyword(name, frame, ref, given)
+    given = _by_keyword(name, ref, given)
     edge_index = given.args[0] if given.args else given.kwargs.pop("edge_index")
     size = given.args[1] if len(given.args) > 1 else given.kwargs.pop("size", None)
-    size = size or (Const(None), None)
-    declared, location = declared_types(name, frame.source, type(module))
+    if size is None or (name == "edge_updater" and _falls_back(type(module), name)):
+        size = (Const(None), None)
+    declared = declared_types(name, frame.source, type(module))[0]
     kwargs = {}
     for key, (value, node) in given.kwargs.items():
         kwargs[key] = _declare(frame, value, node, declared.get(key, UNKNOWN))
-    del location
     if static_type(edge_index[0]) == UNKNOWN:
         edge_index = (Dyn(TENSOR), edge_index[1])
     edge_index = frame.present(edge_index[0], frame.needed(*edge_index))
@@ -119,7 +127,8 @@ def _call(name: str, frame: Frame, ref: ModuleRef, given: Arguments) -> Folded:
     hooks = ["message", "aggregate", "update"] if name == "propagate" else ["edge_update"]
 
     def body(inner: Frame) -> None:
-        _Writer(inner, ref, [spec.hooks[h] for h in hooks], list(kwargs)).write()
+        by_flow = _falls_back(type(module), name)
+        _Writer(inner, ref, [spec.hooks[h] for h in hooks], list(kwargs), by_flow).write()
 
     done = frame.program.specialize(
         source,
@@ -130,7 +139,7 @@ def _call(name: str, frame: Frame, ref: ModuleRef, given: Arguments) -> Folded:
         body=body,
         key=(name, id(module)),
     )
-    return frame.call_specialized(done, nodes)
+    return frame.call_specialized(done, nodes, called)
 
 
 def refuse_hooks(module: Any) -> None:
@@ -150,9 +159,8 @@ def refuse_hooks(module: Any) -> None:
         )
 
 
-def _by_keyword(name: str, frame: Frame, ref: ModuleRef, given: Arguments) -> Arguments:
+def _by_keyword(name: str, ref: ModuleRef, given: Arguments) -> Arguments:
     """Names arguments that are passed by position, in the order PyG gives them."""
-    del frame
     if len(given.args) <= 2 and name == "propagate" or len(given.args) <= 1:
         return Arguments(list(given.args), dict(given.kwargs))
     hooks = analyze(type(ref.module)).hooks
@@ -188,8 +196,14 @@ class _Writer:
     """Writes the body of one ``propagate`` or ``edge_updater``."""
 
     def __init__(
-        self, frame: Frame, ref: ModuleRef, hooks: list[Hook], keywords: list[str]
+        self,
+        frame: Frame,
+        ref: ModuleRef,
+        hooks: list[Hook],
+        keywords: list[str],
+        by_flow: bool,
     ) -> None:
+        self.by_flow = by_flow
         self.frame = frame
         self.ref = ref
         self.hooks = hooks
@@ -341,7 +355,10 @@ class _Writer:
             else:
                 self._seen(0, *pair[0])
                 self._seen(1, *pair[1])
-                value, node = pair[0 if parameter.lifted == "j" else 1]
+                # PyG's templates take the first of a pair for x_j whatever the flow, its generic
+                # method takes the side that the flow says: a model is scripted as it runs.
+                fixed = 0 if parameter.lifted == "j" else 1
+                value, node = pair[dim if self.by_flow else fixed]
             t = static_type(value)
             if t == UNKNOWN:
                 t, value = TENSOR, Dyn(TENSOR)

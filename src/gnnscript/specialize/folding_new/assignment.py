@@ -1,0 +1,318 @@
+"""Assignments: one name in the specialised code for each type a variable has."""
+
+from __future__ import annotations
+
+class Assignment(Folding):
+    """The part of a frame that binds variables."""
+
+    def _stmt_Assign(self, node: ast.Assign) -> None:  # noqa: N802
+        if len(node.targets) == 1 and self._parallel(node.targets[0], node.value):
+            return
+        value, residual = self.fold(node.value)
+        for target in node.targets:
+            self.assign(target, value, residual)
+
+    def _parallel(self, target: ast.expr, value: ast.expr) -> bool:
+        """``a, b = x, y``: one by one where no name on the left is read on the right."""
+        if not (
+            isinstance(target, (ast.Tuple, ast.List))
+            and isinstance(value, (ast.Tuple, ast.List))
+            and len(target.elts) == len(value.elts)
+            and not any(isinstance(e, ast.Starred) for e in [*target.elts, *value.elts])
+        ):
+            return False
+        written = {n.id for n in ast.walk(target) if isinstance(n, ast.Name)}
+        read = {n.id for n in ast.walk(value) if isinstance(n, ast.Name)}
+        if written & read:
+            return False
+        for part, item in zip(target.elts, value.elts, strict=True):
+            self.assign(part, *self.fold(item))
+        return True
+
+    def _stmt_AnnAssign(self, node: ast.AnnAssign) -> None:  # noqa: N802
+        if isinstance(node.target, ast.Name):
+            declared = _type(ast.unparse(node.annotation), self.source, self.cls)
+            if declared.known and declared.name not in ("Union", "Class"):
+                self._declared[node.target.id] = declared
+        if node.value is not None:
+            value, residual = self.fold(node.value)
+            self.assign(node.target, value, residual)
+
+    def _stmt_AugAssign(self, node: ast.AugAssign) -> None:  # noqa: N802
+        load = ast.copy_location(
+            ast.BinOp(self.as_load(node.target), node.op, node.value), node
+        )
+        if isinstance(node.target, ast.Name):
+            before = self.env.get(node.target.id)
+            held = before.value if before is not None else None
+            if isinstance(held, Dyn) and held.type == TENSOR and before is not None:
+                _, operand = self.fold_needed(node.value)
+                name = ast.Name(before.name or node.target.id, ast.Store())
+                self.emit(ast.AugAssign(name, node.op, operand))
+                return
+            self.assign(node.target, *self.fold(load))
+            return
+        value, _ = self.fold(self.as_load(node.target))
+        if isinstance(value, Dyn) and value.type in (TENSOR, UNKNOWN):
+            _, operand = self.fold_needed(node.value)
+            self.emit(ast.AugAssign(self.store_target(node.target), node.op, operand))
+            return
+        self.assign(node.target, *self.fold(load))
+
+    def assign(self, target: ast.expr, value: Value, residual: ast.expr | None) -> None:
+        """Binds ``value``, computed by ``residual``, to an assignment target."""
+        if isinstance(target, ast.Name):
+            self.bind(target.id, value, residual)
+        elif isinstance(target, (ast.Tuple, ast.List)):
+            self._unpack(target, value, residual)
+        elif isinstance(target, ast.Attribute):
+            self._assign_attribute(target, value, residual)
+        elif isinstance(target, ast.Subscript):
+            self.emit(ast.Assign([self.store_target(target)], self.needed(value, residual)))
+        else:
+            raise UnsupportedError(
+                f"assignment to '{ast.unparse(target)}' has no TorchScript form",
+                "assign to plain names",
+            )
+
+    def bind(self, name: str, value: Value, residual: ast.expr | None) -> None:
+        """Binds a variable, under another name where its type changes."""
+        self.facts = {k: v for k, v in self.facts.items() if name not in k[1]}
+        if residual is None:
+            residual = literal(value)
+        if isinstance(value, Poison) or residual is None:
+            self.env[name] = Binding(value, None)
+            return
+        if is_absent(residual) or (isinstance(value, Mapping) and name not in self._mutated):
+            self.env[name] = Binding(value, None, self._held(name, residual))
+            return
+        if isinstance(value, Mapping):
+            value = Dyn(static_type(value))
+        if isinstance(value, (Seq, Const)) and name in self._mutated:
+            items = constant_items(value)
+            t = static_type(value)
+            if items is not None and t.name in ("List", "Dict"):
+                value = Dyn(list_of(UNKNOWN) if not items and t.name == "List" else t)
+        t = static_type(value)
+        declared = self._declared.get(name)
+        annotate = False
+        if declared is not None and declared.name == "Tuple" and isinstance(value, Seq):
+            declared = None  # what is known of each element says more
+        if declared is not None and is_subtype(t, declared):
+            if isinstance(value, Seq) and t != strip_optional(declared):
+                value = Dyn(strip_optional(declared))
+            annotate = name not in {n for n, _ in self._variants.get(name, [])} and t != declared
+            t = declared
+            if isinstance(value, Dyn) and not value.type.known:
+                value = Dyn(declared)
+            annotate = annotate and not self._variants.get(name)
+        residual_name = self.variable(name, t)
+        store = ast.Name(residual_name, ast.Store())
+        if annotate or (declared is not None and isinstance(residual, (ast.List, ast.Dict))):
+            self.emit(ast.AnnAssign(store, annotation(t), residual, 1))
+        elif isinstance(residual, ast.Name) and residual.id == residual_name:
+            pass
+        else:
+            self.emit(ast.Assign([store], residual))
+            if isinstance(residual, ast.List) and not residual.elts:
+                self._open_lists[residual_name] = self.out[-1]
+        self.env[name] = Binding(value, residual_name)
+
+    def _held(self, name: str, residual: ast.expr) -> ast.expr:
+        """A collection known by its elements: gives a name to each that is computed."""
+        if isinstance(residual, ast.Dict):
+            values = self._held(name, ast.Tuple(list(residual.values), ast.Load()))
+            assert isinstance(values, ast.Tuple)
+            return ast.Dict(residual.keys, values.elts)
+        if not isinstance(residual, (ast.Tuple, ast.List)):
+            return residual
+        elements: list[ast.expr] = []
+        for element in residual.elts:
+            if not is_absent(element) and not is_simple(element):
+                held = self.fresh(name)
+                self.emit(_store(held, element))
+                element = ast.Name(held, ast.Load())
+            elements.append(self._held(name, element) if is_absent(element) else element)
+        return type(residual)(elements, ast.Load())
+
+    def bind_inline(self, target: ast.expr, value: Value, residual: ast.expr | None) -> None:
+        """Binds a comprehension's variable to an expression, without a statement."""
+        if isinstance(target, ast.Name):
+            self.env[target.id] = Binding(value, None, residual)
+            return
+        if isinstance(target, (ast.Tuple, ast.List)):
+            items = self.known_items(value)
+            nodes: list[ast.expr | None] = [literal(item) for item in items]
+            if residual is not None and not isinstance(value, Const):
+                nodes = list(self.element_nodes(residual, len(items)).elts)
+            for part, item, node in zip(target.elts, items, nodes, strict=True):
+                self.bind_inline(part, item, node)
+            return
+        raise UnsupportedError(
+            f"'for {ast.unparse(target)}' has no TorchScript form", "loop over plain names"
+        )
+
+    def variable(self, name: str, t: Type) -> str:
+        """The name that holds variable ``name`` when it has type ``t``."""
+        variants = self._variants.setdefault(name, [])
+        for known, residual in variants:
+            if is_subtype(t, known):
+                return residual
+        residual, number = name, 0
+        while variants and (number == 0 or residual in self._taken):
+            number += 1
+            residual = f"{name}_{number}"
+        self._taken.add(residual)
+        variants.append((t, residual))
+        return residual
+
+    def fresh(self, wish: str) -> str:
+        """A variable name that is not in use."""
+        name, number = wish, 0
+        while name in self._taken:
+            number += 1
+            name = f"{wish}_{number}"
+        self._taken.add(name)
+        return name
+
+    def _unpack(
+        self, target: ast.Tuple | ast.List, value: Value, residual: ast.expr | None
+    ) -> None:
+        starred = [i for i, e in enumerate(target.elts) if isinstance(e, ast.Starred)]
+        items = constant_items(value)
+        if items is None and isinstance(value, Dyn) and value.type.name == "Tuple":
+            items = [Dyn(t) for t in value.type.args]
+        if items is not None and starred:
+            at, behind = starred[0], len(target.elts) - starred[0] - 1
+            stop = len(items) - behind
+            middle = Seq(tuple(items[at:stop]), "list")
+            items = [*items[:at], middle, *items[stop:]]
+            if residual is not None and not isinstance(value, Const):
+                residual = self.element_nodes(residual, len(constant_items(value) or []))
+                elements = residual.elts
+                residual = ast.Tuple(
+                    [*elements[:at], ast.List(elements[at:stop], ast.Load()), *elements[stop:]],
+                    ast.Load(),
+                )
+        if items is None:
+            self._unpack_unknown(target, value, residual)
+            return
+        if len(items) != len(target.elts):
+            raise UnsupportedError(
+                f"{len(items)} values are unpacked into {len(target.elts)} names",
+                "give as many names as there are values",
+            )
+        targets = [e.value if isinstance(e, ast.Starred) else e for e in target.elts]
+        plain = all(isinstance(t, ast.Name) for t in targets)
+        if residual is None or isinstance(residual, (ast.Tuple, ast.List, ast.Name)):
+            nodes: list[ast.expr | None] = [None] * len(items)
+            if residual is not None:
+                nodes = list(self.element_nodes(residual, len(items)).elts)
+            if isinstance(residual, (ast.Tuple, ast.List)) and self._overlap(targets, residual):
+                self._swap(targets, items, nodes)
+                return
+            for part, item, node in zip(targets, items, nodes, strict=True):
+                self.assign(part, item, node if is_runtime(item) else literal(item))
+            return
+        names = []
+        for part, item in zip(targets, items, strict=True):
+            name = part.id if isinstance(part, ast.Name) else self.fresh("item")
+            names.append(self.variable(name, static_type(item)))
+        store = [ast.Name(name, ast.Store()) for name in names]
+        self.emit(ast.Assign([ast.Tuple(list(store), ast.Store())], residual))
+        for part, item, name in zip(targets, items, names, strict=True):
+            if plain and isinstance(part, ast.Name):
+                self.facts = {k: v for k, v in self.facts.items() if part.id not in k[1]}
+                self.env[part.id] = Binding(item, name)
+            else:
+                self.assign(part, item, ast.Name(name, ast.Load()))
+
+    @staticmethod
+    def _overlap(targets: list[ast.expr], residual: ast.expr) -> bool:
+        written = {t.id for t in targets if isinstance(t, ast.Name)}
+        return any(isinstance(n, ast.Name) and n.id in written for n in ast.walk(residual))
+
+    def _swap(
+        self, targets: list[ast.expr], items: list[Value], nodes: list[ast.expr | None]
+    ) -> None:
+        names = []
+        for target, item in zip(targets, items, strict=True):
+            name = target.id if isinstance(target, ast.Name) else self.fresh("item")
+            names.append(self.variable(name, static_type(item)))
+        values = [self.needed(i, n) for i, n in zip(items, nodes, strict=True)]
+        store = ast.Tuple([ast.Name(name, ast.Store()) for name in names], ast.Store())
+        self.emit(ast.Assign([store], ast.Tuple(values, ast.Load())))
+        for target, item, name in zip(targets, items, names, strict=True):
+            if isinstance(target, ast.Name):
+                self.env[target.id] = Binding(generalize(item), name)
+            else:
+                self.assign(target, item, ast.Name(name, ast.Load()))
+
+    def _unpack_unknown(
+        self, target: ast.Tuple | ast.List, value: Value, residual: ast.expr | None
+    ) -> None:
+        node = self.needed(value, residual)
+        t = static_type(value)
+        element = t.args[0] if t.name == "List" and t.args else UNKNOWN
+        if t == TENSOR:
+            if not isinstance(node, ast.Name):
+                name = self.fresh("pair")
+                self.emit(ast.Assign([ast.Name(name, ast.Store())], node))
+                node = ast.Name(name, ast.Load())
+            for position, part in enumerate(target.elts):
+                row = ast.Subscript(node, ast.Constant(position), ast.Load())
+                self.assign(part, Dyn(TENSOR), row)
+            return
+        names = []
+        for part in target.elts:
+            if isinstance(part, (ast.Tuple, ast.List)):
+                names.append(self.fresh("item"))
+            elif isinstance(part, ast.Name):
+                names.append(self.variable(part.id, element))
+            else:
+                raise UnsupportedError(
+                    f"'{ast.unparse(target)} = ...' cannot be unpacked here",
+                    "unpack into plain names",
+                )
+        store = [ast.Name(name, ast.Store()) for name in names]
+        self.emit(ast.Assign([ast.Tuple(list(store), ast.Store())], node))
+        for part, name in zip(target.elts, names, strict=True):
+            self.assign(part, Dyn(element), ast.Name(name, ast.Load()))
+
+    def _assign_attribute(
+        self, target: ast.Attribute, value: Value, residual: ast.expr | None
+    ) -> None:
+        holder, base = self.fold(target.value)
+        if isinstance(holder, ModuleRef):
+            module = holder.module
+            name = self.mangled(target.attr)
+            if residual is None:
+                residual = literal(value)
+            if residual is None:
+                raise UnsupportedError(
+                    f"'{ast.unparse(target)}' is assigned something that TorchScript cannot "
+                    "hold as an attribute",
+                    "assign tensors, numbers, strings, or tuples and lists of them",
+                )
+            if name not in module._buffers and name not in module._parameters:
+                t = self.program.record_write(holder, name, static_type(value))
+                del t
+            node = ast.Attribute(self.module_node(holder), name, ast.Store())
+            self.emit(ast.Assign([node], residual))
+            return
+        node = ast.Attribute(self.needed(holder, base), target.attr, ast.Store())
+        self.emit(ast.Assign([node], self.needed(value, residual)))
+
+    def store_target(self, node: ast.expr) -> ast.expr:
+        """The residual form of ``x[...]`` or ``x.y`` as an assignment target."""
+        if isinstance(node, ast.Subscript):
+            _, base = self.fold_needed(node.value)
+            return ast.Subscript(base, self.index(node.slice)[1], ast.Store())
+        if isinstance(node, ast.Attribute):
+            holder, base_node = self.fold(node.value)
+            if isinstance(holder, ModuleRef):
+                base_node = self.module_node(holder)
+            return ast.Attribute(self.needed(holder, base_node), self.mangled(node.attr), ast.Store())
+        raise UnsupportedError(
+            f"'{ast.unparse(node)}' cannot be assigned to", "assign to plain names"
+        )

@@ -1,0 +1,247 @@
+"""Calls: what is called decides whether it is evaluated, specialised or kept."""
+
+from __future__ import annotations
+
+class Calls(Folding):
+    """The part of a frame that folds calls."""
+
+    def fold_Call(self, node: ast.Call) -> Folded:  # noqa: N802
+        refuse_open_keywords_of(node, self.source)
+        func = node.func
+        if isinstance(func, ast.Name) and func.id == "super" and "super" not in self.env:
+            return self._super(node), None
+        if isinstance(func, ast.Attribute):
+            holder, base = self.fold(func.value)
+            if isinstance(holder, (Dyn, Seq, Mapping)) or (
+                isinstance(holder, Const) and isinstance(holder.value, (str, list, tuple, dict))
+            ):
+                return self._method_of_value(holder, base, func.attr, node)
+            callee, callee_node = self.attribute(holder, base, func.attr)
+        else:
+            callee, callee_node = self.fold(func)
+        return self.call(callee, self.arguments(node), callee_node)
+
+    def _super(self, node: ast.Call) -> Value:
+        if node.args:
+            after, _ = self.fold(node.args[0])
+            cls = after.value if isinstance(after, Const) else None
+        else:
+            cls = self.cls
+        name = getattr(self.source.node, "args").args[0].arg  # noqa: B009
+        owner = self.env[name].value
+        if cls is None:
+            raise UnsupportedError("'super()' is used outside of a class", "call the function")
+        return Super(owner, cls)
+
+    def arguments(self, node: ast.Call) -> Arguments:
+        """Folds the arguments of a call, ``*`` and ``**`` expanded."""
+        args: list[Folded] = []
+        kwargs: dict[str, Folded] = {}
+        for arg in node.args:
+            if not isinstance(arg, ast.Starred):
+                args.append(self.fold(arg))
+                continue
+            value, residual = self.fold(arg.value)
+            items = self.known_items(value)
+            if residual is None or isinstance(value, Const):
+                args += [(item, literal(item)) for item in items]
+            else:
+                nodes = self.element_nodes(residual, len(items)).elts
+                args += list(zip(items, nodes, strict=True))
+        for keyword in node.keywords:
+            if keyword.arg is not None:
+                kwargs[keyword.arg] = self.fold(keyword.value)
+                continue
+            value, _ = self.fold(keyword.value)
+            if isinstance(value, Const) and isinstance(value.value, dict):
+                kwargs |= {k: (self.wrap(v), literal(Const(v))) for k, v in value.value.items()}
+            elif isinstance(value, Mapping):
+                for name, item in value.items.items():
+                    kwargs[name] = (item, self._mapping_node(keyword.value, name, item))
+            else:
+                raise UnsupportedError(
+                    f"'**{ast.unparse(keyword.value)}' holds names known only at run time",
+                    "pass each argument by its own name",
+                )
+        return Arguments(args, kwargs)
+
+    def _mapping_node(self, holder: ast.expr, name: str, item: Value) -> ast.expr | None:
+        if isinstance(holder, ast.Name):
+            held = self.env.get(holder.id)
+            if held is not None and isinstance(held.node, ast.Dict):
+                return held.node.values[list(held.value.items).index(name)]
+            binding = self.env.get(f"{holder.id}[{name}]")
+            if binding is not None and binding.name is not None:
+                return ast.Name(binding.name, ast.Load())
+        return self.mapping_nodes.get(id(item), literal(item))
+
+    def call(self, callee: Value, given: Arguments, callee_node: ast.expr | None) -> Folded:
+        """Calls a value."""
+        if isinstance(callee, ModuleRef):
+            return self.call_module(callee, given)
+        if isinstance(callee, Method):
+            return self.call_method(callee, given)
+        if isinstance(callee, Closure):
+            return self._call_closure(callee, given)
+        if isinstance(callee, Const):
+            return self._call_constant(callee.value, given)
+        if isinstance(callee, Dyn):
+            node = self.needed(callee, callee_node)
+            return Dyn(UNKNOWN), ast.Call(node, *self.nodes(given))
+        raise UnsupportedError("this cannot be called", "call a function, a method or a module")
+
+    def nodes(self, given: Arguments) -> tuple[list[ast.expr], list[ast.keyword]]:
+        """Arguments as they stand in the specialised code."""
+        args = [self.needed(v, n) for v, n in given.args]
+        kwargs = [ast.keyword(k, self.needed(v, n)) for k, (v, n) in given.kwargs.items()]
+        return args, kwargs
+
+    def _call_constant(self, function: Any, given: Arguments) -> Folded:
+        if isinstance(function, functools.partial):
+            args = [(self.wrap(a), literal(Const(a))) for a in function.args]
+            kwargs = {k: (self.wrap(v), literal(Const(v))) for k, v in function.keywords.items()}
+            merged = Arguments([*args, *given.args], kwargs | given.kwargs)
+            return self.call(self.wrap(function.func), merged, None)
+        try:
+            handler = BUILTINS.get(function)
+        except TypeError:
+            handler = None
+        if handler is not None:
+            return handler(self, function, given)
+        if inspect.isclass(function):
+            return self._construct(function, given)
+        if _is_hashable(function):
+            if function in _pyg.predicates():
+                return Const(_pyg.predicates()[function]), None
+            if function in _pyg.op_substitutes():
+                return self._call_op(_pyg.op_substitutes()[function], function, given)
+        if isinstance(function, types.MethodType):
+            owner = self.wrap(function.__self__)
+            if isinstance(owner, ModuleRef):
+                return self.call_method(Method(owner, function.__func__, function.__name__), given)
+            if isinstance(function.__self__, torch.Tensor):
+                raise UnsupportedError("a constant tensor is used", "register it as a buffer")
+            cls = type(function.__self__)
+            defining = next((c for c in cls.__mro__ if function.__name__ in vars(c)), cls)
+            bound = Arguments([(owner, None), *given.args], given.kwargs)
+            return self.call_function(function.__func__, bound, defining)
+        if is_torch_function(function):
+            return self._call_torch(function, given)
+        if is_ignored(function):
+            return Dyn(_declared(function)), ast.Call(
+                self.needed(Const(function), None), *self.nodes(given)
+            )
+        if inspect.isfunction(function) or inspect.isfunction(
+            getattr(function, "__wrapped__", None)
+        ):
+            return self.call_function(function, given, None)
+        if given.constant and _is_pure_builtin(function):
+            args, kw = given.values()
+            return self.wrap(self.compute(ast.Constant(str(function)), function, *args, **kw)), None
+        if callable(function) and hasattr(type(function), "__call__") and inspect.isfunction(
+            type(function).__call__
+        ):
+            bound = Arguments([(Const(function), None), *given.args], given.kwargs)
+            return self.call_function(type(function).__call__, bound, type(function))
+        raise UnsupportedError(
+            f"'{getattr(function, '__name__', function)}' is called, which has no source that "
+            "could be specialised",
+            "use torch functions, or a function written in Python",
+        )
+
+    def _construct(self, cls: type, given: Arguments) -> Folded:
+        """A class is called: named tuples are known by their fields, others are TorchScript's."""
+        if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+            bound = inspect.signature(cls).bind(*given.args, **given.kwargs)
+            fields = [bound.arguments.get(f, (Const(None), None)) for f in cls._fields]
+            for position, field in enumerate(cls._fields):
+                if field not in bound.arguments:
+                    default = getattr(cls, "_field_defaults", {})[field]
+                    fields[position] = (self.wrap(default), literal(Const(default)))
+            node = ast.Call(
+                self.needed(Const(cls), None), [self.needed(v, n) for v, n in fields], []
+            )
+            return Seq(tuple(v for v, _ in fields), "tuple", cls), node
+        if issubclass(cls, torch.nn.Module):
+            raise UnsupportedError(
+                f"a '{cls.__name__}' is made while the model runs",
+                "make it in '__init__' and keep it as an attribute",
+            )
+        if cls in (torch.device, torch.Size, torch.dtype) and given.constant:
+            args, kwargs = given.values()
+            return Const(self.compute(ast.Constant(cls.__name__), cls, *args, **kwargs)), None
+        if cls is torch.device:
+            return Dyn(Type("device")), ast.Call(self.needed(Const(cls), None), *self.nodes(given))
+        if cls is torch.Size:
+            return given.args[0]
+        if cls.__module__ == "builtins":
+            raise UnsupportedError(
+                f"a Python '{cls.__name__}' is made, which TorchScript cannot hold",
+                "use tensors, numbers, strings, tuples, lists or dictionaries",
+            )
+        node = ast.Call(self.needed(Const(cls), None), *self.nodes(given))
+        return Dyn(from_annotation(cls)), node
+
+    def _call_closure(self, closure: Closure, given: Arguments) -> Folded:
+        """Calls a function defined inside the code: its expression is written in place."""
+        node = closure.node
+        body = node.body if isinstance(node, ast.Lambda) else None
+        if isinstance(node, ast.FunctionDef):
+            statements = [
+                s
+                for s in node.body
+                if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
+            ]
+            if len(statements) == 1 and isinstance(statements[0], ast.Return):
+                body = statements[0].value
+        if body is None:
+            raise UnsupportedError(
+                "a function defined inside the code has more than a return statement",
+                "move it to the module or make it a method",
+                closure.source.location(node),
+            )
+        names = [arg.arg for arg in node.args.args]
+        env = dict(closure.env)
+        defaults = dict(zip(names[::-1], node.args.defaults[::-1], strict=False))
+        for name, (value, residual) in zip(names, given.args, strict=False):
+            env[name] = self._argument(name, value, residual)
+        for name, (value, residual) in given.kwargs.items():
+            env[name] = self._argument(name, value, residual)
+        for name in names[len(given.args) :]:
+            if name not in given.kwargs:
+                env[name] = self._argument(name, *self.fold(defaults[name]))
+        saved, self.env = self.env, env
+        try:
+            return self.fold(body)
+        finally:
+            self.env = saved
+
+    def _argument(self, name: str, value: Value, residual: ast.expr | None) -> Any:
+        from gnnscript.specialize.statements import Binding
+
+        if residual is None or isinstance(value, Const):
+            return Binding(value, None)
+        if not isinstance(residual, ast.Name):
+            held = self.fresh(name)
+            self.emit(ast.Assign([ast.Name(held, ast.Store())], residual))
+            residual = ast.Name(held, ast.Load())
+        return Binding(value, residual.id)
+
+
+def _is_hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _is_pure_builtin(function: Any) -> bool:
+    module = getattr(function, "__module__", "") or ""
+    return module in ("builtins", "math", "operator", "itertools", "_operator", "os.path")
+
+
+def refuse_open_keywords_of(node: ast.Call, source: FunctionSource) -> None:
+    """An open ``**kwargs`` may not reach ``propagate``."""
+    if isinstance(node.func, ast.Attribute) and node.func.attr in ("propagate", "edge_updater"):
+        refuse_open_keywords(node, source)

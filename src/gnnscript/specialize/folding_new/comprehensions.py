@@ -1,0 +1,90 @@
+"""Comprehensions: over what is known they are written out, else kept."""
+
+from __future__ import annotations
+
+class Comprehensions(Folding):
+    """The part of a frame that folds comprehensions."""
+
+    def fold_ListComp(self, node: ast.ListComp | ast.GeneratorExp) -> Folded:  # noqa: N802
+        saved, self.env = self.env, dict(self.env)
+        try:
+            found: list[Folded] = []
+            if self._write_out(node.generators, lambda: found.append(self.fold(node.elt))):
+                return self.sequence("list", [v for v, _ in found], [n for _, n in found])
+            self.env = dict(saved)
+            generators, element = self._keep(node.generators, lambda: self.fold_needed(node.elt))
+            kept = ast.ListComp(element[1], generators)
+            return Dyn(list_of(static_type(element[0]))), kept
+        finally:
+            self.env = saved
+
+    fold_GeneratorExp = fold_ListComp  # noqa: N815
+
+    fold_SetComp = fold_ListComp  # noqa: N815
+
+    def fold_DictComp(self, node: ast.DictComp) -> Folded:  # noqa: N802
+        saved, self.env = self.env, dict(self.env)
+        try:
+            found: list[tuple[Value, Folded]] = []
+            done = self._write_out(
+                node.generators,
+                lambda: found.append((self.fold(node.key)[0], self.fold(node.value))),
+            )
+            if done and all(isinstance(k, Const) and isinstance(k.value, str) for k, _ in found):
+                items = {}
+                for key, (value, residual) in found:
+                    assert isinstance(key, Const)
+                    items[key.value] = value
+                    self.mapping_nodes[id(value)] = residual
+                return Mapping(items), None
+            self.env = dict(saved)
+            generators, (key_pair, value_pair) = self._keep(
+                node.generators,
+                lambda: (self.fold_needed(node.key), self.fold_needed(node.value)),
+            )
+            t = Type("Dict", (static_type(key_pair[0]), static_type(value_pair[0])))
+            return Dyn(t), ast.DictComp(key_pair[1], value_pair[1], generators)
+        finally:
+            self.env = saved
+
+    def _write_out(self, generators: list[ast.comprehension], turn: Any) -> bool:
+        """Runs ``turn`` for every known combination; false where a sequence is not known."""
+        if not generators:
+            turn()
+            return True
+        first, rest = generators[0], generators[1:]
+        value, residual = self.fold(first.iter)
+        parts = _parts(self, (value, residual))  # type: ignore[arg-type]
+        if parts is None:
+            return False
+        for item, node in parts:
+            self.bind_inline(first.target, item, node)
+            tests = [self.condition(test)[0] for test in first.ifs]
+            if not all(isinstance(test, Const) for test in tests):
+                raise UnsupportedError(
+                    "a comprehension's 'if' is known only at run time",
+                    "write a loop that appends to a list",
+                )
+            if all(test.value for test in tests if isinstance(test, Const)):
+                if not self._write_out(rest, turn):
+                    return False
+        return True
+
+    def _keep(
+        self, generators: list[ast.comprehension], element: Any
+    ) -> tuple[list[ast.comprehension], Any]:
+        if len(generators) != 1 or generators[0].ifs:
+            raise UnsupportedError(
+                "this comprehension has no TorchScript form",
+                "write a loop that appends to a list",
+            )
+        value, residual = self.fold(generators[0].iter)
+        iterable = self.needed(value, residual)
+        target = self.loop_target(
+            generators[0].target, self.element_type(static_type(value))
+        )
+        self.conditional += 1
+        try:
+            return [ast.comprehension(target, iterable, [], 0)], element()
+        finally:
+            self.conditional -= 1

@@ -1,0 +1,250 @@
+"""Tests: what they decide here, and what they say of the variables behind them."""
+
+from __future__ import annotations
+
+class Conditions(Folding):
+    """The part of a frame that folds conditions."""
+
+    def recall(self, value: Value, residual: ast.expr) -> Folded:
+        """Applies what an enclosing test has said of an expression that is not a variable."""
+        t = static_type(value)
+        if not is_optional(t) or t == NONE:
+            return value, residual
+        known = self.facts.get(_fact(residual))
+        if known is None:
+            return value, residual
+        return (Dyn(strip_optional(t)), unwrap_optional(residual)) if known else (Const(None), None)
+
+    def unwrap(self, value: Value, residual: ast.expr) -> tuple[Value, ast.expr]:
+        """Asserts that a value is not ``None``, because it is used as if it were not."""
+        inner = Dyn(strip_optional(static_type(value)))
+        if not isinstance(residual, ast.Name) or self.conditional:
+            return inner, unwrap_optional(residual)
+        test = ast.Compare(residual, [ast.IsNot()], [ast.Constant(None)])
+        self.emit(ast.Assert(test, None))
+        for name, binding in list(self.env.items()):
+            if binding.name == residual.id:
+                self.env[name] = type(binding)(inner, binding.name)
+        return inner, residual
+
+    def refine(self, test: ast.expr, outcome: bool) -> None:
+        """Applies to the variables what a test says of them."""
+        if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+            self.refine(test.operand, not outcome)
+        elif isinstance(test, ast.BoolOp):
+            if isinstance(test.op, ast.And) is outcome:
+                for part in test.values:
+                    self.refine(part, outcome)
+        elif isinstance(test, ast.Compare) and len(test.ops) == 1:
+            if isinstance(test.comparators[0], ast.Constant) and test.comparators[0].value is None:
+                if isinstance(test.ops[0], (ast.Is, ast.Eq)):
+                    self._set_none(test.left, outcome)
+                elif isinstance(test.ops[0], (ast.IsNot, ast.NotEq)):
+                    self._set_none(test.left, not outcome)
+        elif isinstance(test, ast.Call):
+            if isinstance(test.func, ast.Name) and test.func.id == "isinstance" and outcome:
+                self._set_none(test.args[0], False)
+        elif isinstance(test, (ast.Name, ast.Attribute)) and outcome:
+            self._set_none(test, False)
+
+    def _set_none(self, node: ast.expr, none: bool) -> None:
+        if isinstance(node, ast.Name):
+            binding = self.env.get(node.id)
+            if binding is None or not isinstance(binding.value, Dyn):
+                return
+            t = binding.value.type
+            if is_optional(t) and t != NONE:
+                value = Const(None) if none else Dyn(strip_optional(t))
+                self.env[node.id] = type(binding)(value, binding.name)
+            return
+        if isinstance(node, (ast.Attribute, ast.Subscript)):
+            value, residual = self.fold(node)
+            if residual is not None and is_optional(static_type(value)):
+                self.facts[_fact(residual)] = not none
+
+    def condition(self, node: ast.expr) -> Folded:
+        """An expression as a condition: decided, or of a type that TorchScript can test."""
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            value, residual = self.condition(node.operand)
+            if isinstance(value, Const):
+                return Const(not value.value), None
+            assert residual is not None
+            return Dyn(BOOL), _negated(residual)
+        if isinstance(node, ast.BoolOp):
+            return self._junction(node)
+        return self.truth(*self.fold(node))
+
+    def truth(self, value: Value, residual: ast.expr | None) -> Folded:
+        """Whether a value counts as true."""
+        if isinstance(value, Const):
+            return Const(bool(value.value)), None
+        if isinstance(value, ModuleRef):
+            sized = isinstance(value.module, (torch.nn.ModuleList, torch.nn.ModuleDict))
+            return Const(len(value.module) > 0 if sized else True), None  # type: ignore[arg-type]
+        if isinstance(value, (Method, Closure, Super)):
+            return Const(True), None
+        if isinstance(value, (Seq, Mapping)):
+            return Const(len(value.items) > 0), None
+        node = self.needed(value, residual)
+        t = static_type(value)
+        if is_optional(t):
+            given = ast.Compare(node, [ast.IsNot()], [ast.Constant(None)])
+            inner, rest = self.truth(Dyn(strip_optional(t)), node)
+            if isinstance(inner, Const):
+                return Dyn(BOOL), given
+            assert rest is not None
+            return Dyn(BOOL), ast.BoolOp(ast.And(), [given, rest])
+        if t.name == "Tuple":
+            return Const(len(t.args) > 0), None
+        if t.name in ("List", "Dict", "str"):
+            length = ast.Call(ast.Name("len", ast.Load()), [node], [])
+            return Dyn(BOOL), ast.Compare(length, [ast.Gt()], [ast.Constant(0)])
+        if t.name == "Class":
+            return Const(True), None
+        return Dyn(BOOL), node
+
+    def _junction(self, node: ast.BoolOp) -> Folded:
+        """``and`` / ``or`` as a condition, each part seen in the light of those before it."""
+        conjunction = isinstance(node.op, ast.And)
+        kept: list[ast.expr] = []
+        env, facts = self.env, self.facts
+        self.env, self.facts = dict(env), dict(facts)
+        self.conditional += 1
+        try:
+            for part in node.values:
+                value, residual = self.condition(part)
+                if isinstance(value, Const):
+                    if bool(value.value) is not conjunction:
+                        if not kept or all(_is_effect_free(k) for k in kept):
+                            return Const(not conjunction), None
+                        kept.append(ast.Constant(not conjunction))
+                        break
+                    continue
+                assert residual is not None
+                kept.append(residual)
+                self.refine(part, conjunction)
+        finally:
+            self.conditional -= 1
+            self.env, self.facts = env, facts
+        if not kept:
+            return Const(conjunction), None
+        return Dyn(BOOL), kept[0] if len(kept) == 1 else ast.BoolOp(node.op, kept)
+
+    def fold_BoolOp(self, node: ast.BoolOp) -> Folded:  # noqa: N802
+        value, residual = self.fold(node.values[0])
+        decided = self.truth(value, residual)[0]
+        if isinstance(decided, Const):
+            if bool(decided.value) is isinstance(node.op, ast.Or) or len(node.values) == 1:
+                return value, residual
+            rest = node.values[1:]
+            tail = rest[0] if len(rest) == 1 else ast.BoolOp(node.op, rest)
+            return self.fold(ast.copy_location(tail, node))
+        if static_type(value) == BOOL:
+            return self._junction(node)
+        rest = node.values[1:]
+        tail = rest[0] if len(rest) == 1 else ast.BoolOp(node.op, rest)
+        first = node.values[0]
+        arms = (first, tail) if isinstance(node.op, ast.Or) else (tail, first)
+        return self.fold(ast.copy_location(ast.IfExp(first, *arms), node))
+
+    def fold_IfExp(self, node: ast.IfExp) -> Folded:  # noqa: N802
+        test, condition = self.condition(node.test)
+        if isinstance(test, Const):
+            return self.fold(node.body if test.value else node.orelse)
+        assert condition is not None
+        arms = []
+        env, facts = self.env, self.facts
+        self.conditional += 1
+        try:
+            for outcome, arm in ((True, node.body), (False, node.orelse)):
+                self.env, self.facts = dict(env), dict(facts)
+                self.refine(node.test, outcome)
+                arms.append(self.fold(arm))
+        finally:
+            self.conditional -= 1
+            self.env, self.facts = env, facts
+        (value_a, node_a), (value_b, node_b) = arms
+        value = join_values(value_a, value_b)
+        if isinstance(value, Poison):
+            raise UnsupportedError(
+                f"'{ast.unparse(node)}' has no single type: {value.reason}",
+                "give both sides one type",
+            )
+        if not isinstance(value, (Dyn, Seq, Mapping)):
+            return value, literal(value)
+        return value, ast.IfExp(
+            condition, self.needed(value_a, node_a), self.needed(value_b, node_b)
+        )
+
+    def fold_Compare(self, node: ast.Compare) -> Folded:  # noqa: N802
+        if len(node.ops) > 1:
+            parts: list[ast.expr] = []
+            left = node.left
+            for op, right in zip(node.ops, node.comparators, strict=True):
+                parts.append(ast.copy_location(ast.Compare(left, [op], [right]), node))
+                left = right
+            return self._junction(ast.BoolOp(ast.And(), parts))
+        op = node.ops[0]
+        left_value, left_node = self.fold(node.left)
+        right_value, right_node = self.fold(node.comparators[0])
+        if isinstance(left_value, Const) and isinstance(right_value, Const):
+            result = self.compute(node, _OPERATORS[type(op)], left_value.value, right_value.value)
+            return self.wrap(result), None
+        for value, other in ((left_value, right_value), (right_value, left_value)):
+            if isinstance(other, Const) and other.value is None:
+                if isinstance(op, (ast.Is, ast.Eq, ast.IsNot, ast.NotEq)):
+                    t = static_type(value)
+                    same = isinstance(op, (ast.Is, ast.Eq))
+                    if t == NONE:
+                        return Const(same), None
+                    if not isinstance(value, Dyn) or not (is_optional(t) or t == UNKNOWN):
+                        return Const(not same), None
+                    kept = self.needed(value, left_node if value is left_value else right_node)
+                    test: ast.cmpop = ast.Is() if same else ast.IsNot()
+                    return Dyn(BOOL), ast.Compare(kept, [test], [ast.Constant(None)])
+        if isinstance(op, (ast.Is, ast.IsNot)):
+            if isinstance(left_value, (ModuleRef, Method)) or isinstance(
+                right_value, (ModuleRef, Method)
+            ):
+                same = key_of(left_value) == key_of(right_value)
+                return Const(same is isinstance(op, ast.Is)), None
+            op = ast.Eq() if isinstance(op, ast.Is) else ast.NotEq()
+        if isinstance(op, (ast.In, ast.NotIn)) and isinstance(right_value, (Mapping, ModuleRef)):
+            if isinstance(left_value, Const):
+                names = (
+                    right_value.items
+                    if isinstance(right_value, Mapping)
+                    else right_value.module._modules
+                )
+                return Const((left_value.value in names) is isinstance(op, ast.In)), None
+        if isinstance(op, (ast.In, ast.NotIn)):
+            right_items = constant_items(right_value)
+            if right_items == []:
+                return Const(isinstance(op, ast.NotIn)), None
+            if isinstance(right_node, ast.Tuple):
+                right_node = ast.List(right_node.elts, ast.Load())
+        left_value, left_node = self.present(left_value, self.needed(left_value, left_node))
+        right_value, right_node = self.present(right_value, self.needed(right_value, right_node))
+        tensor = TENSOR in (static_type(left_value), static_type(right_value))
+        result_type = TENSOR if tensor and not isinstance(op, (ast.In, ast.NotIn)) else BOOL
+        return Dyn(result_type), ast.Compare(left_node, [op], [right_node])
+
+
+def _fact(residual: ast.expr) -> tuple[str, frozenset[str]]:
+    names = frozenset(n.id for n in ast.walk(residual) if isinstance(n, ast.Name))
+    return ast.unparse(residual), names
+
+
+def _is_effect_free(node: ast.expr) -> bool:
+    return not any(isinstance(n, ast.Call) for n in ast.walk(node)) or all(
+        isinstance(n.func, (ast.Name, ast.Attribute))
+        for n in ast.walk(node)
+        if isinstance(n, ast.Call)
+    )
+
+
+def _negated(node: ast.expr) -> ast.expr:
+    opposite: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Is: ast.IsNot, ast.IsNot: ast.Is}
+    if isinstance(node, ast.Compare) and type(node.ops[0]) in opposite:
+        return ast.Compare(node.left, [opposite[type(node.ops[0])]()], node.comparators)
+    return ast.UnaryOp(ast.Not(), node)

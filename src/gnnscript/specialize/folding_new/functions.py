@@ -1,0 +1,238 @@
+"""Calls of modules, methods and Python functions: specialised to their arguments."""
+
+from __future__ import annotations
+
+class Functions(Folding):
+    """The part of a frame that calls what is specialised."""
+
+    def call_method(self, method: Method, given: Arguments) -> Folded:
+        """Calls a method of a module of the model."""
+        ref = method.owner
+        assert isinstance(ref, ModuleRef)
+        function = method.function
+        if isinstance(function, (staticmethod, classmethod)):
+            function = function.__func__
+        if function is torch.nn.Module.__call__:
+            return self.call_forward(ref, given)
+        if is_ignored(function):
+            node = ast.Attribute(self.module_node(ref), method.name, ast.Load())
+            self.program.owner(ref).attributes.setdefault(f"{method.name}()", UNKNOWN)
+            return Dyn(_declared(function)), ast.Call(node, *self.nodes(given))
+        if not self.program.lowers(ref.module):
+            node = ast.Attribute(self.module_node(ref), method.name, ast.Load())
+            returns = (
+                inference.module_type(ref.module)
+                if method.name == "forward"
+                else _declared(function)
+            )
+            return Dyn(returns), ast.Call(node, *self.nodes(given))
+        written_out = self.written_out(ref, function, given)
+        if written_out is not None:
+            return written_out
+        name = method.name.split(".")[-1]
+        cls = None
+        for parent in type(ref.module).__mro__:
+            if vars(parent).get(name) is method.function or (
+                getattr(vars(parent).get(name), "__func__", None) is function
+            ):
+                cls = parent
+                break
+        bound = Arguments([(self.program.owner(ref).ref, None), *given.args], given.kwargs)
+        wish = name if "." not in method.name else f"{method.name.split('.')[0].lower()}_{name}"
+        return self.call_function(function, bound, cls, name=wish, called=ref)
+
+    def written_out(self, ref: ModuleRef, function: Any, given: Arguments) -> Folded | None:
+        """Writes out a method of PyG's ``MessagePassing`` itself, if it is one."""
+        from gnnscript.specialize import propagate
+
+        if not _pyg.is_message_passing(ref.module):
+            return None
+        template = propagate.is_template(type(ref.module), function)
+        if template is not None:
+            return propagate.call_template(template, self, ref, given)  # type: ignore[arg-type]
+        handler = propagate.handlers().get(inspect.unwrap(function))
+        return None if handler is None else handler(self, ref, given)  # type: ignore[arg-type]
+
+    def call_module(self, ref: ModuleRef, given: Arguments) -> Folded:
+        """Calls a module of the model."""
+        module = ref.module
+        if not self.program.lowers(module):
+            return self._call_opaque(ref, given)
+        call = type(module).__call__
+        if call is not torch.nn.Module.__call__:
+            return self.call_method(Method(ref, call, "__call__"), given)
+        return self.call_forward(ref, given)
+
+    def _call_opaque(self, ref: ModuleRef, given: Arguments) -> Folded:
+        """Calls a module that TorchScript compiles itself."""
+        args, kwargs = given.types()
+        unwrap: frozenset[int | str] = frozenset()
+        if any(t.name == "Optional" for t in [*args, *kwargs.values()]):
+            unwrap = inference.module_unwraps(ref.module, args, kwargs)
+        node = self.module_node(ref)
+        call = ast.Call(node, *self.nodes(self.unwrapped(given, unwrap)))
+        return Dyn(inference.module_type(ref.module)), call
+
+    def call_forward(self, ref: ModuleRef, given: Arguments) -> Folded:
+        if not self.program.lowers(ref.module):
+            return self._call_opaque(ref, given)
+        if type(ref.module).forward is torch.nn.Sequential.forward:
+            folded = given.args[0]
+            for child in self.module_items(ref):
+                folded = self.call(child, Arguments([folded], {}), None)
+            return folded
+        forward = vars(ref.module).get("forward")
+        if inspect.isfunction(forward):
+            return self.call_function(forward, given, None)
+        function = inspect.getattr_static(type(ref.module), "forward")
+        return self.call_method(Method(ref, function, "forward"), given)
+
+    def call_property(self, ref: ModuleRef, function: Any, cls: type) -> Folded:
+        """Reads a property of a module."""
+        self_ref = self.program.owner(ref).ref
+        return self.call_function(function, Arguments([(self_ref, None)], {}), cls, called=ref)
+
+    def call_function(
+        self,
+        function: Any,
+        given: Arguments,
+        cls: type | None,
+        *,
+        name: str | None = None,
+        called: ModuleRef | None = None,
+    ) -> Folded:
+        """Specialises a Python function to its arguments, and calls what comes out."""
+        source = function_source(function)
+        bound, nodes = self.bind_call(source, given)
+        owner = self._owner_for(list(bound.values()))
+        done = self.program.specialize(source, bound, owner, cls, name=name)
+        return self.call_specialized(done, nodes, called)
+
+    def _owner_for(self, values: list[Value]) -> Any:
+        refs = [ref for value in values for ref in modules_in(value)]
+        if not refs:
+            return None
+        first = refs[0]
+        if isinstance(values[0], ModuleRef) and all(
+            ref.path[: len(first.path)] == first.path for ref in refs
+        ):
+            return self.program.owner(first)
+        if self.owner is None:
+            raise UnsupportedError(
+                "a function outside of any module is given a module",
+                "make it a method of the module",
+            )
+        return self.owner
+
+    def bind_call(
+        self, source: FunctionSource, given: Arguments
+    ) -> tuple[dict[str, Value], dict[str, ast.expr | None]]:
+        """Binds arguments to parameters, as Python would."""
+        signature = inspect.signature(source.function)
+        try:
+            found = signature.bind(*given.args, **given.kwargs)
+        except TypeError as error:
+            raise UnsupportedError(
+                f"'{source.function.__qualname__}' is called with other arguments than it takes: "
+                f"{error}",
+                "it fails in the same way when the model runs in Python; correct the call",
+            ) from None
+        bound: dict[str, Value] = {}
+        nodes: dict[str, ast.expr | None] = {}
+        for name, parameter in signature.parameters.items():
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                parts = list(found.arguments.get(name, ()))
+                bound[name], nodes[name] = self.sequence(
+                    "tuple", [v for v, _ in parts], [n for _, n in parts]
+                )
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                extra = found.arguments.get(name, {})
+                bound[name] = Mapping({k: v for k, (v, _) in extra.items()})
+                nodes |= {f"{name}[{k}]": n for k, (_, n) in extra.items()}
+            elif name in found.arguments:
+                value, node = found.arguments[name]
+                if isinstance(value, Mapping) and static_type(value).known:
+                    value = Dyn(static_type(value))
+                bound[name], nodes[name] = value, node
+            else:
+                bound[name], nodes[name] = self.wrap(parameter.default), None
+        return bound, nodes
+
+    def call_specialized(
+        self, done: Any, nodes: dict[str, ast.expr | None], called: ModuleRef | None = None
+    ) -> Folded:
+        """Calls a specialised function, or writes its one expression in place.
+
+        A module that is shared has one set of methods; ``called`` is the path it is called by.
+        """
+        by_name = {key.split("[")[-1].rstrip("]"): node for key, node in nodes.items()}
+        args: dict[str, ast.expr] = {}
+        for name, t in done.parameters:
+            node = by_name.get(name)
+            if node is None:
+                raise UnsupportedError(
+                    f"argument '{name}' of '{done.name}' mixes tensors with Python objects",
+                    "pass them as arguments of their own",
+                )
+            del t
+            args[name] = node
+        value = done.value
+        if not isinstance(value, (Dyn, Seq, Mapping, Poison)) and done.is_empty:
+            return value, literal(value)
+        inlined = self._inline(done, args)
+        if inlined is not None:
+            return value, inlined
+        func: ast.expr
+        if done.owner is not None:
+            func = self.module_node(called or done.owner.ref)
+            if done.name != "forward":
+                func = ast.Attribute(func, done.name, ast.Load())
+            elif isinstance(func, ast.Name):
+                func = ast.Attribute(func, "forward", ast.Load())
+        else:
+            func = ast.Name(done.name, ast.Load())
+            func.target_ = done  # type: ignore[attr-defined]
+        call = ast.Call(func, list(args.values()), [])
+        call.target_ = done  # type: ignore[attr-defined]
+        if isinstance(value, Poison):
+            self.emit(ast.Expr(call))
+            raise NoReturn
+        if not isinstance(value, (Dyn, Seq, Mapping)):
+            self.emit(ast.Expr(call))
+            return value, literal(value)
+        return value, call
+
+    def _inline(self, done: Any, args: dict[str, ast.expr]) -> ast.expr | None:
+        expression = done.inline
+        if expression is None:
+            return None
+        reads = names_read(expression)
+        if "self" in reads and done.owner is not self.owner:
+            return None
+        if done.owner is not None and has_forward_hooks(done.owner.ref.module):
+            return None
+        for name, node in args.items():
+            if reads.get(name, 0) > 1 and not is_simple(node):
+                return None
+            if reads.get(name, 0) == 0 and any(isinstance(n, ast.Call) for n in ast.walk(node)):
+                return None
+        if any(isinstance(n, (ast.ListComp, ast.IfExp)) for n in ast.walk(expression)):
+            return None
+        result: ast.expr = clone(expression, args)
+        return result
+
+
+def _declared(function: Any) -> Type:
+    """The return type a function declares; ``Tensor`` where it declares none."""
+    from gnnscript.analyze.annotations import return_type
+
+    try:
+        declared = return_type(function_source(function))
+    except UnsupportedError:
+        declared = UNKNOWN
+    return declared if declared != UNKNOWN else TENSOR
+
+
+def has_forward_hooks(module: torch.nn.Module) -> bool:
+    """Whether something watches the calls of a module, so that they must take place."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)

@@ -1,0 +1,261 @@
+"""Loops: written out over what is known, kept with settled types otherwise."""
+
+from __future__ import annotations
+
+UNROLL_LIMIT = 256
+
+
+class _Break(Exception):
+    """A ``break`` whose condition was decided, inside an unrolled loop."""
+
+
+class _Continue(Exception):
+    """A ``continue`` whose condition was decided, inside an unrolled loop."""
+
+
+class Loops(Folding):
+    """The part of a frame that folds loops."""
+
+    def _stmt_For(self, node: ast.For) -> None:  # noqa: N802
+        if node.orelse:
+            raise UnsupportedError("'for ... else' has no TorchScript form", "use a flag")
+        value, residual = self.fold(node.iter)
+        items = constant_items(value)
+        if isinstance(value, Const) and isinstance(value.value, range):
+            if len(value.value) > 1 and self._as_loop(node, Dyn(INT), self._range(value.value)):
+                return
+        if items is None and isinstance(value, ModuleRef):
+            items = list(self.module_items(value))
+        if items is not None:
+            nodes: list[ast.expr | None] = [None] * len(items)
+            if residual is not None and not isinstance(value, Const):
+                nodes = list(self.element_nodes(residual, len(items)).elts)
+            self._unroll(node, items, nodes)
+            return
+        element = self.element_type(static_type(value))
+        self._loop(node, element, self.needed(value, residual))
+
+    @staticmethod
+    def _range(r: range) -> ast.expr:
+        bounds = [r.stop] if r.start == 0 and r.step == 1 else [r.start, r.stop]
+        bounds += [r.step] if r.step != 1 else []
+        args = [literal(Const(bound)) for bound in bounds]
+        return ast.Call(ast.Name("range", ast.Load()), [a for a in args if a is not None], [])
+
+    def _as_loop(self, node: ast.For, element: Value, iterable: ast.expr) -> bool:
+        """Writes a loop over constants as a loop, unless its body needs to know the constant."""
+        out = len(self.out)
+        saved = (dict(self.env), dict(self.facts), list(self.returns), self.terminated)
+        variants = {name: list(known) for name, known in self._variants.items()}
+        try:
+            self._loop(node, element, iterable)
+        except NeedsConstant:
+            del self.out[out:]
+            self.env, self.facts, self.returns, self.terminated = saved
+            self._variants = variants
+            return False
+        return True
+
+    def _unroll(self, node: ast.For, items: list[Value], nodes: list[ast.expr | None]) -> None:
+        if len(items) > UNROLL_LIMIT:
+            raise UnsupportedError(
+                f"a loop over {len(items)} constants would be written out {len(items)} times",
+                f"iterate over at most {UNROLL_LIMIT} of them",
+            )
+        self._loops.append(None)
+        depth, self.depth_of_branches = self.depth_of_branches, 0
+        try:
+            for item, item_node in zip(items, nodes, strict=True):
+                if self.terminated:
+                    break
+                try:
+                    self.assign(node.target, item, item_node)
+                    self.block(node.body)
+                except _Continue:
+                    continue
+                except _Break:
+                    break
+        finally:
+            self._loops.pop()
+            self.depth_of_branches = depth
+
+    def _loop(self, node: ast.For | ast.While, element: Value, iterable: ast.expr | None) -> None:
+        assigned = _assigned_names(node.body)
+        entry = dict(self.env)
+        for name in assigned & set(entry):
+            self._open_variable(name, entry)
+        before = dict(entry)
+        for _ in range(8):
+            env = dict(before)
+            exits: list[dict[str, Binding]] = []
+            mark = len(self.returns)
+            with self._into(env) as body:
+                self._loops.append(exits)
+                try:
+                    test: ast.expr | None = None
+                    if isinstance(node, ast.While):
+                        value, test = self.condition(node.test)
+                        if isinstance(value, Const):
+                            test = ast.Constant(True)
+                        self.refine(node.test, True)
+                    target = self._loop_target(node, element)
+                    self.block(node.body)
+                finally:
+                    self._loops.pop()
+                ends = exits + ([] if self.terminated else [self.env])
+                wider = self._widen(before, ends, assigned)
+                if wider is None:
+                    if not self.terminated:
+                        body.extend(self._copies(before, self.env, assigned))
+                    break
+            before = wider
+            del self.returns[mark:]
+        else:
+            raise UnsupportedError(
+                "the types of the loop's variables do not settle", "give each one type"
+            )
+        for name in sorted(assigned & set(before)):
+            self._enter_loop(name, before[name])
+        after = {
+            name: binding
+            for name, binding in before.items()
+            if name not in _target_names(node)
+        }
+        if isinstance(node, ast.While):
+            assert test is not None
+            self.emit(ast.While(test, body or [ast.Pass()], []))
+        else:
+            assert target is not None and iterable is not None
+            self.emit(ast.For(target, iterable, body or [ast.Pass()], []))
+        self.env = after
+
+    def _loop_target(self, node: ast.For | ast.While, element: Value) -> ast.expr | None:
+        if isinstance(node, ast.While):
+            return None
+        if isinstance(node.target, ast.Name):
+            name = self.variable(node.target.id, static_type(element))
+            self.env[node.target.id] = Binding(element, name)
+            return ast.Name(name, ast.Store())
+        if isinstance(node.target, ast.Tuple) and isinstance(element, Dyn):
+            parts = element.type.args or (UNKNOWN,) * len(node.target.elts)
+            elements = [
+                self._loop_target(ast.For(e, node.iter, [], []), Dyn(t))
+                for e, t in zip(node.target.elts, parts, strict=True)
+            ]
+            return ast.Tuple([e for e in elements if e is not None], ast.Store())
+        raise UnsupportedError(
+            f"the loop target '{ast.unparse(node.target)}' has no TorchScript form",
+            "iterate over plain names",
+        )
+
+    def loop_target(self, target: ast.expr, element: Value) -> ast.expr:
+        """Binds a comprehension's variable that stays; returns the target."""
+        found = self._loop_target(ast.For(target, ast.Constant(None), [], []), element)
+        assert found is not None
+        return found
+
+    def _open_variable(self, name: str, env: dict[str, Binding]) -> None:
+        """A variable that the loop assigns: only its type is known inside."""
+        binding = env[name]
+        value = generalize(binding.value)
+        if isinstance(value, Const) and value.value is not None:
+            return
+        if isinstance(value, (Dyn, Seq, Const)):
+            t = static_type(value)
+            env[name] = Binding(value, self.variable(name, t) if t != NONE else binding.name)
+
+    def _widen(
+        self,
+        before: dict[str, Binding],
+        ends: list[dict[str, Binding]],
+        assigned: set[str],
+    ) -> dict[str, Binding] | None:
+        wider = dict(before)
+        changed = False
+        for name in assigned & set(before):
+            value = before[name].value
+            for env in ends:
+                if name in env:
+                    value = join_values(value, generalize(env[name].value))
+            if key_of(value) != key_of(before[name].value):
+                if isinstance(value, Const):
+                    value = Dyn(static_type(value))
+                changed = True
+                residual = None
+                if not isinstance(value, Poison):
+                    residual = self.variable(name, static_type(value))
+                wider[name] = Binding(value, residual)
+        return wider if changed else None
+
+    def _copies(
+        self, before: dict[str, Binding], env: dict[str, Binding], assigned: set[str]
+    ) -> list[ast.stmt]:
+        copies = []
+        for name in sorted(assigned & set(before)):
+            wanted, held = before[name], env.get(name)
+            if held is None or wanted.name is None or held.name == wanted.name:
+                continue
+            node = ast.Name(held.name, ast.Load()) if held.name else literal(held.value)
+            if node is not None:
+                copies.append(self._stamped(_store(wanted.name, node)))
+        return copies
+
+    def _enter_loop(self, name: str, binding: Binding) -> None:
+        """Gives a loop variable its name and type before the loop."""
+        held = self.env[name]
+        if binding.name is None or isinstance(binding.value, Const):
+            return
+        t = static_type(binding.value)
+        node = literal(held.value)
+        if node is None and held.name is not None:
+            node = ast.Name(held.name, ast.Load())
+        if node is None:
+            return
+        if held.name == binding.name and static_type(held.value) == t:
+            return
+        if is_optional(t) and not is_optional(static_type(held.value)) or t.name == "Optional":
+            store = ast.Name(binding.name, ast.Store())
+            self.emit(ast.AnnAssign(store, annotation(t), node, 1))
+        elif held.name != binding.name:
+            self.emit(_store(binding.name, node))
+
+    def _stmt_While(self, node: ast.While) -> None:  # noqa: N802
+        value, _ = self.condition(node.test)
+        if isinstance(value, Const) and not value.value:
+            return
+        self._loop(node, Dyn(BOOL), None)
+
+    def _stmt_Break(self, node: ast.Break) -> None:  # noqa: N802
+        self._leave_loop(ast.Break(), _Break())
+
+    def _stmt_Continue(self, node: ast.Continue) -> None:  # noqa: N802
+        self._leave_loop(ast.Continue(), _Continue())
+
+    def _leave_loop(self, statement: ast.stmt, signal: Exception) -> None:
+        exits = self._loops[-1]
+        if exits is None:
+            if self.depth_of_branches:
+                raise UnsupportedError(
+                    "a loop over modules or constants is left under a condition that is known "
+                    "only at run time",
+                    "compute on every turn, and choose among the results afterwards",
+                )
+            raise signal
+        exits.append(dict(self.env))
+        self.emit(statement)
+        self.terminated = True
+
+
+def _assigned_names(body: list[ast.stmt]) -> set[str]:
+    return {
+        node.id
+        for statement in body
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Store, ast.Del))
+    }
+
+
+def _target_names(node: ast.For | ast.While) -> set[str]:
+    if isinstance(node, ast.While):
+        return set()
+    return {n.id for n in ast.walk(node.target) if isinstance(n, ast.Name)}

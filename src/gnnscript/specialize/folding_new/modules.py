@@ -1,0 +1,147 @@
+"""Modules of the model: how they are reached, and what their attributes are."""
+
+from __future__ import annotations
+
+class Modules(Folding):
+    """The part of a frame that knows the model's modules."""
+
+    def module_node(self, ref: ModuleRef) -> ast.expr:
+        """The expression that reaches a module from the method being written."""
+        if self.owner is None:
+            raise UnsupportedError(
+                "a function outside of any module uses a module",
+                "make it a method, or pass it what it needs of the module",
+            )
+        prefix = self.owner.ref.path
+        if ref.path[: len(prefix)] != prefix:
+            raise UnsupportedError(
+                f"module '{'.'.join(ref.path)}' is used from '{'.'.join(prefix)}', "
+                "which does not contain it",
+                "register the module where it is used",
+            )
+        self.program.used[ref.path] = ref.module
+        if self.program.lowers(ref.module):
+            self.program.owner(ref)
+        node: ast.expr = ast.Name("self", ast.Load())
+        module = self.owner.ref.module
+        for name in ref.path[len(prefix) :]:
+            if isinstance(module, (torch.nn.ModuleList, torch.nn.Sequential)):
+                node = ast.Subscript(node, ast.Constant(int(name)), ast.Load())
+            elif isinstance(module, torch.nn.ModuleDict):
+                node = ast.Subscript(node, ast.Constant(name), ast.Load())
+            else:
+                node = ast.Attribute(node, name, ast.Load())
+            module = module._modules[name]  # type: ignore[assignment]
+        return node
+
+    def module_attribute(self, ref: ModuleRef, name: str) -> Folded:
+        """``module.name``: a parameter, a submodule, a method, or a piece of configuration."""
+        module = ref.module
+        written = self.program.written.get((self.program.owner(ref).ref.path, name))
+        if written is not None:
+            self.program.owner(ref).attributes[name] = written
+            return self.recall(Dyn(written), self._self_attribute(ref, name))
+        if name == "training":
+            return Dyn(BOOL), self._self_attribute(ref, name)
+        if name in module._parameters or name in module._buffers:
+            tensor = module._parameters.get(name, module._buffers.get(name))
+            if tensor is None:
+                return Const(None), None
+            return Dyn(TENSOR), self._self_attribute(ref, name)
+        if name in module._modules:
+            child = module._modules[name]
+            if child is None:
+                return Const(None), None
+            child_ref = ModuleRef(child, (*ref.path, name))
+            if isinstance(child, torch.nn.ParameterList):
+                return Seq((Dyn(TENSOR),) * len(child), "list"), self.module_node(child_ref)
+            return child_ref, None
+        static = inspect.getattr_static(module, name, None)
+        if isinstance(static, property):
+            return self.call_property(ref, static.fget, self.defining_class(ref, name))
+        if isinstance(static, (types.FunctionType, classmethod, staticmethod)) or (
+            static is not None and hasattr(static, "__wrapped__")
+        ):
+            if name not in vars(module):
+                return self.bind_method(ref, static, name), None
+        try:
+            value = getattr(module, name)
+        except AttributeError:
+            raise MissingAttribute(
+                f"'{type(module).__name__}' has no attribute '{name}' in this configuration",
+                "set it in '__init__' on every path",
+            ) from None
+        t = of_value(value)
+        if _holds_tensor(t):
+            self.program.owner(ref).attributes[name] = t
+            return Dyn(t), self._self_attribute(ref, name)
+        return self.wrap(value), None
+
+    def _self_attribute(self, ref: ModuleRef, name: str) -> ast.expr:
+        return ast.Attribute(self.module_node(ref), name, ast.Load())
+
+    @staticmethod
+    def defining_class(ref: ModuleRef, name: str, after: type | None = None) -> type:
+        """The class in the method resolution order that defines ``name``."""
+        order = type(ref.module).__mro__
+        start = order.index(after) + 1 if after is not None else 0
+        return next(cls for cls in order[start:] if name in vars(cls))
+
+    def bind_method(self, ref: ModuleRef, static: Any, name: str) -> Value:
+        """A method of a module as a value."""
+        if isinstance(static, staticmethod):
+            return Const(static.__func__)
+        if isinstance(static, classmethod):
+            return Const(getattr(type(ref.module), name))
+        return Method(ref, static, name)
+
+    def super_attribute(self, holder: Super, name: str) -> Value:
+        """``super().name``."""
+        if not isinstance(holder.owner, ModuleRef):
+            raise UnsupportedError("'super()' is used outside of a module", "call the function")
+        try:
+            cls = self.defining_class(holder.owner, name, holder.after)
+        except StopIteration:
+            raise UnsupportedError(f"no parent class has '{name}'", "check the spelling") from None
+        return Method(holder.owner, vars(cls)[name], f"{cls.__name__}.{name}")
+
+    def module_items(self, ref: ModuleRef) -> Iterator[Value]:
+        """Iteration over a container of modules."""
+        if isinstance(ref.module, (torch.nn.ModuleList, torch.nn.Sequential)):
+            for name, child in ref.module._modules.items():
+                assert child is not None
+                yield ModuleRef(child, (*ref.path, name))
+        elif isinstance(ref.module, torch.nn.ModuleDict):
+            yield from (Const(name) for name in ref.module._modules)
+        else:
+            raise UnsupportedError(
+                f"a '{type(ref.module).__name__}' is iterated over, which is no container",
+                "use torch.nn.ModuleList",
+            )
+
+    def _module_item(self, ref: ModuleRef, position: Value) -> Folded:
+        if not isinstance(position, Const):
+            raise NeedsConstant(
+                "a module is picked by an index that is known only at run time",
+                "loop over the container, or use a constant index",
+            )
+        at = position.value
+        if isinstance(ref.module, torch.nn.ModuleDict):
+            if at in ref.module._modules:
+                child = ref.module._modules[at]
+                assert child is not None
+                return ModuleRef(child, (*ref.path, at)), None
+        elif isinstance(ref.module, (torch.nn.ModuleList, torch.nn.Sequential)):
+            children = list(self.module_items(ref))
+            if isinstance(at, slice):
+                return Seq(tuple(children[at]), "list"), None
+            if -len(children) <= at < len(children):
+                return children[at], None
+        raise UnsupportedError(
+            f"'{type(ref.module).__name__}' at '{'.'.join(ref.path)}' has no item {at!r}",
+            "use an index that exists",
+        )
+
+
+def _holds_tensor(t: Type) -> bool:
+    return t == TENSOR or any(_holds_tensor(arg) for arg in t.args)

@@ -1,0 +1,184 @@
+"""Names, attributes, arithmetic and text."""
+
+from __future__ import annotations
+
+class Operators(Folding):
+    """The part of a frame that folds names, attributes and operators."""
+
+    def fold_Name(self, node: ast.Name) -> Folded:  # noqa: N802
+        binding = self.env.get(node.id)
+        if binding is not None:
+            value = binding.value
+            if isinstance(value, Poison):
+                raise UnsupportedError(
+                    f"'{node.id}' has no single type here: {value.reason}",
+                    "use a different name on each path, or one type on all",
+                )
+            if isinstance(value, Const) and literal(value) is not None:
+                return value, literal(value)
+            if binding.name is None:
+                return value, binding.node
+            return value, ast.Name(binding.name, ast.Load())
+        if node.id == "__class__" and self.cls is not None:
+            return Const(self.cls), None
+        try:
+            return self.wrap(self.source.resolve(node.id)), None
+        except KeyError:
+            raise UnsupportedError(
+                f"'{node.id}' is not defined here",
+                "assign it on every path that leads here",
+            ) from None
+
+    def fold_Attribute(self, node: ast.Attribute) -> Folded:  # noqa: N802
+        holder, base = self.fold(node.value)
+        return self.attribute(holder, base, node.attr)
+
+    def attribute(self, holder: Value, base: ast.expr | None, name: str) -> Folded:
+        """``holder.name``."""
+        if isinstance(holder, ModuleRef):
+            return self.module_attribute(holder, self.mangled(name))
+        if isinstance(holder, Super):
+            return self.super_attribute(holder, name), None
+        if isinstance(holder, Const):
+            if _pyg.is_library_flag(holder.value, name):
+                return Const(False), None
+            try:
+                return self.wrap(getattr(holder.value, self.mangled(name))), None
+            except AttributeError:
+                raise UnsupportedError(
+                    f"'{holder.value!r}' has no attribute '{name}'", "check the spelling"
+                ) from None
+        if isinstance(holder, Seq) and holder.cls is not None and name in holder.cls._fields:
+            position = holder.cls._fields.index(name)
+            return holder.items[position], ast.Attribute(self.needed(holder, base), name, ast.Load())
+        residual = ast.Attribute(self.needed(holder, base), name, ast.Load())
+        t = static_type(holder)
+        if is_optional(t) and t != NONE:
+            holder, base = self.unwrap(holder, self.needed(holder, base))
+            return self.attribute(holder, base, name)
+        if t == TENSOR:
+            if name == "layout":
+                return Const(torch.strided), None
+            return self.recall(Dyn(TENSOR_ATTRIBUTES.get(name, TENSOR)), residual)
+        if t.name == "Tuple" and t.cls is not None and name in t.cls._fields:
+            return self.recall(Dyn(t.args[t.cls._fields.index(name)]), residual)
+        return Dyn(UNKNOWN), residual
+
+    def fold_Constant(self, node: ast.Constant) -> Folded:  # noqa: N802
+        return Const(node.value), None
+
+    def fold_UnaryOp(self, node: ast.UnaryOp) -> Folded:  # noqa: N802
+        if isinstance(node.op, ast.Not):
+            return self.condition(node)
+        value, residual = self.fold(node.operand)
+        if isinstance(value, Const):
+            return Const(self.compute(node, _OPERATORS[type(node.op)], value.value)), None
+        value, residual = self.present(value, self.needed(value, residual))
+        return Dyn(static_type(value)), ast.UnaryOp(node.op, residual)
+
+    def fold_BinOp(self, node: ast.BinOp) -> Folded:  # noqa: N802
+        left, left_node = self.fold(node.left)
+        right, right_node = self.fold(node.right)
+        if isinstance(left, Const) and isinstance(right, Const):
+            value = self.compute(node, _OPERATORS[type(node.op)], left.value, right.value)
+            return self.wrap(value), None
+        items = [constant_items(left), constant_items(right)]
+        if isinstance(node.op, ast.Add) and items[0] is not None and items[1] is not None:
+            if not isinstance(left, Const) or not isinstance(left.value, str):
+                return self._concatenate(left, left_node, right, right_node)
+        if isinstance(node.op, ast.Mult) and isinstance(left, Seq) and isinstance(right, Const):
+            if left_node is not None:
+                elements = self.element_nodes(left_node, len(left.items)).elts * right.value
+                return self.sequence(left.kind, list(left.items) * right.value, list(elements))
+        left, left_node = self.present(left, self.needed(left, left_node))
+        right, right_node = self.present(right, self.needed(right, right_node))
+        t = arithmetic(static_type(left), static_type(right), node.op)
+        return Dyn(t), ast.BinOp(left_node, node.op, right_node)
+
+    def _concatenate(
+        self, left: Value, left_node: ast.expr | None, right: Value, right_node: ast.expr | None
+    ) -> Folded:
+        items: list[Value] = []
+        nodes: list[ast.expr | None] = []
+        for value, node in ((left, left_node), (right, right_node)):
+            parts = constant_items(value) or []
+            items += parts
+            if node is None:
+                nodes += [literal(part) for part in parts]
+            else:
+                nodes += self.element_nodes(node, len(parts)).elts
+        kind = left.kind if isinstance(left, Seq) else type(getattr(left, "value", ())).__name__
+        return self.sequence(kind, items, nodes)
+
+    def fold_Lambda(self, node: ast.Lambda) -> Folded:  # noqa: N802
+        return Closure(node, self.source, self.cls, self.env), None
+
+    def fold_NamedExpr(self, node: ast.NamedExpr) -> Folded:  # noqa: N802
+        if self.conditional:
+            raise UnsupportedError("':=' inside a condition", "assign on a line of its own")
+        value, residual = self.fold(node.value)
+        self.assign(node.target, value, residual)
+        return self.fold_Name(ast.Name(node.target.id, ast.Load()))
+
+    def fold_JoinedStr(self, node: ast.JoinedStr) -> Folded:  # noqa: N802
+        parts: list[ast.expr] = []
+        text: str | None = ""
+        for part in node.values:
+            if isinstance(part, ast.Constant):
+                parts.append(part)
+                text = None if text is None else text + part.value
+                continue
+            assert isinstance(part, ast.FormattedValue)
+            value, residual = self.fold(part.value)
+            if isinstance(value, Const):
+                shown = {115: str, 114: repr, 97: ascii}.get(part.conversion, lambda v: v)(
+                    value.value
+                )
+                spec, _ = self.fold(part.format_spec) if part.format_spec else (Const(""), None)
+                piece = format(shown, spec.value if isinstance(spec, Const) else "")
+                parts.append(ast.Constant(piece))
+                text = None if text is None else text + piece
+                continue
+            if isinstance(value, ModuleRef):
+                parts.append(ast.Constant(str(value.module)))
+                text = None if text is None else text + str(value.module)
+                continue
+            if part.format_spec is not None:
+                raise UnsupportedError(
+                    "a format specification has no TorchScript form", "format without one"
+                )
+            text = None
+            parts.append(ast.FormattedValue(self.needed(value, residual), -1, None))
+        if text is not None:
+            return Const(text), None
+        return Dyn(STR), ast.JoinedStr(parts)
+
+    def message_text(self, node: ast.expr) -> ast.expr:
+        """The text of an error; formatting that TorchScript lacks is simplified."""
+        if isinstance(node, ast.JoinedStr):
+            plain = [
+                ast.FormattedValue(p.value, -1, None) if isinstance(p, ast.FormattedValue) else p
+                for p in node.values
+            ]
+            node = ast.copy_location(ast.JoinedStr(plain), node)
+        try:
+            value, residual = self.fold(node)
+            return self.needed(value, residual)
+        except UnsupportedError:
+            return ast.Constant(ast.unparse(node))
+
+    def message(self, node: ast.expr) -> ast.expr:
+        """The exception of a ``raise``."""
+        if isinstance(node, ast.Call):
+            cls, _ = self.fold(node.func)
+            args = [self.message_text(arg) for arg in node.args[:1]]
+        else:
+            cls, _ = self.fold(node)
+            args = []
+        name = "RuntimeError"
+        if isinstance(cls, Const) and inspect.isclass(cls.value):
+            import builtins
+
+            if getattr(builtins, cls.value.__name__, None) is cls.value:
+                name = cls.value.__name__
+        return ast.Call(ast.Name(name, ast.Load()), args or [ast.Constant("")], [])

@@ -1,0 +1,246 @@
+"""Tuples, lists and dictionaries: known by their elements as far as possible."""
+
+from __future__ import annotations
+
+class Sequences(Folding):
+    """The part of a frame that folds displays and subscripts."""
+
+    def sequence(
+        self, kind: str, items: list[Value], nodes: list[ast.expr | None], cls: Any = None
+    ) -> Folded:
+        """A tuple or list display."""
+        if all(isinstance(item, Const) for item in items) and cls is None:
+            values = [item.value for item in items if isinstance(item, Const)]
+            return Const(tuple(values) if kind == "tuple" else values), None
+        value = Seq(tuple(items), kind, cls)
+        present = [
+            node if node is not None else literal(item) or reference_of(item) or absent()
+            for item, node in zip(items, nodes, strict=True)
+        ]
+        return value, (
+            ast.Tuple(present, ast.Load()) if kind == "tuple" else ast.List(present, ast.Load())
+        )
+
+    def element_nodes(self, residual: ast.expr, count: int) -> ast.Tuple:
+        """The elements of a sequence expression, each as an expression."""
+        if isinstance(residual, (ast.Tuple, ast.List)) and len(residual.elts) == count:
+            return ast.Tuple(residual.elts, ast.Load())
+        if not isinstance(residual, (ast.Name, ast.Attribute, ast.Subscript)):
+            name = self.fresh("items")
+            self.emit(ast.Assign([ast.Name(name, ast.Store())], residual))
+            residual = ast.Name(name, ast.Load())
+        return ast.Tuple(
+            [ast.Subscript(residual, ast.Constant(i), ast.Load()) for i in range(count)],
+            ast.Load(),
+        )
+
+    @staticmethod
+    def element_type(t: Type) -> Value:
+        """What iteration over a value of type ``t`` yields."""
+        if t.name == "List" and t.args:
+            return Dyn(t.args[0])
+        if t.name == "Dict" and t.args:
+            return Dyn(t.args[0])
+        if t == TENSOR:
+            return Dyn(TENSOR)
+        if t.name == "Tuple" and t.args:
+            joined: Type | None = t.args[0]
+            for other in t.args[1:]:
+                joined = join(joined, other) if joined is not None else None
+            return Dyn(joined or UNKNOWN)
+        return Dyn(UNKNOWN)
+
+    def fold_Tuple(self, node: ast.Tuple) -> Folded:  # noqa: N802
+        return self._display(node.elts, "tuple")
+
+    def fold_List(self, node: ast.List) -> Folded:  # noqa: N802
+        value, residual = self._display(node.elts, "list")
+        if isinstance(value, Const) and not value.value:
+            return Seq((), "list"), ast.List([], ast.Load())
+        return value, residual
+
+    def _display(self, elements: list[ast.expr], kind: str) -> Folded:
+        items: list[Value] = []
+        nodes: list[ast.expr | None] = []
+        for element in elements:
+            if isinstance(element, ast.Starred):
+                value, residual = self.fold(element.value)
+                parts = self.known_items(value)
+                items += parts
+                if residual is None or isinstance(value, Const):
+                    nodes += [literal(part) for part in parts]
+                else:
+                    nodes += self.element_nodes(residual, len(parts)).elts
+                continue
+            value, residual = self.fold(element)
+            items.append(value)
+            nodes.append(residual)
+        return self.sequence(kind, items, nodes)
+
+    def known_items(self, value: Value) -> list[Value]:
+        """The elements of a sequence whose length must be known."""
+        items = constant_items(value)
+        if items is None and isinstance(value, ModuleRef):
+            items = list(self.module_items(value))
+        if items is None and isinstance(value, Dyn) and value.type.name == "Tuple":
+            items = [Dyn(t) for t in value.type.args]
+        if items is None:
+            raise NeedsConstant(
+                "a sequence is unpacked whose length is known only at run time",
+                "unpack tuples and lists of fixed length",
+            )
+        return items
+
+    def fold_Dict(self, node: ast.Dict) -> Folded:  # noqa: N802
+        items: dict[str, Value] = {}
+        nodes: list[ast.expr | None] = []
+        for key, element in zip(node.keys, node.values, strict=True):
+            if key is None:
+                inner, _ = self.fold(element)
+                if not (isinstance(inner, Mapping) or isinstance(inner, Const)):
+                    raise NeedsConstant("'**' of an unknown dictionary", "name its entries")
+                extra = inner.items if isinstance(inner, Mapping) else inner.value
+                items |= {k: v if isinstance(v, Value) else self.wrap(v) for k, v in extra.items()}
+                nodes += [literal(v) for v in items.values()][len(nodes) :]
+                continue
+            key_value, _ = self.fold(key)
+            value, residual = self.fold(element)
+            if not (isinstance(key_value, Const) and isinstance(key_value.value, str)):
+                return self._open_dict(node)
+            items[key_value.value] = value
+            nodes.append(residual)
+        if not items:
+            return Dyn(Type("Dict", (STR, TENSOR))), ast.Dict([], [])
+        for name, node_ in zip(items, nodes, strict=False):
+            self.mapping_nodes[id(items[name])] = node_
+        return self.mapping(items, nodes)
+
+    def _open_dict(self, node: ast.Dict) -> Folded:
+        """A dictionary display whose keys are no known strings."""
+        types: list[Type | None] = [None, None]
+        columns: list[list[ast.expr]] = [[], []]
+        for side, parts in enumerate((node.keys, node.values)):
+            for part in parts:
+                value, residual = self.fold_needed(part)  # type: ignore[arg-type]
+                t = static_type(value)
+                if types[side] is not None and types[side] != t:
+                    raise UnsupportedError(
+                        f"a dictionary holds {'values' if side else 'keys'} of type "
+                        f"'{types[side]}' and '{t}'",
+                        "TorchScript's dictionaries have one type of key and one of value",
+                    )
+                types[side] = t
+                columns[side].append(residual)
+        t = Type("Dict", (types[0] or STR, types[1] or TENSOR))
+        return Dyn(t), ast.Dict(list(columns[0]), columns[1])
+
+    @staticmethod
+    def mapping(items: dict[str, Value], nodes: list[ast.expr | None]) -> Folded:
+        """A dictionary display."""
+        elements = [
+            node if node is not None else literal(item) or reference_of(item) or absent()
+            for item, node in zip(items.values(), nodes, strict=True)
+        ]
+        keys: list[ast.expr | None] = [ast.Constant(name) for name in items]
+        return Mapping(items), ast.Dict(keys, elements)
+
+    @property
+    def mapping_nodes(self) -> dict[int, ast.expr | None]:
+        """Run-time expressions of the values in known dictionaries."""
+        return self.__dict__.setdefault("_mapping_nodes", {})
+
+    def index(self, node: ast.expr) -> tuple[Value, ast.expr]:
+        """A subscript's index, known as far as it is."""
+        if isinstance(node, ast.Slice):
+            parts = [
+                (Const(None), None) if p is None else self.fold(p)
+                for p in (node.lower, node.upper, node.step)
+            ]
+            nodes = [
+                None if isinstance(v, Const) and v.value is None else self.needed(v, n)
+                for v, n in parts
+            ]
+            if all(isinstance(v, Const) for v, _ in parts):
+                known = Const(slice(*(v.value for v, _ in parts if isinstance(v, Const))))
+                return known, ast.Slice(*nodes)
+            return Dyn(UNKNOWN), ast.Slice(*nodes)
+        if isinstance(node, ast.Tuple):
+            folded = [self.index(element) for element in node.elts]
+            if all(isinstance(v, Const) for v, _ in folded):
+                known = Const(tuple(v.value for v, _ in folded if isinstance(v, Const)))
+                return known, ast.Tuple([n for _, n in folded], ast.Load())
+            return Dyn(UNKNOWN), ast.Tuple([n for _, n in folded], ast.Load())
+        value, residual = self.fold(node)
+        if isinstance(value, ModuleRef):
+            raise NeedsConstant("a module is used as an index", "use its name or position")
+        value, residual = self.present(value, self.needed(value, residual))
+        return value, residual
+
+    def fold_Subscript(self, node: ast.Subscript) -> Folded:  # noqa: N802
+        holder, base = self.fold(node.value)
+        position, index = self.index(node.slice)
+        return self.subscript(holder, base, position, index)
+
+    def subscript(
+        self, holder: Value, base: ast.expr | None, position: Value, index: ast.expr
+    ) -> Folded:
+        """``holder[position]``."""
+        known = isinstance(position, Const)
+        at = position.value if isinstance(position, Const) else None
+        if isinstance(holder, ModuleRef):
+            return self._module_item(holder, position)
+        if isinstance(holder, Mapping):
+            if not known or at not in holder.items:
+                raise NeedsConstant("a dictionary is asked for an unknown key", "use its names")
+            item = holder.items[at]
+            if isinstance(base, ast.Dict):
+                return item, base.values[list(holder.items).index(at)]
+            return item, self.mapping_nodes.get(id(item))
+        if isinstance(holder, Const) and known:
+            return self.wrap(self.compute(index, operator.getitem, holder.value, at)), None
+        if isinstance(holder, Seq) and known:
+            if isinstance(at, slice):
+                nodes: list[ast.expr | None] = [None] * len(holder.items)
+                if base is not None:
+                    nodes = list(self.element_nodes(base, len(holder.items)).elts)
+                return self.sequence(holder.kind, list(holder.items[at]), nodes[at])
+            item = self.compute(index, operator.getitem, holder.items, at)
+            if isinstance(base, (ast.Tuple, ast.List)):
+                return item, base.elts[at]
+            if base is None:
+                return item, literal(item)
+            return self.recall(item, ast.Subscript(base, index, ast.Load()))
+        if isinstance(holder, (Const, Seq)) and (
+            isinstance(holder, Seq) and base is None or literal(holder) is None and base is None
+        ):
+            raise NeedsConstant(
+                "an index that is known only at run time picks from Python objects",
+                "use a constant index, or a loop over the objects",
+            )
+        holder_node = self.needed(holder, base)
+        t = static_type(holder)
+        if is_optional(t) and t != NONE:
+            holder, holder_node = self.unwrap(holder, holder_node)
+            t = static_type(holder)
+        residual = ast.Subscript(holder_node, index, ast.Load())
+        if t.name == "Tuple":
+            if not known:
+                element = self.element_type(t)
+                return element, residual
+            picked = self.compute(index, operator.getitem, t.args, at)
+            if isinstance(at, slice):
+                return Dyn(tuple_of(*picked)), residual
+            return self.recall(Dyn(picked), residual)
+        if t.name == "List" and t.args:
+            is_slice = isinstance(index, ast.Slice)
+            return (Dyn(t) if is_slice else self.recall(Dyn(t.args[0]), residual)[0]), residual
+        if t.name == "Dict" and t.args:
+            return self.recall(Dyn(t.args[1]), residual)
+        if t in (TENSOR, STR):
+            return Dyn(t), residual
+        return Dyn(UNKNOWN), residual
+
+
+def reference_of(value: Value) -> ast.expr | None:
+    """The name of a known object, if it has one."""
+    return reference(value.value) if isinstance(value, Const) else None

@@ -1,0 +1,365 @@
+"""Statements: control flow that is decided here goes, the rest is written out."""
+
+from __future__ import annotations
+
+class Frame(Assignment, Loops, Comprehensions, Functions, Calls, TorchCalls, Sequences, Operators, Conditions, Modules):
+    """Specialises the body of one function."""
+
+    def __init__(
+        self, program: Program, source: FunctionSource, owner: Owner | None, cls: type | None
+    ) -> None:
+        super().__init__(program, source, owner, cls)
+        self.origin: tuple[str, int] | None = None
+        self.depth_of_branches = 0
+        self.returns: list[Value] = []
+        self._loops: list[list[dict[str, Binding]] | None] = []
+        self._parameters: list[ast.arg] = []
+        self._variants: dict[str, list[tuple[Type, str]]] = {}
+        self._taken: set[str] = {
+            node.id for node in ast.walk(source.node) if isinstance(node, ast.Name)
+        } | {node.arg for node in ast.walk(source.node) if isinstance(node, ast.arg)}
+        self._declared: dict[str, Type] = {}
+        self._mutated = _mutated_names(source.node)
+
+    def bind_parameters(self, bound: dict[str, Value]) -> list[tuple[str, Type]]:
+        """Binds each parameter to what is known of it; returns those that remain."""
+        remain: list[tuple[str, Type]] = []
+        try:
+            declared = parameter_types(self.source, self.cls)
+        except (TypeError, ValueError):
+            declared = {}
+        for name, value in bound.items():
+            if isinstance(value, Mapping):
+                items: dict[str, Value] = {}
+                for item_name, item in value.items.items():
+                    if is_runtime(item):
+                        remain.append(self._parameter(item_name, item, UNKNOWN))
+                    items[item_name] = item
+                    self.mapping_nodes[id(item)] = ast.Name(item_name, ast.Load())
+                    self.env[f"{name}[{item_name}]"] = Binding(item, item_name)
+                self.env[name] = Binding(Mapping(items), None)
+            elif is_runtime(value):
+                remain.append(self._parameter(name, value, declared.get(name, UNKNOWN)))
+            else:
+                self.env[name] = Binding(value, None)
+        return remain
+
+    def _parameter(self, name: str, value: Value, declared: Type) -> tuple[str, Type]:
+        t = static_type(value)
+        if not t.known:
+            t = alternatives(declared)[0] if declared.known else TENSOR
+            if isinstance(value, Dyn):
+                value = Dyn(t)
+        if isinstance(value, Seq) and value.kind == "list" and name in self._mutated:
+            value = Dyn(t)
+        if isinstance(value, Poison):
+            raise UnsupportedError(
+                f"'{name}' cannot be passed on: {value.reason}",
+                "give it one type on every path",
+            )
+        self._variants[name] = [(t, name)]
+        self._parameters.append(ast.arg(name, annotation(t)))
+        self.env[name] = Binding(value, name)
+        return name, t
+
+    def result(self) -> Value:
+        """What is known of the function's result."""
+        if not self.returns:
+            return Const(None) if not self.terminated else Poison("the call always raises")
+        value = self.returns[0]
+        for other in self.returns[1:]:
+            value = join_values(value, other)
+        if isinstance(value, Poison):
+            raise UnsupportedError(
+                f"'{getattr(self.source.node, 'name', 'lambda')}' returns values of different "
+                f"types: {value.reason}",
+                "return one type on every path, or decide by a constructor option, which is "
+                "known when the model is scripted",
+                self.source.location(),
+            )
+        return value
+
+    def run(self) -> None:
+        """Folds the function's own body."""
+        node = self.source.node
+        if isinstance(node, ast.AsyncFunctionDef):
+            raise UnsupportedError("the function is a coroutine", "write it with 'def'")
+        if isinstance(node, ast.Lambda):
+            self._statement(ast.copy_location(ast.Return(node.body), node.body))
+            return
+        if any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in ast.walk(node)):
+            raise UnsupportedError(
+                f"'{node.name}' is a generator, which TorchScript cannot express",
+                "collect the values in a list and return it",
+                self.source.location(),
+            )
+        self.block(node.body)
+        if not self.terminated:
+            if self.returns and not all(key_of(r) == key_of(Const(None)) for r in self.returns):
+                self.emit(ast.Return(ast.Constant(None)))
+            self.returns.append(Const(None))
+
+    def finish(self, name: str) -> ast.FunctionDef:
+        """The residual function."""
+        value = self.result()
+        args = list(self._parameters)
+        if self.owner is not None:
+            args.insert(0, ast.arg("self"))
+        t = static_type(value)
+        if isinstance(value, Poison):
+            t = UNKNOWN
+        return ast.FunctionDef(
+            name=name,
+            args=ast.arguments([], args, None, [], [], None, []),
+            body=self.out,
+            decorator_list=[],
+            returns=annotation(t) if t.known else None,
+        )
+
+    def block(self, statements: list[ast.stmt]) -> None:
+        """Folds statements in order, up to the first that leaves the block."""
+        for statement in statements:
+            if self.terminated:
+                return
+            self._statement(statement)
+
+    def _statement(self, node: ast.stmt) -> None:
+        previous, self.current = self.current, node
+        handler = getattr(self, f"_stmt_{type(node).__name__}", None)
+        try:
+            if handler is None:
+                raise UnsupportedError(
+                    f"the statement '{type(node).__name__.lower()}' has no TorchScript form",
+                    "move it out of what runs in the scripted model",
+                )
+            handler(node)
+        except NoReturn:
+            if self.conditional:
+                raise UnsupportedError(
+                    "a call that always raises stands inside a condition",
+                    "raise in a statement of its own",
+                    self.source.location(node),
+                ) from None
+            self.terminated = True
+        except UnsupportedError as error:
+            if isinstance(error, MissingAttribute) and self.depth_of_branches:
+                text = ast.Constant(error.cause)
+                error_class = ast.Name("AttributeError", ast.Load())
+                self.emit(ast.Raise(ast.Call(error_class, [text], []), None))
+                self.terminated = True
+                return
+            if error.location is None:
+                error.locate(self.source.location(node))
+            raise
+        finally:
+            self.current = previous
+
+    def emit(self, statement: ast.stmt) -> None:
+        """Appends a statement to the specialised code."""
+        self.out.append(self._stamped(statement))
+
+    def _stamped(self, statement: ast.stmt) -> ast.stmt:
+        here = (self.source.file, getattr(self.current, "lineno", self.source.node.lineno))
+        statement.origin = self.origin or here  # type: ignore[attr-defined]
+        return statement
+
+    @contextmanager
+    def _into(self, env: dict[str, Binding]) -> Iterator[list[ast.stmt]]:
+        """Collects statements of a nested block, starting from ``env``."""
+        out, self.out = self.out, []
+        saved, terminated, facts = self.env, self.terminated, self.facts
+        self.env, self.terminated, self.facts = env, False, dict(facts)
+        try:
+            yield self.out
+        finally:
+            self.out = out
+            self.env, self.terminated, self.facts = saved, terminated, facts
+
+    def _stmt_Expr(self, node: ast.Expr) -> None:  # noqa: N802
+        if isinstance(node.value, ast.Constant):
+            return
+        _, residual = self.fold(node.value)
+        if residual is not None and not isinstance(residual, (ast.Constant, ast.Name)):
+            self.emit(ast.Expr(residual))
+
+    def _stmt_Pass(self, node: ast.Pass) -> None:  # noqa: N802
+        pass
+
+    def _stmt_Import(self, node: ast.Import | ast.ImportFrom) -> None:  # noqa: N802
+        namespace: dict[str, Any] = {"__builtins__": __builtins__}
+        for key in ("__package__", "__name__"):
+            namespace[key] = self.source.function.__globals__.get(key)
+        code = compile(ast.Module([node], []), self.source.file, "exec", dont_inherit=True)
+        eval(code, namespace)
+        for alias in node.names:
+            name = alias.asname or alias.name.split(".")[0]
+            self.env[name] = Binding(Const(namespace[name]), None)
+
+    _stmt_ImportFrom = _stmt_Import
+
+    def _stmt_FunctionDef(self, node: ast.FunctionDef) -> None:  # noqa: N802
+        self.env[node.name] = Binding(Closure(node, self.source, self.cls, self.env), None)
+
+    def _stmt_Delete(self, node: ast.Delete) -> None:  # noqa: N802
+        for target in node.targets:
+            if not isinstance(target, ast.Name):
+                self.fold_children(target)
+                self.emit(ast.Delete([self.residual_of(target)]))
+            else:
+                self.env.pop(target.id, None)
+
+    def _stmt_Return(self, node: ast.Return) -> None:  # noqa: N802
+        value, residual = self.fold(node.value) if node.value else (Const(None), None)
+        if isinstance(value, Poison):
+            self.terminated = True
+            if residual is not None:
+                self.emit(ast.Expr(residual))
+            return
+        self.returns.append(value)
+        if residual is None:
+            residual = literal(value)
+        self.emit(ast.Return(residual))
+        self.terminated = True
+
+    def _stmt_Raise(self, node: ast.Raise) -> None:  # noqa: N802
+        self.emit(ast.Raise(self.message(node.exc) if node.exc else None, None))
+        self.terminated = True
+
+    def _stmt_Assert(self, node: ast.Assert) -> None:  # noqa: N802
+        value, residual = self.condition(node.test)
+        if isinstance(value, Const):
+            if not value.value:
+                text = f"assertion fails: {ast.unparse(node.test)}"
+                if isinstance(node.msg, ast.Constant):
+                    text = str(node.msg.value)
+                self.emit(
+                    ast.Raise(
+                        ast.Call(
+                            ast.Name("AssertionError", ast.Load()), [ast.Constant(text)], []
+                        ),
+                        None,
+                    )
+                )
+                self.terminated = True
+            return
+        assert residual is not None
+        message = self.message_text(node.msg) if node.msg is not None else None
+        self.emit(ast.Assert(residual, message))
+        self.refine(node.test, True)
+
+    def _stmt_With(self, node: ast.With) -> None:  # noqa: N802
+        items = []
+        for item in node.items:
+            context = item.context_expr
+            if item.optional_vars is not None:
+                raise UnsupportedError(
+                    "'with ... as' has no TorchScript form", "use the context without 'as'"
+                )
+            _, residual = self.fold(context)
+            if residual is None:
+                raise UnsupportedError(
+                    f"'with {ast.unparse(context)}' has no TorchScript form",
+                    "move it out of what runs in the scripted model",
+                )
+            items.append(ast.withitem(residual))
+        env = dict(self.env)
+        with self._into(env) as body:
+            self.block(node.body)
+            terminated = self.terminated
+        self.env, self.terminated = env, terminated
+        self.emit(ast.With(items, body or [ast.Pass()]))
+
+    def _stmt_Try(self, node: ast.Try) -> None:  # noqa: N802
+        if not node.finalbody and not node.orelse and all(map(_only_raises, node.handlers)):
+            self.block(node.body)  # the handlers only change the message of the error
+            return
+        raise UnsupportedError(
+            "'try' has no TorchScript form: exceptions cannot be caught in a scripted model",
+            "test the condition before, instead of catching the error afterwards",
+        )
+
+    def _stmt_If(self, node: ast.If) -> None:  # noqa: N802
+        value, test = self.condition(node.test)
+        if isinstance(value, Const):
+            self.block(node.body if value.value else node.orelse)
+            return
+        assert test is not None
+        arms = []
+        self.depth_of_branches += 1
+        try:
+            for outcome, statements in ((True, node.body), (False, node.orelse)):
+                with self._into(dict(self.env)) as body:
+                    self.refine(node.test, outcome)
+                    self.block(statements)
+                    arms.append((self.env, body, self.terminated))
+        finally:
+            self.depth_of_branches -= 1
+        (env_a, body_a, left_a), (env_b, body_b, left_b) = arms
+        if left_a and left_b:
+            self.terminated = True
+        elif left_a or left_b:
+            self.env = env_b if left_a else env_a
+        else:
+            self.env = self._merge([(env_a, body_a), (env_b, body_b)])
+        self.emit(ast.If(test, body_a or [ast.Pass()], body_b))
+        if left_a != left_b:
+            self.refine_facts(node.test, left_b)
+
+    def _merge(
+        self, arms: list[tuple[dict[str, Binding], list[ast.stmt]]]
+    ) -> dict[str, Binding]:
+        """Joins variables where paths meet; copies them to a common name where they differ."""
+        merged: dict[str, Binding] = {}
+        first = arms[0][0]
+        for name in first:
+            if not all(name in env for env, _ in arms):
+                continue
+            bindings = [env[name] for env, _ in arms]
+            value = bindings[0].value
+            for other in bindings[1:]:
+                value = join_values(value, other.value)
+            names = {b.name for b in bindings}
+            if isinstance(value, Poison) or value is first[name].value and len(names) == 1:
+                merged[name] = Binding(value, first[name].name if len(names) == 1 else None)
+                continue
+            if not is_runtime(value) and literal(value) is None:
+                merged[name] = Binding(value, None)
+                continue
+            residual = self.variable(name, static_type(value)) if len(names) > 1 else names.pop()
+            if residual is None:
+                if all(key_of(b.value) == key_of(value) for b in bindings):
+                    merged[name] = Binding(value, None)
+                    continue
+                residual = self.variable(name, static_type(value))
+            for (_, body), binding in zip(arms, bindings, strict=True):
+                if binding.name != residual:
+                    node = (
+                        ast.Name(binding.name, ast.Load())
+                        if binding.name is not None
+                        else literal(binding.value)
+                    )
+                    if node is not None:
+                        body.append(self._stamped(_store(residual, node)))
+            merged[name] = Binding(value, residual)
+        return merged
+
+
+def _only_raises(handler: ast.ExceptHandler) -> bool:
+    returns = any(isinstance(n, ast.Return) for n in ast.walk(handler))
+    return isinstance(handler.body[-1], ast.Raise) and not returns
+
+
+def _mutated_names(node: ast.AST) -> set[str]:
+    """Lists and dictionaries that are changed in place: their length is not known."""
+    names = set()
+    for child in ast.walk(node):
+        if isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute):
+            in_place = ("append", "extend", "insert", "pop", "clear", "update", "remove", "sort")
+            if child.func.attr in in_place and isinstance(child.func.value, ast.Name):
+                names.add(child.func.value.id)
+        elif isinstance(child, ast.Subscript) and not isinstance(child.ctx, ast.Load):
+            if isinstance(child.value, ast.Name):
+                names.add(child.value.id)
+        elif isinstance(child, ast.AugAssign) and isinstance(child.target, ast.Name):
+            names.add(child.target.id)
+    return names

@@ -1,0 +1,207 @@
+"""Calls that stay: torch's functions, our ops, and the methods of values."""
+
+from __future__ import annotations
+
+class TorchCalls(Folding):
+    """The part of a frame that keeps calls, and knows their types."""
+
+    def _call_torch(self, function: Any, given: Arguments) -> Folded:
+        args, kwargs = given.types()
+        if given.constant and getattr(function, "__module__", "") == "math":
+            values, named = given.values()
+            return Const(self.compute(ast.Constant("math"), function, *values, **named)), None
+        if any(t == UNKNOWN for t in [*args, *kwargs.values()]) and any(
+            isinstance(v, (ModuleRef, Closure, Method)) for v, _ in given.args
+        ):
+            raise UnsupportedError(
+                f"'{function.__name__}' is given a function or module",
+                "call torch functions with tensors and numbers",
+            )
+        if getattr(function, "__module__", "") == "math":
+            found = inference.Signature(_MATH.get(function.__name__, FLOAT))
+        else:
+            found = inference.function_type(function, args, kwargs)
+        given = self.adapted(given, found)
+        return Dyn(found.returns), ast.Call(self.needed(Const(function), None), *self.nodes(given))
+
+    def adapted(self, given: Arguments, found: inference.Signature) -> Arguments:
+        """Arguments in the form that the operator takes."""
+        given = self.unwrapped(given, found.unwrap)
+        args, kwargs = list(given.args), dict(given.kwargs)
+        for key in found.floats:
+            value, node = args[key] if isinstance(key, int) else kwargs[key]
+            changed: Folded
+            if isinstance(value, Const):
+                changed = (Const(float(value.value)), None)
+            else:
+                cast = ast.Call(ast.Name("float", ast.Load()), [self.needed(value, node)], [])
+                changed = (Dyn(FLOAT), cast)
+            if isinstance(key, int):
+                args[key] = (changed[0], changed[1] or literal(changed[0]))
+            else:
+                kwargs[key] = (changed[0], changed[1] or literal(changed[0]))
+        return Arguments(args, kwargs)
+
+    def unwrapped(self, given: Arguments, which: frozenset[int | str]) -> Arguments:
+        """Asserts that the arguments an operator cannot take as ``None`` are not."""
+        args, kwargs = list(given.args), dict(given.kwargs)
+        for key in which:
+            value, node = args[key] if isinstance(key, int) else kwargs[key]
+            changed = self.unwrap(value, self.needed(value, node))
+            if isinstance(key, int):
+                args[key] = changed
+            else:
+                kwargs[key] = changed
+        return Arguments(args, kwargs)
+
+    def _call_op(self, op: str, original: Any, given: Arguments) -> Folded:
+        """Calls our op in place of the PyG function that has its signature."""
+        signature = inspect.signature(original)
+        bound = signature.bind(*given.args, **given.kwargs)
+        args: list[ast.expr] = []
+        kwargs: list[ast.keyword] = []
+        positional = True
+        for name, parameter in signature.parameters.items():
+            if name not in bound.arguments:
+                positional = False
+                continue
+            value, node = bound.arguments[name]
+            t = static_type(value)
+            if name in ("src", "index") and t.name == "Optional" and parameter.default is not None:
+                value, node = self.unwrap(value, self.needed(value, node))
+            if isinstance(value, Const) and value.value == parameter.default and (
+                value.value is None or name in ("reduce", "dim")
+            ):
+                positional = False
+                continue
+            if positional:
+                args.append(self.needed(value, node))
+            else:
+                kwargs.append(ast.keyword(name, self.needed(value, node)))
+        return Dyn(TENSOR), ast.Call(op_reference(op), args, kwargs)
+
+    def _method_of_value(
+        self, holder: Value, base: ast.expr | None, name: str, node: ast.Call
+    ) -> Folded:
+        t = static_type(holder)
+        if isinstance(holder, Const) and not isinstance(holder.value, torch.Tensor):
+            given = self.arguments(node)
+            if given.constant and name in dir(holder.value):
+                method = getattr(holder.value, name)
+                args, kwargs = given.values()
+                result = self.compute(node, method, *args, **kwargs)
+                if isinstance(result, (type({}.keys()), type({}.values()), type({}.items()))):
+                    result = list(result)
+                return self.wrap(result), None
+        if isinstance(holder, Mapping):
+            return self._method_of_mapping(holder, name, node)
+        if isinstance(holder, Seq) and holder.cls is not None and name in holder.cls._fields:
+            callee, callee_node = self.attribute(holder, base, name)
+            return self.call(callee, self.arguments(node), callee_node)
+        holder_node = self.needed(holder, base)
+        if is_optional(t) and t != NONE:
+            holder, holder_node = self.unwrap(holder, holder_node)
+            t = static_type(holder)
+        given = self.arguments(node)
+        if isinstance(holder_node, ast.Constant) and isinstance(holder_node.value, int):
+            raise UnsupportedError(f"a number has no method '{name}'", "use a torch function")
+        func = ast.Attribute(holder_node, name, ast.Load())
+        if t in (TENSOR, UNKNOWN):
+            args, kwargs = given.types()
+            found = inference.method_type(name, args, kwargs)
+            given = self.adapted(given, found)
+            returns = found.returns if t == TENSOR else UNKNOWN
+            return Dyn(returns), ast.Call(func, *self.nodes(given))
+        call = ast.Call(func, *self.nodes(given))
+        if t.name == "List":
+            return self._method_of_list(holder, holder_node, t, name, given, call)
+        if t.name == "Dict":
+            return Dyn(_dict_method(t, name)), call
+        if t == STR:
+            return Dyn(_STR_METHODS.get(name, STR)), call
+        if t.name == "Class" and inspect.isfunction(getattr(t.cls, name, None)):
+            return Dyn(_declared(getattr(t.cls, name))), call
+        return Dyn(UNKNOWN), call
+
+    def _method_of_list(
+        self,
+        holder: Value,
+        node: ast.expr,
+        t: Type,
+        name: str,
+        given: Arguments,
+        call: ast.Call,
+    ) -> Folded:
+        element = t.args[0]
+        if name in ("append", "insert") and given.args and isinstance(node, ast.Name):
+            added = static_type(given.args[-1][0])
+            opened = self._open_lists.pop(node.id, None)
+            if element == UNKNOWN and isinstance(opened, ast.Assign):
+                element = added
+                if added != TENSOR and added.known:
+                    opened.annotation_ = annotation(list_of(added))  # type: ignore[attr-defined]
+            if element == UNKNOWN:
+                element = added
+            for variable, binding in list(self.env.items()):
+                if binding.name == node.id:
+                    self.env[variable] = type(binding)(Dyn(list_of(element)), binding.name)
+        returns = {"pop": element, "copy": t, "index": INT, "count": INT}.get(name, NONE)
+        return Dyn(returns), call
+
+    def _method_of_mapping(self, holder: Mapping, name: str, node: ast.Call) -> Folded:
+        given = self.arguments(node)
+        if name in ("get", "pop") and given.args and isinstance(given.args[0][0], Const):
+            key = given.args[0][0].value
+            if key in holder.items:
+                item = holder.items[key]
+                return item, self._mapping_item_node(node, key, item)
+            return given.args[1] if len(given.args) > 1 else (Const(None), None)
+        if name == "keys":
+            return Const(list(holder.items)), None
+        nodes = [self._mapping_item_node(node, k, v) for k, v in holder.items.items()]
+        if name == "values":
+            return self.sequence("list", list(holder.items.values()), nodes)
+        if name == "items":
+            pairs: list[Folded] = [
+                self.sequence("tuple", [Const(k), v], [ast.Constant(k), n])
+                for (k, v), n in zip(holder.items.items(), nodes, strict=True)
+            ]
+            return self.sequence("list", [v for v, _ in pairs], [n for _, n in pairs])
+        raise UnsupportedError(f"'{name}' of a dictionary of known names", "use its items")
+
+    def _mapping_item_node(self, node: ast.Call, key: str, item: Value) -> ast.expr | None:
+        assert isinstance(node.func, ast.Attribute)
+        return self._mapping_node(node.func.value, key, item)
+
+
+_MATH: dict[str, Type] = {
+    "floor": INT,
+    "ceil": INT,
+    "gcd": INT,
+    "factorial": INT,
+    "isnan": Type("bool"),
+    "isinf": Type("bool"),
+    "isfinite": Type("bool"),
+}
+
+
+_STR_METHODS: dict[str, Type] = {
+    "startswith": Type("bool"),
+    "endswith": Type("bool"),
+    "isdigit": Type("bool"),
+    "find": INT,
+    "count": INT,
+    "split": list_of(STR),
+}
+
+
+def _dict_method(t: Type, name: str) -> Type:
+    key, value = t.args
+    return {
+        "keys": list_of(key),
+        "values": list_of(value),
+        "items": list_of(tuple_of(key, value)),
+        "get": Type("Optional", (value,)),
+        "pop": value,
+        "copy": t,
+    }.get(name, NONE)

@@ -42,5 +42,3 @@ def scriptable(cls: C) -> C:
             annotations[name] = spelled_for_pyg(annotation)
     mark(cls)
     return cls
-
-

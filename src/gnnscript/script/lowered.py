@@ -119,9 +119,7 @@ class _Builder:
         owner = self.specialized.owners.get(id(module))
         return owner is not None and bool(owner.methods or owner.attributes)
 
-    def _container(
-        self, module: torch.nn.Module, path: tuple[str, ...]
-    ) -> torch.nn.Module | None:
+    def _container(self, module: torch.nn.Module, path: tuple[str, ...]) -> torch.nn.Module | None:
         """A container of the same kind, holding the lowered children."""
         for kind in (torch.nn.ModuleList, torch.nn.Sequential, torch.nn.ModuleDict):
             if isinstance(module, kind):
@@ -149,12 +147,8 @@ class _Builder:
                 lowered._modules[name] = torch.nn.Identity()  # keeps the positions of the others
 
     def _needed(self, module: torch.nn.Module) -> bool:
-        return any(
-            id(m) in self.used or self._has_code(m) for m in module.modules()
-        )
+        return any(id(m) in self.used or self._has_code(m) for m in module.modules())
 
 
 def _has_state(module: torch.nn.Module) -> bool:
     return any(True for _ in module.parameters()) or any(True for _ in module.buffers())
-
-

@@ -116,9 +116,7 @@ def _specialized(root: torch.nn.Module, given: dict[str, Type] | None = None) ->
 
 
 def _refuse_lazy(name: str, module: torch.nn.Module) -> None:
-    uninitialized = [
-        p for p in module._parameters.values() if torch.nn.parameter.is_lazy(p)
-    ]
+    uninitialized = [p for p in module._parameters.values() if torch.nn.parameter.is_lazy(p)]
     if uninitialized:
         raise UnsupportedError(
             f"'{name or type(module).__name__}' has lazy parameters whose shape is not known yet",

@@ -107,9 +107,7 @@ def _entry(program: Program, name: str, given: dict[str, Type]) -> Specialized:
             return _specialize_entry(program, name, source, cls, arguments, fixed)
         except UnsupportedError as error:
             # An option that decides what is returned must be known; it is then its default.
-            option = next(
-                (n for n, t, d in arguments if n not in fixed and _is_option(t, d)), None
-            )
+            option = next((n for n, t, d in arguments if n not in fixed and _is_option(t, d)), None)
             if "returns values of different types" not in error.cause or option is None:
                 raise
             fixed.add(option)

@@ -17,9 +17,9 @@ from gnnscript.analyze.types import Type
 
 __all__ = [
     "Import",
+    "absent",
     "annotation",
     "import_reference",
-    "absent",
     "is_absent",
     "is_ignored",
     "is_torch_function",

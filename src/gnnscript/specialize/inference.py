@@ -29,7 +29,15 @@ from gnnscript.analyze.types import (
     tuple_of,
 )
 
-__all__ = ["TENSOR_ATTRIBUTES", "Signature", "function_type", "match", "method_type", "module_type", "module_unwraps"]
+__all__ = [
+    "TENSOR_ATTRIBUTES",
+    "Signature",
+    "function_type",
+    "match",
+    "method_type",
+    "module_type",
+    "module_unwraps",
+]
 
 TENSOR_ATTRIBUTES: dict[str, Type] = {
     "dtype": DTYPE,

@@ -198,7 +198,7 @@ class Program:
             body: Writes the body instead of folding the function's own statements.
             key: Tells apart functions that share ``source``.
         """
-        from gnnscript.specialize.statements import Frame
+        from gnnscript.specialize.folding.statements import Frame
 
         memo = (
             source.function.__code__,
@@ -281,4 +281,4 @@ def root_arguments(
         yield name, chosen, parameter.default
 
 
-__all__ += ["is_runtime", "root_arguments", "literal", "modules_in", "join_values", "Location"]
+__all__ += ["Location", "is_runtime", "join_values", "literal", "modules_in", "root_arguments"]

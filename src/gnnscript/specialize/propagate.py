@@ -25,7 +25,7 @@ from gnnscript.analyze.types import (
     optional,
     strip_optional,
 )
-from gnnscript.specialize.calling import Arguments
+from gnnscript.specialize.folding.base import Arguments
 from gnnscript.specialize.helpers import op_reference
 from gnnscript.specialize.values import (
     Const,
@@ -41,8 +41,8 @@ from gnnscript.specialize.values import (
 )
 
 if TYPE_CHECKING:
-    from gnnscript.specialize.folding import Folded
-    from gnnscript.specialize.statements import Frame
+    from gnnscript.specialize.folding.base import Folded
+    from gnnscript.specialize.folding.statements import Frame
 
 __all__ = ["handlers"]
 
@@ -166,9 +166,7 @@ def _by_keyword(name: str, ref: ModuleRef, given: Arguments) -> Arguments:
     hooks = analyze(type(ref.module)).hooks
     wanted = ["message", "aggregate", "update"] if name == "propagate" else ["edge_update"]
     order = list(
-        dict.fromkeys(
-            p.keyword for hook in wanted for p in hooks[hook].parameters if not p.special
-        )
+        dict.fromkeys(p.keyword for hook in wanted for p in hooks[hook].parameters if not p.special)
     )
     free = [keyword for keyword in order if keyword not in given.kwargs]
     if len(given.args) - 1 > len(free):
@@ -377,9 +375,7 @@ class _Writer:
             frame.bind(name, result, gathered)
             self.values[name] = frame.fold_Name(ast.Name(name, ast.Load()))
 
-    def _pair(
-        self, keyword: str, value: Value, node: ast.expr | None
-    ) -> list[Folded] | None:
+    def _pair(self, keyword: str, value: Value, node: ast.expr | None) -> list[Folded] | None:
         """``x=(x_src, x_dst)``: the first is gathered for ``x_j``, the second for ``x_i``."""
         if keyword in self.pairs:
             return self.pairs[keyword]
@@ -392,8 +388,7 @@ class _Writer:
             return None
         if len(items) != 2:
             raise UnsupportedError(
-                f"a tuple of {len(items)} is passed for an argument that is gathered to the "
-                "edges",
+                f"a tuple of {len(items)} is passed for an argument that is gathered to the edges",
                 "pass a tensor, or a pair (source, target)",
             )
         nodes: list[ast.expr | None] = [literal(item) for item in items]

@@ -71,7 +71,9 @@ def _is_pure(node: ast.expr | None) -> bool:
         return node.func.attr in ("size", "dim", "numel", "device", "new_zeros") and all(
             _is_pure(part) for part in [node.func.value, *node.args]
         )
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "float"
+    return (
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "float"
+    )
 
 
 def remove_dead_assignments(function: ast.FunctionDef) -> ast.FunctionDef:

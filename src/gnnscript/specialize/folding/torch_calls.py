@@ -2,10 +2,47 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+from typing import Any
+
+import torch
+
+from gnnscript._errors import UnsupportedError
+from gnnscript.analyze.types import (
+    FLOAT,
+    INT,
+    NONE,
+    STR,
+    TENSOR,
+    UNKNOWN,
+    Type,
+    is_optional,
+    list_of,
+    tuple_of,
+)
+from gnnscript.specialize import inference
+from gnnscript.specialize.folding.base import Arguments, Folded, Folding
+from gnnscript.specialize.folding.functions import _declared
+from gnnscript.specialize.helpers import annotation, op_reference
+from gnnscript.specialize.values import (
+    Closure,
+    Const,
+    Dyn,
+    Mapping,
+    Method,
+    ModuleRef,
+    Seq,
+    Value,
+    literal,
+    static_type,
+)
+
+
 class TorchCalls(Folding):
     """The part of a frame that keeps calls, and knows their types."""
 
-    def _call_torch(self, function: Any, given: Arguments) -> Folded:
+    def call_torch(self, function: Any, given: Arguments) -> Folded:
         args, kwargs = given.types()
         if given.constant and getattr(function, "__module__", "") == "math":
             values, named = given.values()
@@ -54,7 +91,7 @@ class TorchCalls(Folding):
                 kwargs[key] = changed
         return Arguments(args, kwargs)
 
-    def _call_op(self, op: str, original: Any, given: Arguments) -> Folded:
+    def call_op(self, op: str, original: Any, given: Arguments) -> Folded:
         """Calls our op in place of the PyG function that has its signature."""
         signature = inspect.signature(original)
         bound = signature.bind(*given.args, **given.kwargs)
@@ -69,8 +106,10 @@ class TorchCalls(Folding):
             t = static_type(value)
             if name in ("src", "index") and t.name == "Optional" and parameter.default is not None:
                 value, node = self.unwrap(value, self.needed(value, node))
-            if isinstance(value, Const) and value.value == parameter.default and (
-                value.value is None or name in ("reduce", "dim")
+            if (
+                isinstance(value, Const)
+                and value.value == parameter.default
+                and (value.value is None or name in ("reduce", "dim"))
             ):
                 positional = False
                 continue
@@ -80,7 +119,7 @@ class TorchCalls(Folding):
                 kwargs.append(ast.keyword(name, self.needed(value, node)))
         return Dyn(TENSOR), ast.Call(op_reference(op), args, kwargs)
 
-    def _method_of_value(
+    def method_of_value(
         self, holder: Value, base: ast.expr | None, name: str, node: ast.Call
     ) -> Folded:
         t = static_type(holder)
@@ -135,7 +174,7 @@ class TorchCalls(Folding):
         element = t.args[0]
         if name in ("append", "insert") and given.args and isinstance(node, ast.Name):
             added = static_type(given.args[-1][0])
-            opened = self._open_lists.pop(node.id, None)
+            opened = self.open_lists.pop(node.id, None)
             if element == UNKNOWN and isinstance(opened, ast.Assign):
                 element = added
                 if added != TENSOR and added.known:
@@ -171,7 +210,7 @@ class TorchCalls(Folding):
 
     def _mapping_item_node(self, node: ast.Call, key: str, item: Value) -> ast.expr | None:
         assert isinstance(node.func, ast.Attribute)
-        return self._mapping_node(node.func.value, key, item)
+        return self.mapping_node(node.func.value, key, item)
 
 
 _MATH: dict[str, Type] = {

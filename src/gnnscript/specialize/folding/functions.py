@@ -2,6 +2,34 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+from typing import Any
+
+import torch
+
+from gnnscript import _pyg
+from gnnscript._errors import UnsupportedError
+from gnnscript.analyze.sources import FunctionSource, function_source
+from gnnscript.analyze.types import TENSOR, UNKNOWN, Type
+from gnnscript.specialize import inference
+from gnnscript.specialize.folding.base import Arguments, Folded, Folding, NoReturn
+from gnnscript.specialize.helpers import is_ignored
+from gnnscript.specialize.tree import clone, is_simple, names_read
+from gnnscript.specialize.values import (
+    Dyn,
+    Mapping,
+    Method,
+    ModuleRef,
+    Poison,
+    Seq,
+    Value,
+    literal,
+    modules_in,
+    static_type,
+)
+
+
 class Functions(Folding):
     """The part of a frame that calls what is specialised."""
 

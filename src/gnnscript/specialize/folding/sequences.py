@@ -2,6 +2,27 @@
 
 from __future__ import annotations
 
+import ast
+import operator
+from typing import Any
+
+from gnnscript._errors import UnsupportedError
+from gnnscript.analyze.types import NONE, STR, TENSOR, UNKNOWN, Type, is_optional, join, tuple_of
+from gnnscript.specialize.folding.base import Folded, Folding, NeedsConstant
+from gnnscript.specialize.helpers import absent, reference
+from gnnscript.specialize.values import (
+    Const,
+    Dyn,
+    Mapping,
+    ModuleRef,
+    Seq,
+    Value,
+    constant_items,
+    literal,
+    static_type,
+)
+
+
 class Sequences(Folding):
     """The part of a frame that folds displays and subscripts."""
 
@@ -144,11 +165,6 @@ class Sequences(Folding):
         keys: list[ast.expr | None] = [ast.Constant(name) for name in items]
         return Mapping(items), ast.Dict(keys, elements)
 
-    @property
-    def mapping_nodes(self) -> dict[int, ast.expr | None]:
-        """Run-time expressions of the values in known dictionaries."""
-        return self.__dict__.setdefault("_mapping_nodes", {})
-
     def index(self, node: ast.expr) -> tuple[Value, ast.expr]:
         """A subscript's index, known as far as it is."""
         if isinstance(node, ast.Slice):
@@ -188,7 +204,7 @@ class Sequences(Folding):
         known = isinstance(position, Const)
         at = position.value if isinstance(position, Const) else None
         if isinstance(holder, ModuleRef):
-            return self._module_item(holder, position)
+            return self.module_item(holder, position)
         if isinstance(holder, Mapping):
             if not known or at not in holder.items:
                 raise NeedsConstant("a dictionary is asked for an unknown key", "use its names")

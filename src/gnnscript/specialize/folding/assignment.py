@@ -2,6 +2,30 @@
 
 from __future__ import annotations
 
+import ast
+
+from gnnscript._errors import UnsupportedError
+from gnnscript.analyze.annotations import _type
+from gnnscript.analyze.types import TENSOR, UNKNOWN, Type, is_subtype, list_of, strip_optional
+from gnnscript.specialize.folding.base import Binding, Folding, store
+from gnnscript.specialize.helpers import annotation, is_absent
+from gnnscript.specialize.program import is_runtime
+from gnnscript.specialize.tree import is_simple
+from gnnscript.specialize.values import (
+    Const,
+    Dyn,
+    Mapping,
+    ModuleRef,
+    Poison,
+    Seq,
+    Value,
+    constant_items,
+    generalize,
+    literal,
+    static_type,
+)
+
+
 class Assignment(Folding):
     """The part of a frame that binds variables."""
 
@@ -33,15 +57,13 @@ class Assignment(Folding):
         if isinstance(node.target, ast.Name):
             declared = _type(ast.unparse(node.annotation), self.source, self.cls)
             if declared.known and declared.name not in ("Union", "Class"):
-                self._declared[node.target.id] = declared
+                self.declared[node.target.id] = declared
         if node.value is not None:
             value, residual = self.fold(node.value)
             self.assign(node.target, value, residual)
 
     def _stmt_AugAssign(self, node: ast.AugAssign) -> None:  # noqa: N802
-        load = ast.copy_location(
-            ast.BinOp(self.as_load(node.target), node.op, node.value), node
-        )
+        load = ast.copy_location(ast.BinOp(self.as_load(node.target), node.op, node.value), node)
         if isinstance(node.target, ast.Name):
             before = self.env.get(node.target.id)
             held = before.value if before is not None else None
@@ -83,29 +105,29 @@ class Assignment(Folding):
         if isinstance(value, Poison) or residual is None:
             self.env[name] = Binding(value, None)
             return
-        if is_absent(residual) or (isinstance(value, Mapping) and name not in self._mutated):
+        if is_absent(residual) or (isinstance(value, Mapping) and name not in self.mutated):
             self.env[name] = Binding(value, None, self._held(name, residual))
             return
         if isinstance(value, Mapping):
             value = Dyn(static_type(value))
-        if isinstance(value, (Seq, Const)) and name in self._mutated:
+        if isinstance(value, (Seq, Const)) and name in self.mutated:
             items = constant_items(value)
             t = static_type(value)
             if items is not None and t.name in ("List", "Dict"):
                 value = Dyn(list_of(UNKNOWN) if not items and t.name == "List" else t)
         t = static_type(value)
-        declared = self._declared.get(name)
+        declared = self.declared.get(name)
         annotate = False
         if declared is not None and declared.name == "Tuple" and isinstance(value, Seq):
             declared = None  # what is known of each element says more
         if declared is not None and is_subtype(t, declared):
             if isinstance(value, Seq) and t != strip_optional(declared):
                 value = Dyn(strip_optional(declared))
-            annotate = name not in {n for n, _ in self._variants.get(name, [])} and t != declared
+            annotate = name not in {n for n, _ in self.variants.get(name, [])} and t != declared
             t = declared
             if isinstance(value, Dyn) and not value.type.known:
                 value = Dyn(declared)
-            annotate = annotate and not self._variants.get(name)
+            annotate = annotate and not self.variants.get(name)
         residual_name = self.variable(name, t)
         store = ast.Name(residual_name, ast.Store())
         if annotate or (declared is not None and isinstance(residual, (ast.List, ast.Dict))):
@@ -115,7 +137,7 @@ class Assignment(Folding):
         else:
             self.emit(ast.Assign([store], residual))
             if isinstance(residual, ast.List) and not residual.elts:
-                self._open_lists[residual_name] = self.out[-1]
+                self.open_lists[residual_name] = self.out[-1]
         self.env[name] = Binding(value, residual_name)
 
     def _held(self, name: str, residual: ast.expr) -> ast.expr:
@@ -130,7 +152,7 @@ class Assignment(Folding):
         for element in residual.elts:
             if not is_absent(element) and not is_simple(element):
                 held = self.fresh(name)
-                self.emit(_store(held, element))
+                self.emit(store(held, element))
                 element = ast.Name(held, ast.Load())
             elements.append(self._held(name, element) if is_absent(element) else element)
         return type(residual)(elements, ast.Load())
@@ -154,25 +176,25 @@ class Assignment(Folding):
 
     def variable(self, name: str, t: Type) -> str:
         """The name that holds variable ``name`` when it has type ``t``."""
-        variants = self._variants.setdefault(name, [])
+        variants = self.variants.setdefault(name, [])
         for known, residual in variants:
             if is_subtype(t, known):
                 return residual
         residual, number = name, 0
-        while variants and (number == 0 or residual in self._taken):
+        while variants and (number == 0 or residual in self.taken):
             number += 1
             residual = f"{name}_{number}"
-        self._taken.add(residual)
+        self.taken.add(residual)
         variants.append((t, residual))
         return residual
 
     def fresh(self, wish: str) -> str:
         """A variable name that is not in use."""
         name, number = wish, 0
-        while name in self._taken:
+        while name in self.taken:
             number += 1
             name = f"{wish}_{number}"
-        self._taken.add(name)
+        self.taken.add(name)
         return name
 
     def _unpack(
@@ -312,7 +334,9 @@ class Assignment(Folding):
             holder, base_node = self.fold(node.value)
             if isinstance(holder, ModuleRef):
                 base_node = self.module_node(holder)
-            return ast.Attribute(self.needed(holder, base_node), self.mangled(node.attr), ast.Store())
+            return ast.Attribute(
+                self.needed(holder, base_node), self.mangled(node.attr), ast.Store()
+            )
         raise UnsupportedError(
             f"'{ast.unparse(node)}' cannot be assigned to", "assign to plain names"
         )

@@ -2,6 +2,27 @@
 
 from __future__ import annotations
 
+import ast
+
+from gnnscript._errors import UnsupportedError
+from gnnscript.analyze.types import BOOL, INT, NONE, UNKNOWN, is_optional
+from gnnscript.specialize.folding.base import Binding, Folding, NeedsConstant, store
+from gnnscript.specialize.helpers import annotation
+from gnnscript.specialize.values import (
+    Const,
+    Dyn,
+    ModuleRef,
+    Poison,
+    Seq,
+    Value,
+    constant_items,
+    generalize,
+    join_values,
+    key_of,
+    literal,
+    static_type,
+)
+
 UNROLL_LIMIT = 256
 
 
@@ -46,13 +67,13 @@ class Loops(Folding):
         """Writes a loop over constants as a loop, unless its body needs to know the constant."""
         out = len(self.out)
         saved = (dict(self.env), dict(self.facts), list(self.returns), self.terminated)
-        variants = {name: list(known) for name, known in self._variants.items()}
+        variants = {name: list(known) for name, known in self.variants.items()}
         try:
             self._loop(node, element, iterable)
         except NeedsConstant:
             del self.out[out:]
             self.env, self.facts, self.returns, self.terminated = saved
-            self._variants = variants
+            self.variants = variants
             return False
         return True
 
@@ -62,7 +83,7 @@ class Loops(Folding):
                 f"a loop over {len(items)} constants would be written out {len(items)} times",
                 f"iterate over at most {UNROLL_LIMIT} of them",
             )
-        self._loops.append(None)
+        self.loops.append(None)
         depth, self.depth_of_branches = self.depth_of_branches, 0
         try:
             for item, item_node in zip(items, nodes, strict=True):
@@ -76,7 +97,7 @@ class Loops(Folding):
                 except _Break:
                     break
         finally:
-            self._loops.pop()
+            self.loops.pop()
             self.depth_of_branches = depth
 
     def _loop(self, node: ast.For | ast.While, element: Value, iterable: ast.expr | None) -> None:
@@ -89,8 +110,8 @@ class Loops(Folding):
             env = dict(before)
             exits: list[dict[str, Binding]] = []
             mark = len(self.returns)
-            with self._into(env) as body:
-                self._loops.append(exits)
+            with self.nested(env) as body:
+                self.loops.append(exits)
                 try:
                     test: ast.expr | None = None
                     if isinstance(node, ast.While):
@@ -101,7 +122,7 @@ class Loops(Folding):
                     target = self._loop_target(node, element)
                     self.block(node.body)
                 finally:
-                    self._loops.pop()
+                    self.loops.pop()
                 ends = exits + ([] if self.terminated else [self.env])
                 wider = self._widen(before, ends, assigned)
                 if wider is None:
@@ -117,9 +138,7 @@ class Loops(Folding):
         for name in sorted(assigned & set(before)):
             self._enter_loop(name, before[name])
         after = {
-            name: binding
-            for name, binding in before.items()
-            if name not in _target_names(node)
+            name: binding for name, binding in before.items() if name not in _target_names(node)
         }
         if isinstance(node, ast.While):
             assert test is not None
@@ -197,7 +216,7 @@ class Loops(Folding):
                 continue
             node = ast.Name(held.name, ast.Load()) if held.name else literal(held.value)
             if node is not None:
-                copies.append(self._stamped(_store(wanted.name, node)))
+                copies.append(self.stamped(store(wanted.name, node)))
         return copies
 
     def _enter_loop(self, name: str, binding: Binding) -> None:
@@ -217,7 +236,7 @@ class Loops(Folding):
             store = ast.Name(binding.name, ast.Store())
             self.emit(ast.AnnAssign(store, annotation(t), node, 1))
         elif held.name != binding.name:
-            self.emit(_store(binding.name, node))
+            self.emit(store(binding.name, node))
 
     def _stmt_While(self, node: ast.While) -> None:  # noqa: N802
         value, _ = self.condition(node.test)
@@ -232,7 +251,7 @@ class Loops(Folding):
         self._leave_loop(ast.Continue(), _Continue())
 
     def _leave_loop(self, statement: ast.stmt, signal: Exception) -> None:
-        exits = self._loops[-1]
+        exits = self.loops[-1]
         if exits is None:
             if self.depth_of_branches:
                 raise UnsupportedError(

@@ -2,6 +2,37 @@
 
 from __future__ import annotations
 
+import ast
+import functools
+import inspect
+import types
+from typing import Any
+
+import torch
+
+from gnnscript import _pyg
+from gnnscript._errors import UnsupportedError
+from gnnscript.analyze.calls import refuse_open_keywords
+from gnnscript.analyze.sources import FunctionSource
+from gnnscript.analyze.types import UNKNOWN, Type, from_annotation
+from gnnscript.specialize.folding.base import Arguments, Binding, Folded, Folding
+from gnnscript.specialize.folding.builtins import BUILTINS
+from gnnscript.specialize.folding.functions import _declared
+from gnnscript.specialize.helpers import is_ignored, is_torch_function
+from gnnscript.specialize.values import (
+    Closure,
+    Const,
+    Dyn,
+    Mapping,
+    Method,
+    ModuleRef,
+    Seq,
+    Super,
+    Value,
+    literal,
+)
+
+
 class Calls(Folding):
     """The part of a frame that folds calls."""
 
@@ -15,7 +46,7 @@ class Calls(Folding):
             if isinstance(holder, (Dyn, Seq, Mapping)) or (
                 isinstance(holder, Const) and isinstance(holder.value, (str, list, tuple, dict))
             ):
-                return self._method_of_value(holder, base, func.attr, node)
+                return self.method_of_value(holder, base, func.attr, node)
             callee, callee_node = self.attribute(holder, base, func.attr)
         else:
             callee, callee_node = self.fold(func)
@@ -57,7 +88,7 @@ class Calls(Folding):
                 kwargs |= {k: (self.wrap(v), literal(Const(v))) for k, v in value.value.items()}
             elif isinstance(value, Mapping):
                 for name, item in value.items.items():
-                    kwargs[name] = (item, self._mapping_node(keyword.value, name, item))
+                    kwargs[name] = (item, self.mapping_node(keyword.value, name, item))
             else:
                 raise UnsupportedError(
                     f"'**{ast.unparse(keyword.value)}' holds names known only at run time",
@@ -65,7 +96,7 @@ class Calls(Folding):
                 )
         return Arguments(args, kwargs)
 
-    def _mapping_node(self, holder: ast.expr, name: str, item: Value) -> ast.expr | None:
+    def mapping_node(self, holder: ast.expr, name: str, item: Value) -> ast.expr | None:
         if isinstance(holder, ast.Name):
             held = self.env.get(holder.id)
             if held is not None and isinstance(held.node, ast.Dict):
@@ -114,7 +145,7 @@ class Calls(Folding):
             if function in _pyg.predicates():
                 return Const(_pyg.predicates()[function]), None
             if function in _pyg.op_substitutes():
-                return self._call_op(_pyg.op_substitutes()[function], function, given)
+                return self.call_op(_pyg.op_substitutes()[function], function, given)
         if isinstance(function, types.MethodType):
             owner = self.wrap(function.__self__)
             if isinstance(owner, ModuleRef):
@@ -126,7 +157,7 @@ class Calls(Folding):
             bound = Arguments([(owner, None), *given.args], given.kwargs)
             return self.call_function(function.__func__, bound, defining)
         if is_torch_function(function):
-            return self._call_torch(function, given)
+            return self.call_torch(function, given)
         if is_ignored(function):
             return Dyn(_declared(function)), ast.Call(
                 self.needed(Const(function), None), *self.nodes(given)
@@ -138,8 +169,10 @@ class Calls(Folding):
         if given.constant and _is_pure_builtin(function):
             args, kw = given.values()
             return self.wrap(self.compute(ast.Constant(str(function)), function, *args, **kw)), None
-        if callable(function) and hasattr(type(function), "__call__") and inspect.isfunction(
-            type(function).__call__
+        if (
+            callable(function)
+            and hasattr(type(function), "__call__")
+            and inspect.isfunction(type(function).__call__)
         ):
             bound = Arguments([(Const(function), None), *given.args], given.kwargs)
             return self.call_function(type(function).__call__, bound, type(function))
@@ -217,8 +250,6 @@ class Calls(Folding):
             self.env = saved
 
     def _argument(self, name: str, value: Value, residual: ast.expr | None) -> Any:
-        from gnnscript.specialize.statements import Binding
-
         if residual is None or isinstance(value, Const):
             return Binding(value, None)
         if not isinstance(residual, ast.Name):

@@ -2,6 +2,33 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
+import inspect
+
+import torch
+
+from gnnscript import _pyg
+from gnnscript._errors import UnsupportedError
+from gnnscript.analyze.types import NONE, STR, TENSOR, UNKNOWN, is_optional
+from gnnscript.specialize import inference
+from gnnscript.specialize.folding.base import OPERATORS, Folded, Folding
+from gnnscript.specialize.values import (
+    Closure,
+    Const,
+    Dyn,
+    ModuleRef,
+    Poison,
+    Seq,
+    Super,
+    Value,
+    arithmetic,
+    constant_items,
+    literal,
+    static_type,
+)
+
+
 class Operators(Folding):
     """The part of a frame that folds names, attributes and operators."""
 
@@ -50,7 +77,9 @@ class Operators(Folding):
                 ) from None
         if isinstance(holder, Seq) and holder.cls is not None and name in holder.cls._fields:
             position = holder.cls._fields.index(name)
-            return holder.items[position], ast.Attribute(self.needed(holder, base), name, ast.Load())
+            return holder.items[position], ast.Attribute(
+                self.needed(holder, base), name, ast.Load()
+            )
         residual = ast.Attribute(self.needed(holder, base), name, ast.Load())
         t = static_type(holder)
         if is_optional(t) and t != NONE:
@@ -59,7 +88,7 @@ class Operators(Folding):
         if t == TENSOR:
             if name == "layout":
                 return Const(torch.strided), None
-            return self.recall(Dyn(TENSOR_ATTRIBUTES.get(name, TENSOR)), residual)
+            return self.recall(Dyn(inference.TENSOR_ATTRIBUTES.get(name, TENSOR)), residual)
         if t.name == "Tuple" and t.cls is not None and name in t.cls._fields:
             return self.recall(Dyn(t.args[t.cls._fields.index(name)]), residual)
         return Dyn(UNKNOWN), residual
@@ -72,7 +101,7 @@ class Operators(Folding):
             return self.condition(node)
         value, residual = self.fold(node.operand)
         if isinstance(value, Const):
-            return Const(self.compute(node, _OPERATORS[type(node.op)], value.value)), None
+            return Const(self.compute(node, OPERATORS[type(node.op)], value.value)), None
         value, residual = self.present(value, self.needed(value, residual))
         return Dyn(static_type(value)), ast.UnaryOp(node.op, residual)
 
@@ -80,7 +109,7 @@ class Operators(Folding):
         left, left_node = self.fold(node.left)
         right, right_node = self.fold(node.right)
         if isinstance(left, Const) and isinstance(right, Const):
-            value = self.compute(node, _OPERATORS[type(node.op)], left.value, right.value)
+            value = self.compute(node, OPERATORS[type(node.op)], left.value, right.value)
             return self.wrap(value), None
         items = [constant_items(left), constant_items(right)]
         if isinstance(node.op, ast.Add) and items[0] is not None and items[1] is not None:
@@ -177,8 +206,6 @@ class Operators(Folding):
             args = []
         name = "RuntimeError"
         if isinstance(cls, Const) and inspect.isclass(cls.value):
-            import builtins
-
             if getattr(builtins, cls.value.__name__, None) is cls.value:
                 name = cls.value.__name__
         return ast.Call(ast.Name(name, ast.Load()), args or [ast.Constant("")], [])

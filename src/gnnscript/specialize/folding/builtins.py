@@ -24,10 +24,10 @@ from gnnscript.analyze.types import (
     Type,
     from_annotation,
     is_optional,
-    list_of,
     strip_optional,
     tuple_of,
 )
+from gnnscript.specialize.folding.base import Arguments, Folded
 from gnnscript.specialize.helpers import import_reference, torch_name
 from gnnscript.specialize.values import (
     Closure,
@@ -45,11 +45,8 @@ from gnnscript.specialize.values import (
 )
 
 if TYPE_CHECKING:
-    from gnnscript.specialize.calling import Arguments
-    from gnnscript.specialize.folding import Folded
-    from gnnscript.specialize.statements import Frame
+    from gnnscript.specialize.folding.statements import Frame
 
-__all__ = ["BUILTINS"]
 
 Handler = Callable[["Frame", Any, "Arguments"], "Folded"]
 BUILTINS: dict[Any, Handler] = {}
@@ -69,7 +66,7 @@ _CLASSES: dict[str, type] = {
 }
 
 
-def _for(*functions: Any) -> Callable[[Handler], Handler]:
+def for_(*functions: Any) -> Callable[[Handler], Handler]:
     def register(handler: Handler) -> Handler:
         for function in functions:
             BUILTINS[function] = handler
@@ -78,17 +75,19 @@ def _for(*functions: Any) -> Callable[[Handler], Handler]:
     return register
 
 
-def _kept(frame: Frame, function: Any, given: Arguments, t: Type) -> Folded:
+def keep(frame: Frame, function: Any, given: Arguments, t: Type) -> Folded:
     """The call stays as it is."""
     name = ast.Name(function.__name__, ast.Load())
     return Dyn(t), ast.Call(name, *frame.nodes(given))
 
 
-def _evaluated(frame: Frame, function: Any, given: Arguments) -> Folded | None:
+def evaluated(frame: Frame, function: Any, given: Arguments) -> Folded | None:
     if not given.constant:
         return None
     args, kwargs = given.values()
-    return frame.wrap(frame.compute(ast.Constant(function.__name__), function, *args, **kwargs)), None
+    return frame.wrap(
+        frame.compute(ast.Constant(function.__name__), function, *args, **kwargs)
+    ), None
 
 
 # Types ############################################################################
@@ -114,7 +113,7 @@ def _classes(value: Any) -> tuple[Any, ...]:
     return (type(None) if value is None else value,)
 
 
-@_for(isinstance)
+@for_(isinstance)
 def _isinstance(frame: Frame, function: Any, given: Arguments) -> Folded:
     (value, node), (wanted, _) = given.args
     if not isinstance(wanted, Const):
@@ -152,7 +151,7 @@ def _isinstance(frame: Frame, function: Any, given: Arguments) -> Folded:
     )
 
 
-@_for(type)
+@for_(type)
 def _type_of(frame: Frame, function: Any, given: Arguments) -> Folded:
     value, _ = given.args[0]
     if isinstance(value, ModuleRef):
@@ -165,7 +164,7 @@ def _type_of(frame: Frame, function: Any, given: Arguments) -> Folded:
     return Const(cls), None
 
 
-@_for(callable)
+@for_(callable)
 def _callable(frame: Frame, function: Any, given: Arguments) -> Folded:
     value, _ = given.args[0]
     if isinstance(value, Const):
@@ -173,7 +172,7 @@ def _callable(frame: Frame, function: Any, given: Arguments) -> Folded:
     return Const(isinstance(value, (ModuleRef, Method, Closure))), None
 
 
-@_for(getattr)
+@for_(getattr)
 def _getattr(frame: Frame, function: Any, given: Arguments) -> Folded:
     name = _attribute_name(given)
     if len(given.args) > 2 and not _has(frame, given.args[0][0], name):
@@ -181,18 +180,18 @@ def _getattr(frame: Frame, function: Any, given: Arguments) -> Folded:
     return frame.attribute(*given.args[0], name)
 
 
-@_for(hasattr)
+@for_(hasattr)
 def _hasattr(frame: Frame, function: Any, given: Arguments) -> Folded:
     return Const(_has(frame, given.args[0][0], _attribute_name(given))), None
 
 
-@_for(setattr)
+@for_(setattr)
 def _setattr(frame: Frame, function: Any, given: Arguments) -> Folded:
     raise UnsupportedError("'setattr' has no TorchScript form", "write 'self.name = value'")
 
 
 def _attribute_name(given: Arguments) -> str:
-    from gnnscript.specialize.folding import NeedsConstant
+    from gnnscript.specialize.folding.base import NeedsConstant
 
     value = given.args[1][0]
     if not isinstance(value, Const):
@@ -217,9 +216,9 @@ def _has(frame: Frame, value: Value, name: str) -> bool:
 # Numbers ##########################################################################
 
 
-@_for(int, float, bool, str)
+@for_(int, float, bool, str)
 def _convert(frame: Frame, function: Any, given: Arguments) -> Folded:
-    done = _evaluated(frame, function, given)
+    done = evaluated(frame, function, given)
     if done is not None:
         return done
     value, node = given.args[0]
@@ -239,28 +238,28 @@ def _convert(frame: Frame, function: Any, given: Arguments) -> Folded:
     return Dyn(result), ast.Call(ast.Name(function.__name__, ast.Load()), [kept], [])
 
 
-@_for(abs, round)
+@for_(abs, round)
 def _unary(frame: Frame, function: Any, given: Arguments) -> Folded:
-    done = _evaluated(frame, function, given)
+    done = evaluated(frame, function, given)
     if done is not None:
         return done
     t = static_type(given.args[0][0])
-    return _kept(frame, function, given, FLOAT if function is round and t != TENSOR else t)
+    return keep(frame, function, given, FLOAT if function is round and t != TENSOR else t)
 
 
-@_for(pow, divmod)
+@for_(pow, divmod)
 def _power(frame: Frame, function: Any, given: Arguments) -> Folded:
-    done = _evaluated(frame, function, given)
+    done = evaluated(frame, function, given)
     if done is not None:
         return done
     types, _ = given.types()
     t = arithmetic(types[0], types[1], ast.Pow())
-    return _kept(frame, function, given, t if function is pow else tuple_of(t, t))
+    return keep(frame, function, given, t if function is pow else tuple_of(t, t))
 
 
-@_for(min, max)
+@for_(min, max)
 def _extremum(frame: Frame, function: Any, given: Arguments) -> Folded:
-    done = _evaluated(frame, function, given)
+    done = evaluated(frame, function, given)
     if done is not None:
         return done
     folded = given.args
@@ -270,7 +269,7 @@ def _extremum(frame: Frame, function: Any, given: Arguments) -> Folded:
         if items is None and static_type(value).name == "Tuple":
             items = [Dyn(t) for t in static_type(value).args]
         if items is None:
-            return _kept(frame, function, given, frame.element_type(static_type(value)).type)
+            return keep(frame, function, given, frame.element_type(static_type(value)).type)
         nodes = frame.element_nodes(frame.needed(value, node), len(items)).elts
         folded = list(zip(items, nodes, strict=True))
     result, kept = frame.present(folded[0][0], frame.needed(*folded[0]))
@@ -283,9 +282,9 @@ def _extremum(frame: Frame, function: Any, given: Arguments) -> Folded:
     return Dyn(t), kept
 
 
-@_for(sum)
+@for_(sum)
 def _sum(frame: Frame, function: Any, given: Arguments) -> Folded:
-    done = _evaluated(frame, function, given)
+    done = evaluated(frame, function, given)
     if done is not None:
         return done
     value, node = given.args[0]
@@ -295,7 +294,7 @@ def _sum(frame: Frame, function: Any, given: Arguments) -> Folded:
     if items is None:
         element = frame.element_type(static_type(value))
         if element.type != TENSOR:
-            return _kept(frame, function, given, element.type)
+            return keep(frame, function, given, element.type)
         stacked = ast.Call(torch_name("torch.stack"), [frame.needed(value, node)], [])
         total = ast.Attribute(stacked, "sum", ast.Load())
         return Dyn(TENSOR), ast.Call(total, [ast.Constant(0)], [])
@@ -311,12 +310,12 @@ def _sum(frame: Frame, function: Any, given: Arguments) -> Folded:
     return Dyn(t), kept
 
 
-@_for(any, all)
+@for_(any, all)
 def _quantifier(frame: Frame, function: Any, given: Arguments) -> Folded:
     value, node = given.args[0]
     items = constant_items(value)
     if items is None:
-        return _kept(frame, function, given, BOOL)
+        return keep(frame, function, given, BOOL)
     nodes: list[ast.expr | None] = [literal(item) for item in items]
     if node is not None and not isinstance(value, Const):
         nodes = list(frame.element_nodes(node, len(items)).elts)
@@ -334,178 +333,25 @@ def _quantifier(frame: Frame, function: Any, given: Arguments) -> Folded:
     return Dyn(BOOL), kept[0] if len(kept) == 1 else ast.BoolOp(operator, kept)
 
 
-# Sequences ########################################################################
-
-
-@_for(len)
-def _len(frame: Frame, function: Any, given: Arguments) -> Folded:
-    value, node = given.args[0]
-    items = constant_items(value)
-    if items is not None:
-        return Const(len(items)), None
-    if isinstance(value, ModuleRef):
-        return Const(len(value.module)), None  # type: ignore[arg-type]
-    t = static_type(value)
-    if t.name == "Tuple":
-        return Const(len(t.args)), None
-    value, kept = frame.present(value, frame.needed(value, node))
-    return Dyn(INT), ast.Call(ast.Name("len", ast.Load()), [kept], [])
-
-
-@_for(range)
-def _range(frame: Frame, function: Any, given: Arguments) -> Folded:
-    return _evaluated(frame, function, given) or _kept(frame, function, given, list_of(INT))
-
-
-def _parts(frame: Frame, folded: Folded) -> list[Folded] | None:
-    """The elements of a known sequence, each with its expression."""
-    value, node = folded
-    items = constant_items(value)
-    if items is None and isinstance(value, ModuleRef):
-        items = list(frame.module_items(value))
-        return [(item, literal(item)) for item in items]
-    if items is None and static_type(value).name == "Tuple":
-        items = [Dyn(t) for t in static_type(value).args]
-    if items is None:
-        return None
-    if node is None or isinstance(value, Const):
-        return [(item, literal(item)) for item in items]
-    return list(zip(items, frame.element_nodes(node, len(items)).elts, strict=True))
-
-
-def _listed(frame: Frame, parts: list[Folded], kind: str = "list") -> Folded:
-    return frame.sequence(kind, [v for v, _ in parts], [n for _, n in parts])
-
-
-@_for(enumerate)
-def _enumerate(frame: Frame, function: Any, given: Arguments) -> Folded:
-    parts = _parts(frame, given.args[0])
-    if parts is None:
-        element = frame.element_type(static_type(given.args[0][0]))
-        return _kept(frame, function, given, list_of(tuple_of(INT, element.type)))
-    start = 0
-    for value, _ in [*given.args[1:], *given.kwargs.values()]:
-        start = value.value if isinstance(value, Const) else 0
-    return _listed(
-        frame,
-        [
-            _listed(frame, [(Const(i), ast.Constant(i)), part], "tuple")
-            for i, part in enumerate(parts, start)
-        ],
-    )
-
-
-@_for(zip)
-def _zip(frame: Frame, function: Any, given: Arguments) -> Folded:
-    columns = [_parts(frame, folded) for folded in given.args]
-    if any(column is None for column in columns):
-        # one side is known: index the other by position
-        known = [len(column) for column in columns if column is not None]
-        if not known:
-            elements = [frame.element_type(static_type(v)).type for v, _ in given.args]
-            return _kept(frame, function, Arguments_(given), list_of(tuple_of(*elements)))
-        for position, column in enumerate(columns):
-            if column is None:
-                value, node = given.args[position]
-                element = frame.element_type(static_type(value))
-                nodes = frame.element_nodes(frame.needed(value, node), min(known)).elts
-                columns[position] = [(element, n) for n in nodes]
-    rows = zip(*[column for column in columns if column is not None], strict=False)
-    return _listed(frame, [_listed(frame, list(row), "tuple") for row in rows])
-
-
-def Arguments_(given: Arguments) -> Arguments:  # noqa: N802
-    return type(given)(given.args, {})
-
-
-@_for(reversed, sorted)
-def _ordered(frame: Frame, function: Any, given: Arguments) -> Folded:
-    done = _evaluated(frame, function, given)
-    if done is not None and function is sorted:
-        return done
-    parts = _parts(frame, given.args[0])
-    if parts is not None and function is reversed:
-        return _listed(frame, parts[::-1])
-    t = static_type(given.args[0][0])
-    if function is reversed:
-        kept = frame.needed(*given.args[0])
-        return Dyn(t), ast.Subscript(kept, ast.Slice(None, None, ast.Constant(-1)), ast.Load())
-    return _kept(frame, function, given, t)
-
-
-@_for(list, tuple, set, frozenset)
-def _collection(frame: Frame, function: Any, given: Arguments) -> Folded:
-    if not given.args:
-        if function is list:
-            return Seq((), "list"), ast.List([], ast.Load())
-        return Const(function()), None
-    done = _evaluated(frame, function, given)
-    if done is not None:
-        return done
-    if function in (set, frozenset):
-        raise UnsupportedError("TorchScript has no sets", "use a list or a dictionary")
-    parts = _parts(frame, given.args[0])
-    if parts is not None:
-        return _listed(frame, parts, function.__name__)
-    value, node = given.args[0]
-    if function is list:
-        element = frame.element_type(static_type(value)).type
-        return _kept(frame, function, given, list_of(element))
-    return value, frame.needed(value, node)
-
-
-@_for(dict)
-def _dict(frame: Frame, function: Any, given: Arguments) -> Folded:
-    items = {k: v for k, (v, _) in given.kwargs.items()}
-    if given.args and isinstance(given.args[0][0], Mapping):
-        items = given.args[0][0].items | items
-    elif given.args:
-        done = _evaluated(frame, function, given)
-        if done is not None:
-            return done
-        return _kept(frame, function, given, static_type(given.args[0][0]))
-    nodes = {k: node for k, (_, node) in given.kwargs.items()}
-    base = given.args[0][1] if given.args else None
-    if isinstance(base, ast.Dict):
-        names = list(given.args[0][0].items) if isinstance(given.args[0][0], Mapping) else []
-        nodes = dict(zip(names, base.values, strict=True)) | nodes
-    return frame.mapping(items, [nodes.get(name) for name in items])
-
-
-@_for(map)
-def _map(frame: Frame, function: Any, given: Arguments) -> Folded:
-    callee, callee_node = given.args[0]
-    columns = [_parts(frame, folded) for folded in given.args[1:]]
-    known = [column for column in columns if column is not None]
-    if len(known) != len(columns):
-        raise UnsupportedError("'map' over an unknown sequence", "write a list comprehension")
-    return _listed(
-        frame,
-        [
-            frame.call(callee, type(given)(list(row), {}), callee_node)
-            for row in zip(*known, strict=False)
-        ],
-    )
-
-
 # Others ###########################################################################
 
 
-@_for(print)
+@for_(print)
 def _print(frame: Frame, function: Any, given: Arguments) -> Folded:
-    args = [(v, ast.Constant(str(v.module)) if isinstance(v, ModuleRef) else n)
-            for v, n in given.args]
-    return _kept(frame, function, type(given)(args, {}), NONE)
+    args = [
+        (v, ast.Constant(str(v.module)) if isinstance(v, ModuleRef) else n) for v, n in given.args
+    ]
+    return keep(frame, function, type(given)(args, {}), NONE)
 
 
-@_for(warnings.warn)
+@for_(warnings.warn)
 def _warn(frame: Frame, function: Any, given: Arguments) -> Folded:
     text = frame.needed(*given.args[0])
     func = ast.Attribute(import_reference("warnings", "", "warnings"), "warn", ast.Load())
     return Dyn(NONE), ast.Call(func, [text], [])
 
 
-@_for(typing.cast, torch.jit.annotate)
+@for_(typing.cast, torch.jit.annotate)
 def _cast(frame: Frame, function: Any, given: Arguments) -> Folded:
     (wanted, _), (value, node) = given.args
     t = from_annotation(wanted.value) if isinstance(wanted, Const) else UNKNOWN
@@ -514,21 +360,34 @@ def _cast(frame: Frame, function: Any, given: Arguments) -> Folded:
     return value, node
 
 
-@_for(torch.is_tensor)
+@for_(torch.is_tensor)
 def _is_tensor(frame: Frame, function: Any, given: Arguments) -> Folded:
     tensor = Const(torch.Tensor)
     return _isinstance(frame, isinstance, type(given)([given.args[0], (tensor, None)], {}))
 
 
-@_for(torch.is_floating_point, torch.is_complex)
+@for_(torch.is_floating_point, torch.is_complex)
 def _is_floating(frame: Frame, function: Any, given: Arguments) -> Folded:
     value, node = frame.present(given.args[0][0], frame.needed(*given.args[0]))
     del value
     return Dyn(BOOL), ast.Call(torch_name(f"torch.{function.__name__}"), [node], [])
 
 
-for _name in ("open", "input", "exec", "eval", "globals", "locals", "vars", "dir", "id", "iter",
-              "next", "compile", "__import__"):
+for _name in (
+    "open",
+    "input",
+    "exec",
+    "eval",
+    "globals",
+    "locals",
+    "vars",
+    "dir",
+    "id",
+    "iter",
+    "next",
+    "compile",
+    "__import__",
+):
 
     def _refuse(frame: Frame, function: Any, given: Arguments, name: str = _name) -> Folded:
         raise UnsupportedError(

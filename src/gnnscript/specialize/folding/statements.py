@@ -2,24 +2,65 @@
 
 from __future__ import annotations
 
-class Frame(Assignment, Loops, Comprehensions, Functions, Calls, TorchCalls, Sequences, Operators, Conditions, Modules):
+import ast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from gnnscript._errors import UnsupportedError
+from gnnscript.analyze.annotations import parameter_types
+from gnnscript.analyze.sources import FunctionSource
+from gnnscript.analyze.types import TENSOR, UNKNOWN, Type, alternatives
+from gnnscript.specialize.folding.assignment import Assignment
+from gnnscript.specialize.folding.base import Binding, MissingAttribute, NoReturn, store
+from gnnscript.specialize.folding.calls import Calls
+from gnnscript.specialize.folding.comprehensions import Comprehensions
+from gnnscript.specialize.folding.conditions import Conditions
+from gnnscript.specialize.folding.functions import Functions
+from gnnscript.specialize.folding.loops import Loops
+from gnnscript.specialize.folding.modules import Modules
+from gnnscript.specialize.folding.operators import Operators
+from gnnscript.specialize.folding.sequences import Sequences
+from gnnscript.specialize.folding.torch_calls import TorchCalls
+from gnnscript.specialize.helpers import annotation
+from gnnscript.specialize.program import is_runtime
+from gnnscript.specialize.values import (
+    Closure,
+    Const,
+    Dyn,
+    Mapping,
+    Poison,
+    Seq,
+    Value,
+    join_values,
+    key_of,
+    literal,
+    static_type,
+)
+
+if TYPE_CHECKING:
+    from gnnscript.specialize.program import Owner, Program
+
+
+class Frame(
+    Assignment,
+    Loops,
+    Comprehensions,
+    Functions,
+    Calls,
+    TorchCalls,
+    Sequences,
+    Operators,
+    Conditions,
+    Modules,
+):
     """Specialises the body of one function."""
 
     def __init__(
         self, program: Program, source: FunctionSource, owner: Owner | None, cls: type | None
     ) -> None:
         super().__init__(program, source, owner, cls)
-        self.origin: tuple[str, int] | None = None
-        self.depth_of_branches = 0
-        self.returns: list[Value] = []
-        self._loops: list[list[dict[str, Binding]] | None] = []
         self._parameters: list[ast.arg] = []
-        self._variants: dict[str, list[tuple[Type, str]]] = {}
-        self._taken: set[str] = {
-            node.id for node in ast.walk(source.node) if isinstance(node, ast.Name)
-        } | {node.arg for node in ast.walk(source.node) if isinstance(node, ast.arg)}
-        self._declared: dict[str, Type] = {}
-        self._mutated = _mutated_names(source.node)
 
     def bind_parameters(self, bound: dict[str, Value]) -> list[tuple[str, Type]]:
         """Binds each parameter to what is known of it; returns those that remain."""
@@ -50,14 +91,14 @@ class Frame(Assignment, Loops, Comprehensions, Functions, Calls, TorchCalls, Seq
             t = alternatives(declared)[0] if declared.known else TENSOR
             if isinstance(value, Dyn):
                 value = Dyn(t)
-        if isinstance(value, Seq) and value.kind == "list" and name in self._mutated:
+        if isinstance(value, Seq) and value.kind == "list" and name in self.mutated:
             value = Dyn(t)
         if isinstance(value, Poison):
             raise UnsupportedError(
                 f"'{name}' cannot be passed on: {value.reason}",
                 "give it one type on every path",
             )
-        self._variants[name] = [(t, name)]
+        self.variants[name] = [(t, name)]
         self._parameters.append(ast.arg(name, annotation(t)))
         self.env[name] = Binding(value, name)
         return name, t
@@ -156,15 +197,15 @@ class Frame(Assignment, Loops, Comprehensions, Functions, Calls, TorchCalls, Seq
 
     def emit(self, statement: ast.stmt) -> None:
         """Appends a statement to the specialised code."""
-        self.out.append(self._stamped(statement))
+        self.out.append(self.stamped(statement))
 
-    def _stamped(self, statement: ast.stmt) -> ast.stmt:
+    def stamped(self, statement: ast.stmt) -> ast.stmt:
         here = (self.source.file, getattr(self.current, "lineno", self.source.node.lineno))
         statement.origin = self.origin or here  # type: ignore[attr-defined]
         return statement
 
     @contextmanager
-    def _into(self, env: dict[str, Binding]) -> Iterator[list[ast.stmt]]:
+    def nested(self, env: dict[str, Binding]) -> Iterator[list[ast.stmt]]:
         """Collects statements of a nested block, starting from ``env``."""
         out, self.out = self.out, []
         saved, terminated, facts = self.env, self.terminated, self.facts
@@ -195,7 +236,7 @@ class Frame(Assignment, Loops, Comprehensions, Functions, Calls, TorchCalls, Seq
             name = alias.asname or alias.name.split(".")[0]
             self.env[name] = Binding(Const(namespace[name]), None)
 
-    _stmt_ImportFrom = _stmt_Import
+    _stmt_ImportFrom = _stmt_Import  # noqa: N815
 
     def _stmt_FunctionDef(self, node: ast.FunctionDef) -> None:  # noqa: N802
         self.env[node.name] = Binding(Closure(node, self.source, self.cls, self.env), None)
@@ -203,8 +244,7 @@ class Frame(Assignment, Loops, Comprehensions, Functions, Calls, TorchCalls, Seq
     def _stmt_Delete(self, node: ast.Delete) -> None:  # noqa: N802
         for target in node.targets:
             if not isinstance(target, ast.Name):
-                self.fold_children(target)
-                self.emit(ast.Delete([self.residual_of(target)]))
+                self.emit(ast.Delete([self.store_target(target)]))
             else:
                 self.env.pop(target.id, None)
 
@@ -234,9 +274,7 @@ class Frame(Assignment, Loops, Comprehensions, Functions, Calls, TorchCalls, Seq
                     text = str(node.msg.value)
                 self.emit(
                     ast.Raise(
-                        ast.Call(
-                            ast.Name("AssertionError", ast.Load()), [ast.Constant(text)], []
-                        ),
+                        ast.Call(ast.Name("AssertionError", ast.Load()), [ast.Constant(text)], []),
                         None,
                     )
                 )
@@ -263,7 +301,7 @@ class Frame(Assignment, Loops, Comprehensions, Functions, Calls, TorchCalls, Seq
                 )
             items.append(ast.withitem(residual))
         env = dict(self.env)
-        with self._into(env) as body:
+        with self.nested(env) as body:
             self.block(node.body)
             terminated = self.terminated
         self.env, self.terminated = env, terminated
@@ -288,7 +326,7 @@ class Frame(Assignment, Loops, Comprehensions, Functions, Calls, TorchCalls, Seq
         self.depth_of_branches += 1
         try:
             for outcome, statements in ((True, node.body), (False, node.orelse)):
-                with self._into(dict(self.env)) as body:
+                with self.nested(dict(self.env)) as body:
                     self.refine(node.test, outcome)
                     self.block(statements)
                     arms.append((self.env, body, self.terminated))
@@ -303,11 +341,9 @@ class Frame(Assignment, Loops, Comprehensions, Functions, Calls, TorchCalls, Seq
             self.env = self._merge([(env_a, body_a), (env_b, body_b)])
         self.emit(ast.If(test, body_a or [ast.Pass()], body_b))
         if left_a != left_b:
-            self.refine_facts(node.test, left_b)
+            self.refine(node.test, left_b)
 
-    def _merge(
-        self, arms: list[tuple[dict[str, Binding], list[ast.stmt]]]
-    ) -> dict[str, Binding]:
+    def _merge(self, arms: list[tuple[dict[str, Binding], list[ast.stmt]]]) -> dict[str, Binding]:
         """Joins variables where paths meet; copies them to a common name where they differ."""
         merged: dict[str, Binding] = {}
         first = arms[0][0]
@@ -339,7 +375,7 @@ class Frame(Assignment, Loops, Comprehensions, Functions, Calls, TorchCalls, Seq
                         else literal(binding.value)
                     )
                     if node is not None:
-                        body.append(self._stamped(_store(residual, node)))
+                        body.append(self.stamped(store(residual, node)))
             merged[name] = Binding(value, residual)
         return merged
 
@@ -347,19 +383,3 @@ class Frame(Assignment, Loops, Comprehensions, Functions, Calls, TorchCalls, Seq
 def _only_raises(handler: ast.ExceptHandler) -> bool:
     returns = any(isinstance(n, ast.Return) for n in ast.walk(handler))
     return isinstance(handler.body[-1], ast.Raise) and not returns
-
-
-def _mutated_names(node: ast.AST) -> set[str]:
-    """Lists and dictionaries that are changed in place: their length is not known."""
-    names = set()
-    for child in ast.walk(node):
-        if isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute):
-            in_place = ("append", "extend", "insert", "pop", "clear", "update", "remove", "sort")
-            if child.func.attr in in_place and isinstance(child.func.value, ast.Name):
-                names.add(child.func.value.id)
-        elif isinstance(child, ast.Subscript) and not isinstance(child.ctx, ast.Load):
-            if isinstance(child.value, ast.Name):
-                names.add(child.value.id)
-        elif isinstance(child, ast.AugAssign) and isinstance(child.target, ast.Name):
-            names.add(child.target.id)
-    return names

@@ -2,6 +2,33 @@
 
 from __future__ import annotations
 
+import ast
+
+import torch
+
+from gnnscript._errors import UnsupportedError
+from gnnscript.analyze.types import BOOL, NONE, TENSOR, UNKNOWN, is_optional, strip_optional
+from gnnscript.specialize.folding.base import OPERATORS, Folded, Folding
+from gnnscript.specialize.helpers import unwrap_optional
+from gnnscript.specialize.values import (
+    Closure,
+    Const,
+    Dyn,
+    Mapping,
+    Method,
+    ModuleRef,
+    Poison,
+    Seq,
+    Super,
+    Value,
+    constant_items,
+    join_values,
+    key_of,
+    literal,
+    static_type,
+)
+
+
 class Conditions(Folding):
     """The part of a frame that folds conditions."""
 
@@ -188,7 +215,7 @@ class Conditions(Folding):
         left_value, left_node = self.fold(node.left)
         right_value, right_node = self.fold(node.comparators[0])
         if isinstance(left_value, Const) and isinstance(right_value, Const):
-            result = self.compute(node, _OPERATORS[type(op)], left_value.value, right_value.value)
+            result = self.compute(node, OPERATORS[type(op)], left_value.value, right_value.value)
             return self.wrap(result), None
         for value, other in ((left_value, right_value), (right_value, left_value)):
             if isinstance(other, Const) and other.value is None:

@@ -1,4 +1,4 @@
-"""Folding of comprehensions: over what is known they are written out, else kept."""
+"""Comprehensions: over what is known they are written out, else kept."""
 
 from __future__ import annotations
 
@@ -7,24 +7,13 @@ from typing import Any
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import Type, list_of
-from gnnscript.specialize.builtins import _parts
-from gnnscript.specialize.calling import Calls
-from gnnscript.specialize.folding import Folded
+from gnnscript.specialize.folding.base import Folded, Folding
+from gnnscript.specialize.folding.builtin_sequences import parts_of
 from gnnscript.specialize.values import Const, Dyn, Mapping, Value, static_type
 
-__all__ = ["Comprehensions"]
 
-
-class Comprehensions(Calls):
+class Comprehensions(Folding):
     """The part of a frame that folds comprehensions."""
-
-    def bind_inline(self, target: ast.expr, value: Value, residual: ast.expr | None) -> None:
-        """Binds a comprehension's variable to an expression, without a statement."""
-        raise NotImplementedError
-
-    def loop_target(self, target: ast.expr, element: Value) -> ast.expr:
-        """Binds a comprehension's variable that stays; returns the target."""
-        raise NotImplementedError
 
     def fold_ListComp(self, node: ast.ListComp | ast.GeneratorExp) -> Folded:  # noqa: N802
         saved, self.env = self.env, dict(self.env)
@@ -40,6 +29,7 @@ class Comprehensions(Calls):
             self.env = saved
 
     fold_GeneratorExp = fold_ListComp  # noqa: N815
+
     fold_SetComp = fold_ListComp  # noqa: N815
 
     def fold_DictComp(self, node: ast.DictComp) -> Folded:  # noqa: N802
@@ -74,7 +64,7 @@ class Comprehensions(Calls):
             return True
         first, rest = generators[0], generators[1:]
         value, residual = self.fold(first.iter)
-        parts = _parts(self, (value, residual))  # type: ignore[arg-type]
+        parts = parts_of(self, (value, residual))  # type: ignore[arg-type]
         if parts is None:
             return False
         for item, node in parts:
@@ -100,13 +90,9 @@ class Comprehensions(Calls):
             )
         value, residual = self.fold(generators[0].iter)
         iterable = self.needed(value, residual)
-        target = self.loop_target(
-            generators[0].target, self.element_type(static_type(value))
-        )
+        target = self.loop_target(generators[0].target, self.element_type(static_type(value)))
         self.conditional += 1
         try:
             return [ast.comprehension(target, iterable, [], 0)], element()
         finally:
             self.conditional -= 1
-
-

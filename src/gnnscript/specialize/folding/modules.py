@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from gnnscript._errors import UnsupportedError
+from gnnscript.analyze.types import BOOL, TENSOR, Type, of_value
+from gnnscript.specialize.folding.base import Folded, Folding, MissingAttribute, NeedsConstant
+from gnnscript.specialize.values import Const, Dyn, Method, ModuleRef, Seq, Super, Value
+
+
 class Modules(Folding):
     """The part of a frame that knows the model's modules."""
 
@@ -119,7 +133,7 @@ class Modules(Folding):
                 "use torch.nn.ModuleList",
             )
 
-    def _module_item(self, ref: ModuleRef, position: Value) -> Folded:
+    def module_item(self, ref: ModuleRef, position: Value) -> Folded:
         if not isinstance(position, Const):
             raise NeedsConstant(
                 "a module is picked by an index that is known only at run time",

@@ -1,0 +1,373 @@
+"""What all parts of a frame share: its state, and the way they call one another."""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gnnscript._errors import UnsupportedError
+from gnnscript.analyze.sources import FunctionSource
+from gnnscript.analyze.types import NONE, Type, is_optional
+from gnnscript.specialize.helpers import is_absent, reference
+from gnnscript.specialize.values import (
+    Closure,
+    Const,
+    Method,
+    ModuleRef,
+    Poison,
+    Seq,
+    Super,
+    Value,
+    literal,
+    static_type,
+)
+
+if TYPE_CHECKING:
+    from gnnscript.specialize.program import Owner, Program
+
+
+OPERATORS: dict[type[ast.AST], Any] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+    ast.MatMult: operator.matmul,
+    ast.LShift: operator.lshift,
+    ast.RShift: operator.rshift,
+    ast.BitAnd: operator.and_,
+    ast.BitOr: operator.or_,
+    ast.BitXor: operator.xor,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Is: operator.is_,
+    ast.IsNot: operator.is_not,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+    ast.Invert: operator.invert,
+    ast.In: lambda a, b: a in b,
+    ast.NotIn: lambda a, b: a not in b,
+}
+
+
+Folded = tuple[Value, "ast.expr | None"]
+
+
+class NeedsConstant(UnsupportedError):
+    """Something must be known while specialising that is not: a module's index, a name."""
+
+
+class MissingAttribute(UnsupportedError):
+    """An attribute does not exist in this configuration: reading it raises, as in Python."""
+
+
+class NoReturn(Exception):
+    """A call never returns: what follows it in the block is not reached."""
+
+
+@dataclass
+class Arguments:
+    """The arguments of a call, each a value and the expression that computes it."""
+
+    args: list[Folded]
+    kwargs: dict[str, Folded]
+
+    @property
+    def constant(self) -> bool:
+        """Whether all of them are known."""
+        return all(isinstance(v, Const) for v, _ in [*self.args, *self.kwargs.values()])
+
+    def values(self) -> tuple[list[Any], dict[str, Any]]:
+        """The Python objects of constant arguments."""
+        args = [v.value for v, _ in self.args if isinstance(v, Const)]
+        kwargs = {k: v.value for k, (v, _) in self.kwargs.items() if isinstance(v, Const)}
+        return args, kwargs
+
+    def types(self) -> tuple[list[Type], dict[str, Type]]:
+        """Their static types."""
+        args = [static_type(v) for v, _ in self.args]
+        return args, {k: static_type(v) for k, (v, _) in self.kwargs.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Binding:
+    """A variable: what is known of it, and the name that holds it in the specialised code."""
+
+    value: Value
+    name: str | None
+    node: ast.expr | None = None
+
+
+class Folding:
+    """The state of a function being specialised, and what every part of its frame uses.
+
+    A :class:`~gnnscript.specialize.folding.statements.Frame` is put together from the parts in
+    this package; each folds one kind of syntax.
+    """
+
+    def __init__(
+        self, program: Program, source: FunctionSource, owner: Owner | None, cls: type | None
+    ) -> None:
+        self.program = program
+        self.source = source
+        self.owner = owner
+        self.cls = cls
+        self.env: dict[str, Binding] = {}
+        self.facts: dict[tuple[str, frozenset[str]], bool] = {}
+        self.out: list[ast.stmt] = []
+        self.current: ast.AST = source.node
+        self.terminated = False
+        self.conditional = 0
+        self.open_lists: dict[str, ast.stmt] = {}
+        self.origin: tuple[str, int] | None = None
+        self.depth_of_branches = 0
+        self.returns: list[Value] = []
+        self.loops: list[list[dict[str, Binding]] | None] = []
+        self.variants: dict[str, list[tuple[Type, str]]] = {}
+        self.declared: dict[str, Type] = {}
+        self.mapping_nodes: dict[int, ast.expr | None] = {}
+        self.mutated = mutated_names(source.node)
+        names = {n.id for n in ast.walk(source.node) if isinstance(n, ast.Name)}
+        self.taken = names | {n.arg for n in ast.walk(source.node) if isinstance(n, ast.arg)}
+
+    def fold(self, node: ast.expr) -> Folded:
+        """What is known of an expression, and the expression that computes it at run time.
+
+        The second is ``None`` where the value has no form at run time (functions, modules).
+        """
+        handler = getattr(self, f"fold_{type(node).__name__}", None)
+        if handler is None:
+            raise UnsupportedError(
+                f"'{ast.unparse(node)}' has no TorchScript form",
+                "write it with tensors, numbers, strings, tuples, lists or dictionaries",
+                self.source.location(node),
+            )
+        try:
+            value, residual = handler(node)
+        except UnsupportedError as error:
+            if error.location is None:
+                error.locate(self.source.location(node))
+            raise
+        if residual is not None and isinstance(residual, ast.Name) and is_absent(residual):
+            residual = None
+        if residual is None:
+            residual = literal(value)
+        return value, residual
+
+    def fold_needed(self, node: ast.expr) -> tuple[Value, ast.expr]:
+        """Like :meth:`fold`, for a value that must exist at run time."""
+        value, residual = self.fold(node)
+        return value, self.needed(value, residual)
+
+    def needed(self, value: Value, residual: ast.expr | None) -> ast.expr:
+        """The run-time expression of a value.
+
+        Raises:
+            UnsupportedError: The value exists only in Python.
+        """
+        if residual is not None and not is_absent(residual):
+            return residual
+        if isinstance(value, Const):
+            found = reference(value.value)
+            if found is not None:
+                return found
+            what = f"'{value.value!r}'" if len(repr(value.value)) < 60 else type(value.value)
+        else:
+            what = {
+                ModuleRef: "a module",
+                Method: "a method",
+                Closure: "a function",
+                Poison: "a value of several types",
+            }.get(type(value), "a Python object")
+        raise UnsupportedError(
+            f"{what} is used as a value, which TorchScript cannot hold",
+            "use it where its configuration is known, or pass tensors and numbers instead",
+        )
+
+    def wrap(self, value: Any) -> Value:
+        """A Python object as a known value; modules of the model by their path."""
+        if isinstance(value, torch.nn.Module):
+            for name, module in self.program.root.module.named_modules(remove_duplicate=False):
+                if module is value:
+                    return ModuleRef(module, tuple(name.split(".")) if name else ())
+            raise UnsupportedError(
+                f"a '{type(value).__name__}' is used that is not registered in the model",
+                "register it as an attribute of its module, or in a torch.nn.ModuleList",
+            )
+        if type(value) in (tuple, list) and any(isinstance(v, torch.nn.Module) for v in value):
+            return Seq(tuple(self.wrap(v) for v in value), type(value).__name__)
+        return Const(value)
+
+    @staticmethod
+    def as_load(node: ast.expr) -> ast.expr:
+        """A target, as the expression that reads it."""
+        copied = ast.parse(ast.unparse(node), mode="eval").body
+        return ast.copy_location(copied, node)
+
+    def mangled(self, name: str) -> str:
+        """A private name as Python spells it inside a class."""
+        if name.startswith("__") and not name.endswith("__") and self.cls is not None:
+            return f"_{self.cls.__name__.lstrip('_')}{name}"
+        return name
+
+    def compute(self, node: ast.expr, function: Any, *args: Any, **kwargs: Any) -> Any:
+        """Evaluates an operation on constants."""
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            raise UnsupportedError(
+                f"'{ast.unparse(node)}' fails: {type(error).__name__}: {error}",
+                "it fails in the same way when the model runs in Python; correct it there",
+            ) from error
+
+    def present(self, value: Value, residual: ast.expr) -> tuple[Value, ast.expr]:
+        """An operand, which cannot be ``None``."""
+        t = static_type(value)
+        if is_optional(t) and t != NONE:
+            return self.unwrap(value, residual)
+        return value, residual
+
+    if TYPE_CHECKING:
+        # What the parts provide for one another.
+        def module_item(self, ref: ModuleRef, position: Value) -> Folded: ...
+
+        def bind_method(self, ref: ModuleRef, static: Any, name: str) -> Value: ...
+
+        def module_attribute(self, ref: ModuleRef, name: str) -> Folded: ...
+
+        def module_items(self, ref: ModuleRef) -> Iterator[Value]: ...
+
+        def module_node(self, ref: ModuleRef) -> ast.expr: ...
+
+        def super_attribute(self, holder: Super, name: str) -> Value: ...
+
+        def condition(self, node: ast.expr) -> Folded: ...
+
+        def recall(self, value: Value, residual: ast.expr) -> Folded: ...
+
+        def refine(self, test: ast.expr, outcome: bool) -> None: ...
+
+        def truth(self, value: Value, residual: ast.expr | None) -> Folded: ...
+
+        def unwrap(self, value: Value, residual: ast.expr) -> tuple[Value, ast.expr]: ...
+
+        def attribute(self, holder: Value, base: ast.expr | None, name: str) -> Folded: ...
+
+        def fold_Name(self, node: ast.Name) -> Folded: ...
+
+        def message(self, node: ast.expr) -> ast.expr: ...
+
+        def message_text(self, node: ast.expr) -> ast.expr: ...
+
+        def element_nodes(self, residual: ast.expr, count: int) -> ast.Tuple: ...
+
+        @staticmethod
+        def element_type(t: Type) -> Value: ...
+
+        def index(self, node: ast.expr) -> tuple[Value, ast.expr]: ...
+
+        def known_items(self, value: Value) -> list[Value]: ...
+
+        @staticmethod
+        def mapping(items: dict[str, Value], nodes: list[ast.expr | None]) -> Folded: ...
+
+        def sequence(
+            self, kind: str, items: list[Value], nodes: list[ast.expr | None], cls: Any = None
+        ) -> Folded: ...
+
+        def call_op(self, op: str, original: Any, given: Arguments) -> Folded: ...
+
+        def call_torch(self, function: Any, given: Arguments) -> Folded: ...
+
+        def method_of_value(
+            self, holder: Value, base: ast.expr | None, name: str, node: ast.Call
+        ) -> Folded: ...
+
+        def unwrapped(self, given: Arguments, which: frozenset[int | str]) -> Arguments: ...
+
+        def mapping_node(self, holder: ast.expr, name: str, item: Value) -> ast.expr | None: ...
+
+        def arguments(self, node: ast.Call) -> Arguments: ...
+
+        def call(self, callee: Value, given: Arguments, callee_node: ast.expr | None) -> Folded: ...
+
+        def nodes(self, given: Arguments) -> tuple[list[ast.expr], list[ast.keyword]]: ...
+
+        def call_forward(self, ref: ModuleRef, given: Arguments) -> Folded: ...
+
+        def call_function(
+            self,
+            function: Any,
+            given: Arguments,
+            cls: type | None,
+            *,
+            name: str | None = None,
+            called: ModuleRef | None = None,
+        ) -> Folded: ...
+
+        def call_method(self, method: Method, given: Arguments) -> Folded: ...
+
+        def call_module(self, ref: ModuleRef, given: Arguments) -> Folded: ...
+
+        def call_property(self, ref: ModuleRef, function: Any, cls: type) -> Folded: ...
+
+        def call_specialized(
+            self, done: Any, nodes: dict[str, ast.expr | None], called: ModuleRef | None = None
+        ) -> Folded: ...
+
+        def assign(self, target: ast.expr, value: Value, residual: ast.expr | None) -> None: ...
+
+        def bind(self, name: str, value: Value, residual: ast.expr | None) -> None: ...
+
+        def bind_inline(
+            self, target: ast.expr, value: Value, residual: ast.expr | None
+        ) -> None: ...
+
+        def fresh(self, wish: str) -> str: ...
+
+        def store_target(self, node: ast.expr) -> ast.expr: ...
+
+        def variable(self, name: str, t: Type) -> str: ...
+
+        def loop_target(self, target: ast.expr, element: Value) -> ast.expr: ...
+
+        def nested(self, env: dict[str, Binding]) -> AbstractContextManager[list[ast.stmt]]: ...
+
+        def stamped(self, statement: ast.stmt) -> ast.stmt: ...
+
+        def block(self, statements: list[ast.stmt]) -> None: ...
+
+        def emit(self, statement: ast.stmt) -> None: ...
+
+
+def store(name: str, node: ast.expr) -> ast.stmt:
+    """``name = node``."""
+    return ast.Assign([ast.Name(name, ast.Store())], node)
+
+
+def mutated_names(node: ast.AST) -> set[str]:
+    """Lists and dictionaries that are changed in place: their length is not known."""
+    names = set()
+    for child in ast.walk(node):
+        if isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute):
+            in_place = ("append", "extend", "insert", "pop", "clear", "update", "remove", "sort")
+            if child.func.attr in in_place and isinstance(child.func.value, ast.Name):
+                names.add(child.func.value.id)
+        elif isinstance(child, ast.Subscript) and not isinstance(child.ctx, ast.Load):
+            if isinstance(child.value, ast.Name):
+                names.add(child.value.id)
+        elif isinstance(child, ast.AugAssign) and isinstance(child.target, ast.Name):
+            names.add(child.target.id)
+    return names

@@ -72,8 +72,8 @@ def predicates() -> dict[Any, bool]:
     import torch_geometric
 
     return {
-        torch.jit.is_scripting: True,
-        torch.jit.is_tracing: False,
+        torch.jit.is_scripting: True,  # type: ignore[attr-defined]
+        torch.jit.is_tracing: False,  # type: ignore[attr-defined]
         torch.compiler.is_compiling: False,
         torch.onnx.is_in_onnx_export: False,
         torch_geometric.is_compiling: False,

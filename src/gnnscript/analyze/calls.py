@@ -1,10 +1,9 @@
-"""The calls of ``self.propagate`` and ``self.edge_updater`` in a class, and their declared types."""
+"""The calls of ``self.propagate`` and ``self.edge_updater`` in a class, with declared types."""
 
 from __future__ import annotations
 
 import ast
 import io
-import re
 import tokenize
 import types
 from dataclasses import dataclass
@@ -98,9 +97,7 @@ def _methods(cls: type, base: type) -> dict[str, types.FunctionType]:
     return methods
 
 
-def declared_types(
-    call: str, source: FunctionSource, cls: type
-) -> tuple[dict[str, Type], Location | None]:
+def declared_types(call: str, source: FunctionSource, cls: type) -> dict[str, Type]:
     """Types that the user declared for a call's keywords.
 
     Read from the class attribute ``propagate_type`` (``edge_updater_type``), a dictionary, or
@@ -108,13 +105,16 @@ def declared_types(
     """
     attribute = getattr(cls, f"{call}_type", None)
     if isinstance(attribute, dict):
-        return {name: _as_type(value, source, cls) for name, value in attribute.items()}, None
+        return {name: _as_type(value, source, cls) for name, value in attribute.items()}
     for line, text in _comments(source):
-        match = re.match(rf"{call}_type\s*:\s*(\(.*\))", text, re.DOTALL)
-        if match is None:
+        name, colon, signature = text.partition(":")
+        if name.strip() != f"{call}_type" or not colon:
             continue
+        signature = signature.strip()
         try:
-            function = ast.parse(f"def declared{match.group(1)}: ...").body[0]
+            function = ast.parse(f"def declared{signature[: signature.rfind(')') + 1]}: ...").body[
+                0
+            ]
         except SyntaxError:
             raise UnsupportedError(
                 f"the '{call}_type' comment cannot be read",
@@ -122,13 +122,12 @@ def declared_types(
                 Location(source.file, line, source.lines[line - 1].strip()),
             ) from None
         assert isinstance(function, ast.FunctionDef)
-        declared = {
+        return {
             arg.arg: _as_type(ast.unparse(arg.annotation), source, cls)
             for arg in function.args.args
             if arg.annotation is not None
         }
-        return declared, Location(source.file, line, source.lines[line - 1].strip())
-    return {}, None
+    return {}
 
 
 def _as_type(value: Any, source: FunctionSource, cls: type) -> Type:

@@ -105,13 +105,13 @@ def analyze(cls: type) -> ConvSpec:
         spec = _specs.get(cls)
         if spec is None:
             base = _pyg.message_passing()
-            hooks = {name: _hook(cls, name, base) for name in HOOKS}
+            hooks = {name: _hook(cls, name) for name in HOOKS}
             spec = ConvSpec(cls, hooks, call_sites(cls, base))
             _specs[cls] = spec
         return spec
 
 
-def _hook(cls: type, name: str, base: type) -> Hook:
+def _hook(cls: type, name: str) -> Hook:
     function = inspect.unwrap(inspect.getattr_static(cls, name))
     function = getattr(function, "__func__", function)
     source = function_source(function)

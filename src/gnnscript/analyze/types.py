@@ -159,7 +159,7 @@ def join(a: Type, b: Type) -> Type | None:
     if a.name == b.name == "List":
         inner = join(a.args[0], b.args[0])
         if inner in (a.args[0], b.args[0]):
-            return list_of(typing.cast(Type, inner))
+            return list_of(inner)
     if {a.name, b.name} == {"int", "number"} or {a.name, b.name} == {"float", "number"}:
         return NUMBER
     return None

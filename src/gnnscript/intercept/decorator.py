@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TypeVar
 
 import torch
@@ -31,7 +32,8 @@ def scriptable(cls: C) -> C:
         TypeError: It is not a ``MessagePassing`` class.
         UnsupportedError: Something in its source cannot be specialised.
     """
-    if not (isinstance(cls, type) and issubclass(cls, _pyg.message_passing())):
+    given: object = cls
+    if not (inspect.isclass(given) and issubclass(given, _pyg.message_passing())):
         raise TypeError(
             f"'scriptable' expects a class derived from torch_geometric.nn.MessagePassing, got "
             f"{cls!r}; decorate the conv class, not an instance or the model that holds it"

@@ -116,7 +116,10 @@ def _read_new_unions() -> None:
 
 
 def _module_from_template(
-    module_name: str, template_path: str, tmp_dirname: str, **kwargs: Any
+    module_name: str,
+    template_path: str,
+    tmp_dirname: str,  # noqa: ARG001
+    **kwargs: Any,
 ) -> Any:
     """What PyG's function of this name does, without its temporary file and its name clashes."""
     import jinja2
@@ -130,7 +133,7 @@ def _wrap_script() -> None:
     """Wraps what ``torch.jit.script`` calls, so that references to it taken earlier work too."""
     if _state.unwrap is not None:
         return
-    owner = torch.jit._script
+    owner: Any = torch.jit._script
     original = owner._script_impl
     owner._script_impl = wrapt.FunctionWrapper(original, _script)
 
@@ -140,7 +143,7 @@ def _wrap_script() -> None:
     _state.unwrap = unwrap
 
 
-def _script(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+def _script(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
     """Stands in for torch's ``_script_impl``."""
     obj = args[0] if args else kwargs["obj"]
     if (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 import threading
 import types
 from typing import Any
@@ -37,7 +38,7 @@ def needs_lowering(root: torch.nn.Module) -> bool:
 
 
 def _auto() -> bool:
-    if _pyg.MESSAGE_PASSING_MODULE not in __import__("sys").modules:
+    if _pyg.MESSAGE_PASSING_MODULE not in sys.modules:
         return False
     return bool(vars(_pyg.message_passing()).get(MARK, False))
 
@@ -57,9 +58,9 @@ def _uses_pyg(cls: type) -> bool:
             for name in function.__code__.co_names:
                 value = namespace.get(name)
                 module = getattr(value, "__module__", None) or getattr(value, "__name__", None)
-                if isinstance(module, str) and module.split(".")[0] == "torch_geometric":
-                    if not (inspect.isclass(value) and issubclass(value, torch.nn.Module)):
-                        return True
+                pyg = isinstance(module, str) and module.split(".")[0] == "torch_geometric"
+                if pyg and not (inspect.isclass(value) and issubclass(value, torch.nn.Module)):
+                    return True
     return False
 
 
@@ -116,8 +117,8 @@ def _specialized(root: torch.nn.Module, given: dict[str, Type] | None = None) ->
 
 
 def _refuse_lazy(name: str, module: torch.nn.Module) -> None:
-    uninitialized = [p for p in module._parameters.values() if torch.nn.parameter.is_lazy(p)]
-    if uninitialized:
+    present: list[Any] = [*module._parameters.values(), *module._buffers.values()]
+    if any(torch.nn.parameter.is_lazy(tensor) for tensor in present):
         raise UnsupportedError(
             f"'{name or type(module).__name__}' has lazy parameters whose shape is not known yet",
             "run the model once in Python before scripting it",
@@ -184,12 +185,12 @@ def _explained(error: Exception, root: torch.nn.Module) -> Exception:
         )
     for name, module in root.named_modules():
         for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
-            code = getattr(hook, "__code__", None)
+            compiled = getattr(hook, "__code__", None)
             return UnsupportedError(
                 f"a forward hook of '{name or type(module).__name__}' does not compile: "
                 f"{' '.join(text.split())[:300]}",
                 "remove it before scripting (handle.remove()), or annotate it as TorchScript asks",
-                Location(code.co_filename, code.co_firstlineno) if code is not None else None,
+                Location(compiled.co_filename, compiled.co_firstlineno) if compiled else None,
             )
     return error
 

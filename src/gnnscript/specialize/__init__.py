@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
 import textwrap
 import types
@@ -84,7 +85,8 @@ def _entry_points(root: torch.nn.Module) -> list[str]:
         for name, value in vars(cls).items():
             if (
                 isinstance(value, types.FunctionType)
-                and get_torchscript_modifier(value) is FunctionModifiers.EXPORT
+                and get_torchscript_modifier(value)  # type: ignore[no-untyped-call]
+                is FunctionModifiers.EXPORT
                 and name not in names
             ):
                 names.append(name)
@@ -160,7 +162,7 @@ def _specialize_entry(
             bound[argument] = Dyn(t)
     done = program.specialize(source, bound, program.owner(root), cls, name=name)
     defaults = {argument: default for argument, _, default in arguments}
-    spelled = []
+    spelled: list[ast.expr] = []
     for argument, _ in done.parameters:
         default = defaults[argument]
         node = None if default is inspect.Parameter.empty else literal(Const(default))
@@ -234,10 +236,8 @@ def _docstring(owner: Owner) -> str:
     lines.append(f"class:         {cls.__module__}.{cls.__qualname__}")
     forward = inspect.getattr_static(cls, "forward", None)
     if isinstance(forward, types.FunctionType):
-        try:
+        with contextlib.suppress(UnsupportedError):
             lines.append(f"origin:        {class_location(function_source(forward))}")
-        except UnsupportedError:
-            pass
     options = [
         f"{name}={value!r}"
         for name, value in vars(module).items()

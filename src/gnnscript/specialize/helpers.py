@@ -132,7 +132,7 @@ def is_ignored(function: Any) -> bool:
     """Whether a function is marked ``@torch.jit.ignore`` or ``@torch.jit.unused``."""
     from torch._jit_internal import FunctionModifiers, get_torchscript_modifier
 
-    modifier = get_torchscript_modifier(function)
+    modifier = get_torchscript_modifier(function)  # type: ignore[no-untyped-call]
     return modifier in (FunctionModifiers.IGNORE, FunctionModifiers.UNUSED)
 
 
@@ -163,7 +163,7 @@ def annotation(t: Type) -> ast.expr:
     for child in ast.walk(node):
         if isinstance(child, ast.Name) and child.id in classes:
             found = reference(classes[child.id])
-            if hasattr(found, "target_"):
+            if found is not None and hasattr(found, "target_"):
                 child.target_ = found.target_  # type: ignore[attr-defined]
         elif isinstance(child, ast.Name) and child.id == "torch":
             child.target_ = Import("torch", "", "torch")  # type: ignore[attr-defined]

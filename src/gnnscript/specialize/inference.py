@@ -94,7 +94,7 @@ def _schemas(name: str) -> tuple[Any, ...]:
 
 
 def _accepts(wanted: Type, given: Type, *, strict: bool) -> bool:
-    if given == UNKNOWN or wanted == UNKNOWN:
+    if UNKNOWN in (given, wanted):
         return True
     if is_optional(wanted):
         return given.name == "None" or _accepts(
@@ -188,9 +188,10 @@ def method_type(name: str, args: Sequence[Type], kwargs: dict[str, Type]) -> Sig
 def function_type(function: Any, args: Sequence[Type], kwargs: dict[str, Type]) -> Signature:
     """The result of a torch function that TorchScript compiles or knows itself."""
     if isinstance(function, torch.jit.ScriptFunction):
-        return Signature(from_schema(function.schema.returns[0].type))
+        schema: Any = function.schema
+        return Signature(from_schema(schema.returns[0].type))
     if isinstance(function, torch._ops.OpOverloadPacket):
-        for overload in function.overloads():
+        for overload in function.overloads():  # type: ignore[no-untyped-call]
             bound = _bind(getattr(function, overload)._schema, args, kwargs, strict=False)
             if bound is not None:
                 return bound
@@ -216,7 +217,8 @@ def _python_signature(
         return None
     if "return" not in hints:
         return None
-    given: dict[int | str, Type] = {**dict(enumerate(args)), **kwargs}
+    given: dict[int | str, Type] = dict(enumerate(args))
+    given.update(kwargs)
     unwrap: set[int | str] = set()
     floats: set[int | str] = set()
     for name, where in bound.arguments.items():
@@ -245,8 +247,9 @@ def module_unwraps(
     while isinstance(module, torch.nn.Sequential) and len(module) > 0:
         module = module[0]
     if isinstance(module, torch.jit.ScriptModule):
-        wanted = [from_schema(a.type) for a in module.forward.schema.arguments[1:]]
-        names = [a.name for a in module.forward.schema.arguments[1:]]
+        arguments = getattr(module, "forward").schema.arguments[1:]  # noqa: B009
+        wanted = [from_schema(a.type) for a in arguments]
+        names = [a.name for a in arguments]
     else:
         parameters = list(inspect.signature(type(module).forward).parameters.values())[1:]
         try:

@@ -24,15 +24,15 @@ class _SourceLoader:
         self.name = name
         self.text = text
 
-    def get_source(self, fullname: str) -> str:
+    def get_source(self, fullname: str) -> str:  # noqa: ARG002
         """The text of the module (PEP 302)."""
         return self.text
 
-    def get_filename(self, fullname: str) -> str:
+    def get_filename(self, fullname: str) -> str:  # noqa: ARG002
         """The file name that its code objects carry."""
         return f"{self.name.replace('.', '/')}.py"
 
-    def is_package(self, fullname: str) -> bool:
+    def is_package(self, fullname: str) -> bool:  # noqa: ARG002
         """Generated modules have no submodules."""
         return False
 

@@ -219,7 +219,7 @@ class Program:
             return done
         self._memo[memo] = None
         self._keep.append((source, bound))
-        wish = name or getattr(source.node, "name", "function")
+        wish = name or str(getattr(source.node, "name", "function"))
         final = owner.method_name(wish) if owner is not None else wish
         try:
             frame = Frame(self, source, owner, cls)

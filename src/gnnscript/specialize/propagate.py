@@ -111,7 +111,7 @@ def _call(name: str, frame: Frame, ref: ModuleRef, given: Arguments) -> Folded:
     size = given.args[1] if len(given.args) > 1 else given.kwargs.pop("size", None)
     if size is None or (name == "edge_updater" and _falls_back(type(module), name)):
         size = (Const(None), None)
-    declared = declared_types(name, frame.source, type(module))[0]
+    declared = declared_types(name, frame.source, type(module))
     kwargs = {}
     for key, (value, node) in given.kwargs.items():
         kwargs[key] = _declare(frame, value, node, declared.get(key, UNKNOWN))
@@ -161,7 +161,7 @@ def refuse_hooks(module: Any) -> None:
 
 def _by_keyword(name: str, ref: ModuleRef, given: Arguments) -> Arguments:
     """Names arguments that are passed by position, in the order PyG gives them."""
-    if len(given.args) <= 2 and name == "propagate" or len(given.args) <= 1:
+    if (len(given.args) <= 2 and name == "propagate") or len(given.args) <= 1:
         return Arguments(list(given.args), dict(given.kwargs))
     hooks = analyze(type(ref.module)).hooks
     wanted = ["message", "aggregate", "update"] if name == "propagate" else ["edge_update"]

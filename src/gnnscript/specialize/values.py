@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import enum
+import math
 import types
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -212,7 +213,7 @@ def literal(value: Value) -> ast.expr | None:
     inner = value.value
     if isinstance(inner, enum.Enum):
         return None
-    if isinstance(inner, float) and (inner != inner or inner in (float("inf"), float("-inf"))):
+    if isinstance(inner, float) and not math.isfinite(inner):
         return ast.parse(f"float({str(inner)!r})", mode="eval").body
     if isinstance(inner, (int, float)) and not isinstance(inner, bool) and inner < 0:
         return ast.UnaryOp(ast.USub(), ast.Constant(-inner))

@@ -29,7 +29,7 @@ from gnnscript.specialize.values import (
 class Assignment(Folding):
     """The part of a frame that binds variables."""
 
-    def _stmt_Assign(self, node: ast.Assign) -> None:  # noqa: N802
+    def _stmt_Assign(self, node: ast.Assign) -> None:
         if len(node.targets) == 1 and self._parallel(node.targets[0], node.value):
             return
         value, residual = self.fold(node.value)
@@ -53,7 +53,7 @@ class Assignment(Folding):
             self.assign(part, *self.fold(item))
         return True
 
-    def _stmt_AnnAssign(self, node: ast.AnnAssign) -> None:  # noqa: N802
+    def _stmt_AnnAssign(self, node: ast.AnnAssign) -> None:
         if isinstance(node.target, ast.Name):
             declared = _type(ast.unparse(node.annotation), self.source, self.cls)
             if declared.known and declared.name not in ("Union", "Class"):
@@ -62,22 +62,23 @@ class Assignment(Folding):
             value, residual = self.fold(node.value)
             self.assign(node.target, value, residual)
 
-    def _stmt_AugAssign(self, node: ast.AugAssign) -> None:  # noqa: N802
+    def _stmt_AugAssign(self, node: ast.AugAssign) -> None:
         load = ast.copy_location(ast.BinOp(self.as_load(node.target), node.op, node.value), node)
         if isinstance(node.target, ast.Name):
             before = self.env.get(node.target.id)
             held = before.value if before is not None else None
             if isinstance(held, Dyn) and held.type == TENSOR and before is not None:
                 _, operand = self.fold_needed(node.value)
-                name = ast.Name(before.name or node.target.id, ast.Store())
-                self.emit(ast.AugAssign(name, node.op, operand))
+                target = ast.Name(before.name or node.target.id, ast.Store())
+                self.emit(ast.AugAssign(target, node.op, operand))
                 return
             self.assign(node.target, *self.fold(load))
             return
         value, _ = self.fold(self.as_load(node.target))
         if isinstance(value, Dyn) and value.type in (TENSOR, UNKNOWN):
             _, operand = self.fold_needed(node.value)
-            self.emit(ast.AugAssign(self.store_target(node.target), node.op, operand))
+            place = self.store_target(node.target)
+            self.emit(ast.AugAssign(place, node.op, operand))
             return
         self.assign(node.target, *self.fold(load))
 
@@ -123,11 +124,10 @@ class Assignment(Folding):
         if declared is not None and is_subtype(t, declared):
             if isinstance(value, Seq) and t != strip_optional(declared):
                 value = Dyn(strip_optional(declared))
-            annotate = name not in {n for n, _ in self.variants.get(name, [])} and t != declared
+            annotate = t != declared and not self.variants.get(name)
             t = declared
             if isinstance(value, Dyn) and not value.type.known:
                 value = Dyn(declared)
-            annotate = annotate and not self.variants.get(name)
         residual_name = self.variable(name, t)
         store = ast.Name(residual_name, ast.Store())
         if annotate or (declared is not None and isinstance(residual, (ast.List, ast.Dict))):
@@ -150,11 +150,14 @@ class Assignment(Folding):
             return residual
         elements: list[ast.expr] = []
         for element in residual.elts:
-            if not is_absent(element) and not is_simple(element):
+            if is_absent(element):
+                elements.append(self._held(name, element))
+            elif is_simple(element):
+                elements.append(element)
+            else:
                 held = self.fresh(name)
                 self.emit(store(held, element))
-                element = ast.Name(held, ast.Load())
-            elements.append(self._held(name, element) if is_absent(element) else element)
+                elements.append(ast.Name(held, ast.Load()))
         return type(residual)(elements, ast.Load())
 
     def bind_inline(self, target: ast.expr, value: Value, residual: ast.expr | None) -> None:
@@ -325,7 +328,7 @@ class Assignment(Folding):
         node = ast.Attribute(self.needed(holder, base), target.attr, ast.Store())
         self.emit(ast.Assign([node], self.needed(value, residual)))
 
-    def store_target(self, node: ast.expr) -> ast.expr:
+    def store_target(self, node: ast.expr) -> ast.Subscript | ast.Attribute:
         """The residual form of ``x[...]`` or ``x.y`` as an assignment target."""
         if isinstance(node, ast.Subscript):
             _, base = self.fold_needed(node.value)

@@ -101,7 +101,7 @@ def _zip(frame: Frame, function: Any, given: Arguments) -> Folded:
     return _listed(frame, [_listed(frame, list(row), "tuple") for row in rows])
 
 
-def Arguments_(given: Arguments) -> Arguments:  # noqa: N802
+def Arguments_(given: Arguments) -> Arguments:
     return type(given)(given.args, {})
 
 
@@ -151,11 +151,11 @@ def _dict(frame: Frame, function: Any, given: Arguments) -> Folded:
         if done is not None:
             return done
         return keep(frame, function, given, static_type(given.args[0][0]))
-    nodes = {k: node for k, (_, node) in given.kwargs.items()}
+    nodes: dict[str, ast.expr | None] = {k: node for k, (_, node) in given.kwargs.items()}
     base = given.args[0][1] if given.args else None
     if isinstance(base, ast.Dict):
         names = list(given.args[0][0].items) if isinstance(given.args[0][0], Mapping) else []
-        nodes = dict(zip(names, base.values, strict=True)) | nodes
+        nodes = {**dict(zip(names, base.values, strict=True)), **nodes}
     return frame.mapping(items, [nodes.get(name) for name in items])
 
 

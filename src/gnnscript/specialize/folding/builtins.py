@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import types
 import typing
 import warnings
 from collections.abc import Callable
@@ -107,7 +108,7 @@ def _classes(value: Any) -> tuple[Any, ...]:
         return tuple(c for item in value for c in _classes(item))
     if typing.get_args(value):
         origin = typing.get_origin(value)
-        if isinstance(origin, type) and origin not in (typing.Union,):
+        if isinstance(origin, type) and origin is not types.UnionType:
             return (origin,)
         return tuple(c for item in typing.get_args(value) for c in _classes(item))
     return (type(None) if value is None else value,)
@@ -139,7 +140,7 @@ def _isinstance(frame: Frame, function: Any, given: Arguments) -> Folded:
     matches = [_is_instance(member, classes) for member in members]
     if is_optional(t) and t != NONE:
         none = _is_instance(NONE, classes)
-        if all(matches) and none or not any(matches) and not none:
+        if (all(matches) and none) or (not any(matches) and not none):
             return Const(none), None
         operator: ast.cmpop = ast.Is() if none else ast.IsNot()
         kept = ast.Compare(frame.needed(value, node), [operator], [ast.Constant(None)])
@@ -271,14 +272,14 @@ def _extremum(frame: Frame, function: Any, given: Arguments) -> Folded:
         if items is None:
             return keep(frame, function, given, frame.element_type(static_type(value)).type)
         nodes = frame.element_nodes(frame.needed(value, node), len(items)).elts
-        folded = list(zip(items, nodes, strict=True))
+        folded = [(item, n) for item, n in zip(items, nodes, strict=True)]
     result, kept = frame.present(folded[0][0], frame.needed(*folded[0]))
     t = static_type(result)
     for value, node in folded[1:]:
-        value, node = frame.present(value, frame.needed(value, node))
-        other = static_type(value)
+        candidate, candidate_node = frame.present(value, frame.needed(value, node))
+        other = static_type(candidate)
         t = t if t == other else arithmetic(t, other, ast.Add())
-        kept = ast.Call(ast.Name(function.__name__, ast.Load()), [kept, node], [])
+        kept = ast.Call(ast.Name(function.__name__, ast.Load()), [kept, candidate_node], [])
     return Dyn(t), kept
 
 
@@ -299,8 +300,7 @@ def _sum(frame: Frame, function: Any, given: Arguments) -> Folded:
         total = ast.Attribute(stacked, "sum", ast.Load())
         return Dyn(TENSOR), ast.Call(total, [ast.Constant(0)], [])
     nodes = frame.element_nodes(frame.needed(value, node), len(items)).elts if items else []
-    folded = list(zip(items, nodes, strict=True))
-    folded = [*given.args[1:], *folded] if len(given.args) > 1 else folded
+    folded: list[Folded] = [*given.args[1:], *zip(items, nodes, strict=True)]
     if not folded:
         return Const(0), None
     t, kept = static_type(folded[0][0]), frame.needed(*folded[0])

@@ -6,7 +6,7 @@ import ast
 import functools
 import inspect
 import types
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -32,11 +32,14 @@ from gnnscript.specialize.values import (
     literal,
 )
 
+if TYPE_CHECKING:
+    from gnnscript.specialize.folding.statements import Frame
+
 
 class Calls(Folding):
     """The part of a frame that folds calls."""
 
-    def fold_Call(self, node: ast.Call) -> Folded:  # noqa: N802
+    def fold_Call(self, node: ast.Call) -> Folded:
         refuse_open_keywords_of(node, self.source)
         func = node.func
         if isinstance(func, ast.Name) and func.id == "super" and "super" not in self.env:
@@ -100,6 +103,7 @@ class Calls(Folding):
         if isinstance(holder, ast.Name):
             held = self.env.get(holder.id)
             if held is not None and isinstance(held.node, ast.Dict):
+                assert isinstance(held.value, Mapping)
                 return held.node.values[list(held.value.items).index(name)]
             binding = self.env.get(f"{holder.id}[{name}]")
             if binding is not None and binding.name is not None:
@@ -138,7 +142,7 @@ class Calls(Folding):
         except TypeError:
             handler = None
         if handler is not None:
-            return handler(self, function, given)
+            return handler(cast("Frame", self), function, given)
         if inspect.isclass(function):
             return self._construct(function, given)
         if _is_hashable(function):
@@ -169,11 +173,7 @@ class Calls(Folding):
         if given.constant and _is_pure_builtin(function):
             args, kw = given.values()
             return self.wrap(self.compute(ast.Constant(str(function)), function, *args, **kw)), None
-        if (
-            callable(function)
-            and hasattr(type(function), "__call__")
-            and inspect.isfunction(type(function).__call__)
-        ):
+        if callable(function) and inspect.isfunction(type(function).__call__):
             bound = Arguments([(Const(function), None), *given.args], given.kwargs)
             return self.call_function(type(function).__call__, bound, type(function))
         raise UnsupportedError(

@@ -15,7 +15,7 @@ from gnnscript.specialize.values import Const, Dyn, Mapping, Value, static_type
 class Comprehensions(Folding):
     """The part of a frame that folds comprehensions."""
 
-    def fold_ListComp(self, node: ast.ListComp | ast.GeneratorExp) -> Folded:  # noqa: N802
+    def fold_ListComp(self, node: ast.ListComp | ast.GeneratorExp) -> Folded:
         saved, self.env = self.env, dict(self.env)
         try:
             found: list[Folded] = []
@@ -28,11 +28,11 @@ class Comprehensions(Folding):
         finally:
             self.env = saved
 
-    fold_GeneratorExp = fold_ListComp  # noqa: N815
+    fold_GeneratorExp = fold_ListComp
 
-    fold_SetComp = fold_ListComp  # noqa: N815
+    fold_SetComp = fold_ListComp
 
-    def fold_DictComp(self, node: ast.DictComp) -> Folded:  # noqa: N802
+    def fold_DictComp(self, node: ast.DictComp) -> Folded:
         saved, self.env = self.env, dict(self.env)
         try:
             found: list[tuple[Value, Folded]] = []

@@ -81,7 +81,7 @@ class Conditions(Folding):
                 return
             t = binding.value.type
             if is_optional(t) and t != NONE:
-                value = Const(None) if none else Dyn(strip_optional(t))
+                value: Value = Const(None) if none else Dyn(strip_optional(t))
                 self.env[node.id] = type(binding)(value, binding.name)
             return
         if isinstance(node, (ast.Attribute, ast.Subscript)):
@@ -157,7 +157,7 @@ class Conditions(Folding):
             return Const(conjunction), None
         return Dyn(BOOL), kept[0] if len(kept) == 1 else ast.BoolOp(node.op, kept)
 
-    def fold_BoolOp(self, node: ast.BoolOp) -> Folded:  # noqa: N802
+    def fold_BoolOp(self, node: ast.BoolOp) -> Folded:
         value, residual = self.fold(node.values[0])
         decided = self.truth(value, residual)[0]
         if isinstance(decided, Const):
@@ -174,7 +174,7 @@ class Conditions(Folding):
         arms = (first, tail) if isinstance(node.op, ast.Or) else (tail, first)
         return self.fold(ast.copy_location(ast.IfExp(first, *arms), node))
 
-    def fold_IfExp(self, node: ast.IfExp) -> Folded:  # noqa: N802
+    def fold_IfExp(self, node: ast.IfExp) -> Folded:
         test, condition = self.condition(node.test)
         if isinstance(test, Const):
             return self.fold(node.body if test.value else node.orelse)
@@ -203,7 +203,7 @@ class Conditions(Folding):
             condition, self.needed(value_a, node_a), self.needed(value_b, node_b)
         )
 
-    def fold_Compare(self, node: ast.Compare) -> Folded:  # noqa: N802
+    def fold_Compare(self, node: ast.Compare) -> Folded:
         if len(node.ops) > 1:
             parts: list[ast.expr] = []
             left = node.left

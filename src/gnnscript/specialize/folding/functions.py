@@ -14,6 +14,7 @@ from gnnscript.analyze.sources import FunctionSource, function_source
 from gnnscript.analyze.types import TENSOR, UNKNOWN, Type
 from gnnscript.specialize import inference
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding, NoReturn
+from gnnscript.specialize.folding.modules import CONTAINER_METHODS
 from gnnscript.specialize.helpers import is_ignored
 from gnnscript.specialize.tree import clone, is_simple, names_read
 from gnnscript.specialize.values import (
@@ -42,6 +43,8 @@ class Functions(Folding):
             function = function.__func__
         if function is torch.nn.Module.__call__:
             return self.call_forward(ref, given)
+        if method.name in CONTAINER_METHODS and function.__module__.startswith("torch.nn"):
+            return self.container_items(ref, method.name)
         if is_ignored(function):
             node = ast.Attribute(self.module_node(ref), method.name, ast.Load())
             self.program.owner(ref).attributes.setdefault(f"{method.name}()", UNKNOWN)

@@ -37,7 +37,7 @@ class _Continue(Exception):
 class Loops(Folding):
     """The part of a frame that folds loops."""
 
-    def _stmt_For(self, node: ast.For) -> None:  # noqa: N802
+    def _stmt_For(self, node: ast.For) -> None:
         if node.orelse:
             raise UnsupportedError("'for ... else' has no TorchScript form", "use a flag")
         value, residual = self.fold(node.iter)
@@ -144,7 +144,8 @@ class Loops(Folding):
             assert test is not None
             self.emit(ast.While(test, body or [ast.Pass()], []))
         else:
-            assert target is not None and iterable is not None
+            assert target is not None
+            assert iterable is not None
             self.emit(ast.For(target, iterable, body or [ast.Pass()], []))
         self.env = after
 
@@ -232,22 +233,22 @@ class Loops(Folding):
             return
         if held.name == binding.name and static_type(held.value) == t:
             return
-        if is_optional(t) and not is_optional(static_type(held.value)) or t.name == "Optional":
-            store = ast.Name(binding.name, ast.Store())
-            self.emit(ast.AnnAssign(store, annotation(t), node, 1))
+        if (is_optional(t) and not is_optional(static_type(held.value))) or t.name == "Optional":
+            target = ast.Name(binding.name, ast.Store())
+            self.emit(ast.AnnAssign(target, annotation(t), node, 1))
         elif held.name != binding.name:
             self.emit(store(binding.name, node))
 
-    def _stmt_While(self, node: ast.While) -> None:  # noqa: N802
+    def _stmt_While(self, node: ast.While) -> None:
         value, _ = self.condition(node.test)
         if isinstance(value, Const) and not value.value:
             return
         self._loop(node, Dyn(BOOL), None)
 
-    def _stmt_Break(self, node: ast.Break) -> None:  # noqa: N802
+    def _stmt_Break(self, node: ast.Break) -> None:
         self._leave_loop(ast.Break(), _Break())
 
-    def _stmt_Continue(self, node: ast.Continue) -> None:  # noqa: N802
+    def _stmt_Continue(self, node: ast.Continue) -> None:
         self._leave_loop(ast.Continue(), _Continue())
 
     def _leave_loop(self, statement: ast.stmt, signal: Exception) -> None:

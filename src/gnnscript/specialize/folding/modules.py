@@ -15,6 +15,8 @@ from gnnscript.analyze.types import BOOL, TENSOR, Type, of_value
 from gnnscript.specialize.folding.base import Folded, Folding, MissingAttribute, NeedsConstant
 from gnnscript.specialize.values import Const, Dyn, Method, ModuleRef, Seq, Super, Value
 
+CONTAINER_METHODS = ("items", "keys", "values", "children", "named_children")
+
 
 class Modules(Folding):
     """The part of a frame that knows the model's modules."""
@@ -39,7 +41,7 @@ class Modules(Folding):
         node: ast.expr = ast.Name("self", ast.Load())
         module = self.owner.ref.module
         for name in ref.path[len(prefix) :]:
-            if isinstance(module, (torch.nn.ModuleList, torch.nn.Sequential)):
+            if isinstance(module, (torch.nn.ModuleList, torch.nn.Sequential)) and name.isdigit():
                 node = ast.Subscript(node, ast.Constant(int(name)), ast.Load())
             elif isinstance(module, torch.nn.ModuleDict):
                 node = ast.Subscript(node, ast.Constant(name), ast.Load())
@@ -132,6 +134,21 @@ class Modules(Folding):
                 f"a '{type(ref.module).__name__}' is iterated over, which is no container",
                 "use torch.nn.ModuleList",
             )
+
+    def container_items(self, ref: ModuleRef, method: str) -> Folded:
+        """``items()``, ``keys()``, ``values()`` and the like of a module."""
+        names = list(ref.module._modules)
+        children = [
+            ModuleRef(child, (*ref.path, name))
+            for name, child in ref.module._modules.items()
+            if child is not None
+        ]
+        if method == "keys":
+            return Const(names), None
+        if method in ("values", "children"):
+            return Seq(tuple(children), "list"), None
+        pairs = [Seq((Const(n), c)) for n, c in zip(names, children, strict=True)]
+        return Seq(tuple(pairs), "list"), None
 
     def module_item(self, ref: ModuleRef, position: Value) -> Folded:
         if not isinstance(position, Const):

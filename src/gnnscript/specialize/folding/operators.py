@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
+from typing import Any
 
 import torch
 
@@ -32,7 +33,7 @@ from gnnscript.specialize.values import (
 class Operators(Folding):
     """The part of a frame that folds names, attributes and operators."""
 
-    def fold_Name(self, node: ast.Name) -> Folded:  # noqa: N802
+    def fold_Name(self, node: ast.Name) -> Folded:
         binding = self.env.get(node.id)
         if binding is not None:
             value = binding.value
@@ -56,7 +57,7 @@ class Operators(Folding):
                 "assign it on every path that leads here",
             ) from None
 
-    def fold_Attribute(self, node: ast.Attribute) -> Folded:  # noqa: N802
+    def fold_Attribute(self, node: ast.Attribute) -> Folded:
         holder, base = self.fold(node.value)
         return self.attribute(holder, base, node.attr)
 
@@ -93,10 +94,10 @@ class Operators(Folding):
             return self.recall(Dyn(t.args[t.cls._fields.index(name)]), residual)
         return Dyn(UNKNOWN), residual
 
-    def fold_Constant(self, node: ast.Constant) -> Folded:  # noqa: N802
+    def fold_Constant(self, node: ast.Constant) -> Folded:
         return Const(node.value), None
 
-    def fold_UnaryOp(self, node: ast.UnaryOp) -> Folded:  # noqa: N802
+    def fold_UnaryOp(self, node: ast.UnaryOp) -> Folded:
         if isinstance(node.op, ast.Not):
             return self.condition(node)
         value, residual = self.fold(node.operand)
@@ -105,7 +106,7 @@ class Operators(Folding):
         value, residual = self.present(value, self.needed(value, residual))
         return Dyn(static_type(value)), ast.UnaryOp(node.op, residual)
 
-    def fold_BinOp(self, node: ast.BinOp) -> Folded:  # noqa: N802
+    def fold_BinOp(self, node: ast.BinOp) -> Folded:
         left, left_node = self.fold(node.left)
         right, right_node = self.fold(node.right)
         if isinstance(left, Const) and isinstance(right, Const):
@@ -139,30 +140,29 @@ class Operators(Folding):
         kind = left.kind if isinstance(left, Seq) else type(getattr(left, "value", ())).__name__
         return self.sequence(kind, items, nodes)
 
-    def fold_Lambda(self, node: ast.Lambda) -> Folded:  # noqa: N802
+    def fold_Lambda(self, node: ast.Lambda) -> Folded:
         return Closure(node, self.source, self.cls, self.env), None
 
-    def fold_NamedExpr(self, node: ast.NamedExpr) -> Folded:  # noqa: N802
+    def fold_NamedExpr(self, node: ast.NamedExpr) -> Folded:
         if self.conditional:
             raise UnsupportedError("':=' inside a condition", "assign on a line of its own")
         value, residual = self.fold(node.value)
         self.assign(node.target, value, residual)
         return self.fold_Name(ast.Name(node.target.id, ast.Load()))
 
-    def fold_JoinedStr(self, node: ast.JoinedStr) -> Folded:  # noqa: N802
+    def fold_JoinedStr(self, node: ast.JoinedStr) -> Folded:
         parts: list[ast.expr] = []
         text: str | None = ""
         for part in node.values:
             if isinstance(part, ast.Constant):
                 parts.append(part)
-                text = None if text is None else text + part.value
+                text = None if text is None else text + str(part.value)
                 continue
             assert isinstance(part, ast.FormattedValue)
             value, residual = self.fold(part.value)
             if isinstance(value, Const):
-                shown = {115: str, 114: repr, 97: ascii}.get(part.conversion, lambda v: v)(
-                    value.value
-                )
+                convert: Any = {115: str, 114: repr, 97: ascii}.get(part.conversion)
+                shown = value.value if convert is None else convert(value.value)
                 spec, _ = self.fold(part.format_spec) if part.format_spec else (Const(""), None)
                 piece = format(shown, spec.value if isinstance(spec, Const) else "")
                 parts.append(ast.Constant(piece))
@@ -206,6 +206,6 @@ class Operators(Folding):
             args = []
         name = "RuntimeError"
         if isinstance(cls, Const) and inspect.isclass(cls.value):
-            if getattr(builtins, cls.value.__name__, None) is cls.value:
-                name = cls.value.__name__
+            spelled = str(getattr(cls.value, "__name__", name))
+            name = spelled if getattr(builtins, spelled, None) is cls.value else name
         return ast.Call(ast.Name(name, ast.Load()), args or [ast.Constant("")], [])

@@ -56,7 +56,7 @@ class Sequences(Folding):
         )
 
     @staticmethod
-    def element_type(t: Type) -> Value:
+    def element_type(t: Type) -> Dyn:
         """What iteration over a value of type ``t`` yields."""
         if t.name == "List" and t.args:
             return Dyn(t.args[0])
@@ -71,10 +71,10 @@ class Sequences(Folding):
             return Dyn(joined or UNKNOWN)
         return Dyn(UNKNOWN)
 
-    def fold_Tuple(self, node: ast.Tuple) -> Folded:  # noqa: N802
+    def fold_Tuple(self, node: ast.Tuple) -> Folded:
         return self._display(node.elts, "tuple")
 
-    def fold_List(self, node: ast.List) -> Folded:  # noqa: N802
+    def fold_List(self, node: ast.List) -> Folded:
         value, residual = self._display(node.elts, "list")
         if isinstance(value, Const) and not value.value:
             return Seq((), "list"), ast.List([], ast.Load())
@@ -112,13 +112,13 @@ class Sequences(Folding):
             )
         return items
 
-    def fold_Dict(self, node: ast.Dict) -> Folded:  # noqa: N802
+    def fold_Dict(self, node: ast.Dict) -> Folded:
         items: dict[str, Value] = {}
         nodes: list[ast.expr | None] = []
         for key, element in zip(node.keys, node.values, strict=True):
             if key is None:
                 inner, _ = self.fold(element)
-                if not (isinstance(inner, Mapping) or isinstance(inner, Const)):
+                if not isinstance(inner, (Mapping, Const)):
                     raise NeedsConstant("'**' of an unknown dictionary", "name its entries")
                 extra = inner.items if isinstance(inner, Mapping) else inner.value
                 items |= {k: v if isinstance(v, Value) else self.wrap(v) for k, v in extra.items()}
@@ -140,9 +140,10 @@ class Sequences(Folding):
         """A dictionary display whose keys are no known strings."""
         types: list[Type | None] = [None, None]
         columns: list[list[ast.expr]] = [[], []]
-        for side, parts in enumerate((node.keys, node.values)):
+        sides = ([key for key in node.keys if key is not None], node.values)
+        for side, parts in enumerate(sides):
             for part in parts:
-                value, residual = self.fold_needed(part)  # type: ignore[arg-type]
+                value, residual = self.fold_needed(part)
                 t = static_type(value)
                 if types[side] is not None and types[side] != t:
                     raise UnsupportedError(
@@ -192,7 +193,7 @@ class Sequences(Folding):
         value, residual = self.present(value, self.needed(value, residual))
         return value, residual
 
-    def fold_Subscript(self, node: ast.Subscript) -> Folded:  # noqa: N802
+    def fold_Subscript(self, node: ast.Subscript) -> Folded:
         holder, base = self.fold(node.value)
         position, index = self.index(node.slice)
         return self.subscript(holder, base, position, index)
@@ -222,12 +223,13 @@ class Sequences(Folding):
                 return self.sequence(holder.kind, list(holder.items[at]), nodes[at])
             item = self.compute(index, operator.getitem, holder.items, at)
             if isinstance(base, (ast.Tuple, ast.List)):
+                assert isinstance(at, int)
                 return item, base.elts[at]
             if base is None:
                 return item, literal(item)
             return self.recall(item, ast.Subscript(base, index, ast.Load()))
         if isinstance(holder, (Const, Seq)) and (
-            isinstance(holder, Seq) and base is None or literal(holder) is None and base is None
+            (isinstance(holder, Seq) and base is None) or (literal(holder) is None and base is None)
         ):
             raise NeedsConstant(
                 "an index that is known only at run time picks from Python objects",

@@ -216,17 +216,17 @@ class Frame(
             self.out = out
             self.env, self.terminated, self.facts = saved, terminated, facts
 
-    def _stmt_Expr(self, node: ast.Expr) -> None:  # noqa: N802
+    def _stmt_Expr(self, node: ast.Expr) -> None:
         if isinstance(node.value, ast.Constant):
             return
         _, residual = self.fold(node.value)
         if residual is not None and not isinstance(residual, (ast.Constant, ast.Name)):
             self.emit(ast.Expr(residual))
 
-    def _stmt_Pass(self, node: ast.Pass) -> None:  # noqa: N802
+    def _stmt_Pass(self, node: ast.Pass) -> None:
         pass
 
-    def _stmt_Import(self, node: ast.Import | ast.ImportFrom) -> None:  # noqa: N802
+    def _stmt_Import(self, node: ast.Import | ast.ImportFrom) -> None:
         namespace: dict[str, Any] = {"__builtins__": __builtins__}
         for key in ("__package__", "__name__"):
             namespace[key] = self.source.function.__globals__.get(key)
@@ -236,19 +236,19 @@ class Frame(
             name = alias.asname or alias.name.split(".")[0]
             self.env[name] = Binding(Const(namespace[name]), None)
 
-    _stmt_ImportFrom = _stmt_Import  # noqa: N815
+    _stmt_ImportFrom = _stmt_Import
 
-    def _stmt_FunctionDef(self, node: ast.FunctionDef) -> None:  # noqa: N802
+    def _stmt_FunctionDef(self, node: ast.FunctionDef) -> None:
         self.env[node.name] = Binding(Closure(node, self.source, self.cls, self.env), None)
 
-    def _stmt_Delete(self, node: ast.Delete) -> None:  # noqa: N802
+    def _stmt_Delete(self, node: ast.Delete) -> None:
         for target in node.targets:
             if not isinstance(target, ast.Name):
                 self.emit(ast.Delete([self.store_target(target)]))
             else:
                 self.env.pop(target.id, None)
 
-    def _stmt_Return(self, node: ast.Return) -> None:  # noqa: N802
+    def _stmt_Return(self, node: ast.Return) -> None:
         value, residual = self.fold(node.value) if node.value else (Const(None), None)
         if isinstance(value, Poison):
             self.terminated = True
@@ -261,11 +261,11 @@ class Frame(
         self.emit(ast.Return(residual))
         self.terminated = True
 
-    def _stmt_Raise(self, node: ast.Raise) -> None:  # noqa: N802
+    def _stmt_Raise(self, node: ast.Raise) -> None:
         self.emit(ast.Raise(self.message(node.exc) if node.exc else None, None))
         self.terminated = True
 
-    def _stmt_Assert(self, node: ast.Assert) -> None:  # noqa: N802
+    def _stmt_Assert(self, node: ast.Assert) -> None:
         value, residual = self.condition(node.test)
         if isinstance(value, Const):
             if not value.value:
@@ -285,7 +285,7 @@ class Frame(
         self.emit(ast.Assert(residual, message))
         self.refine(node.test, True)
 
-    def _stmt_With(self, node: ast.With) -> None:  # noqa: N802
+    def _stmt_With(self, node: ast.With) -> None:
         items = []
         for item in node.items:
             context = item.context_expr
@@ -307,7 +307,7 @@ class Frame(
         self.env, self.terminated = env, terminated
         self.emit(ast.With(items, body or [ast.Pass()]))
 
-    def _stmt_Try(self, node: ast.Try) -> None:  # noqa: N802
+    def _stmt_Try(self, node: ast.Try) -> None:
         if not node.finalbody and not node.orelse and all(map(_only_raises, node.handlers)):
             self.block(node.body)  # the handlers only change the message of the error
             return
@@ -316,7 +316,7 @@ class Frame(
             "test the condition before, instead of catching the error afterwards",
         )
 
-    def _stmt_If(self, node: ast.If) -> None:  # noqa: N802
+    def _stmt_If(self, node: ast.If) -> None:
         value, test = self.condition(node.test)
         if isinstance(value, Const):
             self.block(node.body if value.value else node.orelse)
@@ -355,7 +355,7 @@ class Frame(
             for other in bindings[1:]:
                 value = join_values(value, other.value)
             names = {b.name for b in bindings}
-            if isinstance(value, Poison) or value is first[name].value and len(names) == 1:
+            if isinstance(value, Poison) or (value is first[name].value and len(names) == 1):
                 merged[name] = Binding(value, first[name].name if len(names) == 1 else None)
                 continue
             if not is_runtime(value) and literal(value) is None:

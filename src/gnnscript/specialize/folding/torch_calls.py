@@ -153,7 +153,7 @@ class TorchCalls(Folding):
             return Dyn(returns), ast.Call(func, *self.nodes(given))
         call = ast.Call(func, *self.nodes(given))
         if t.name == "List":
-            return self._method_of_list(holder, holder_node, t, name, given, call)
+            return self._method_of_list(holder_node, t, name, given, call)
         if t.name == "Dict":
             return Dyn(_dict_method(t, name)), call
         if t == STR:
@@ -164,7 +164,6 @@ class TorchCalls(Folding):
 
     def _method_of_list(
         self,
-        holder: Value,
         node: ast.expr,
         t: Type,
         name: str,

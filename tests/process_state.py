@@ -44,7 +44,8 @@ def _functions(module: ModuleType) -> dict[str, object]:
     return {
         name: value
         for name, value in vars(module).items()
-        if callable(value) and name not in DYNAMO_OWN_ATTRIBUTES
+        if callable(value)
+        and name not in DYNAMO_OWN_ATTRIBUTES
         # A class that ``scriptable`` has marked stays scriptable: so does what looks for the mark.
         # That ``uninstall`` restores it after ``install`` is tested in programs of their own.
         and name != "_script_impl"

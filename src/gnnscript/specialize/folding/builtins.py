@@ -366,6 +366,17 @@ def _is_tensor(frame: Frame, function: Any, given: Arguments) -> Folded:
     return _isinstance(frame, isinstance, type(given)([given.args[0], (tensor, None)], {}))
 
 
+@for_(torch.nn.functional.dropout)
+def _dropout(frame: Frame, function: Any, given: Arguments) -> Folded:
+    names = ("input", "p", "training", "inplace")
+    bound = dict(zip(names, given.args, strict=False)) | given.kwargs
+    for name, nothing in (("p", 0), ("training", False)):
+        value = bound.get(name, (None, None))[0]
+        if isinstance(value, Const) and value.value == nothing:
+            return bound["input"]  # TorchScript would draw random numbers that eager does not
+    return frame.call_torch(function, given)
+
+
 @for_(torch.is_floating_point, torch.is_complex)
 def _is_floating(frame: Frame, function: Any, given: Arguments) -> Folded:
     value, node = frame.present(given.args[0][0], frame.needed(*given.args[0]))

@@ -146,6 +146,9 @@ class TorchCalls(Folding):
             raise UnsupportedError(f"a number has no method '{name}'", "use a torch function")
         func = ast.Attribute(holder_node, name, ast.Load())
         if t in (TENSOR, UNKNOWN):
+            for keyword, default in _PYTHON_DEFAULTS.get(name, {}).items():
+                if not given.args:
+                    given.kwargs.setdefault(keyword, (Const(default), literal(Const(default))))
             args, kwargs = given.types()
             found = inference.method_type(name, args, kwargs)
             given = self.adapted(given, found)
@@ -211,6 +214,9 @@ class TorchCalls(Folding):
         assert isinstance(node.func, ast.Attribute)
         return self.mapping_node(node.func.value, key, item)
 
+
+# Defaults that tensor methods have in Python, and their operators lack.
+_PYTHON_DEFAULTS: dict[str, dict[str, Any]] = {"norm": {"p": 2}}
 
 _MATH: dict[str, Type] = {
     "floor": INT,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import functools
 import inspect
 import math
 import sys
@@ -98,8 +100,9 @@ def reference(value: Any) -> ast.expr | None:
             if spelled.startswith("torch"):
                 return torch_name(f"{spelled}.{name}")
             return ast.Attribute(import_reference(module, "", spelled), name, ast.Load())
-    import builtins
-
+    spelled_as = _by_identity().get(id(value))
+    if spelled_as is not None and getattr(spelled_as[0], spelled_as[2], None) is value:
+        return torch_name(f"{spelled_as[1]}.{spelled_as[2]}")
     if getattr(builtins, name, None) is value:
         return ast.Name(name, ast.Load())
     if inspect.isclass(value) or isinstance(value, torch.jit.ScriptFunction):
@@ -109,6 +112,18 @@ def reference(value: Any) -> ast.expr | None:
     if inspect.isfunction(value):
         return import_reference("", name, name, value)
     return None
+
+
+@functools.cache
+def _by_identity() -> dict[int, tuple[Any, str, str]]:
+    """Functions whose own name is not the one they are found by: ``torch.linalg.norm``."""
+    return {
+        id(value): (namespace, spelled, name)
+        for namespace, _, spelled in _NAMESPACES
+        if spelled.startswith("torch.")
+        for name, value in vars(namespace).items()
+        if callable(value) and not name.startswith("_")
+    }
 
 
 def is_torch_function(value: Any) -> bool:
@@ -123,6 +138,8 @@ def is_torch_function(value: Any) -> bool:
     if not isinstance(name, str):
         return False
     if any(getattr(namespace, name, None) is value for namespace, _, _ in _NAMESPACES):
+        return True
+    if id(value) in _by_identity():
         return True
     module = getattr(value, "__module__", None) or ""
     return callable(value) and module.split(".")[0] == "torch"

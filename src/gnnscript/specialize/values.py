@@ -117,6 +117,7 @@ class Closure(Value):
     source: FunctionSource
     cls: type | None
     env: dict[str, Any]
+    defaults: dict[str, tuple[Value, ast.expr | None]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from gnnscript.analyze.types import TENSOR, UNKNOWN, Type, is_subtype, list_of, 
 from gnnscript.specialize.folding.base import Binding, Folding, store
 from gnnscript.specialize.helpers import annotation, is_absent
 from gnnscript.specialize.program import is_runtime
-from gnnscript.specialize.tree import is_simple
+from gnnscript.specialize.tree import is_simple, names_read
 from gnnscript.specialize.values import (
     Const,
     Dyn,
@@ -107,7 +107,7 @@ class Assignment(Folding):
             self.env[name] = Binding(value, None)
             return
         if is_absent(residual) or (isinstance(value, Mapping) and name not in self.mutated):
-            self.env[name] = Binding(value, None, self._held(name, residual))
+            self.env[name] = Binding(value, None, self.hold(name, residual))
             return
         if isinstance(value, Mapping):
             value = Dyn(static_type(value))
@@ -140,25 +140,32 @@ class Assignment(Folding):
                 self.open_lists[residual_name] = self.out[-1]
         self.env[name] = Binding(value, residual_name)
 
-    def _held(self, name: str, residual: ast.expr) -> ast.expr:
-        """A collection known by its elements: gives a name to each that is computed."""
-        if isinstance(residual, ast.Dict):
-            values = self._held(name, ast.Tuple(list(residual.values), ast.Load()))
-            assert isinstance(values, ast.Tuple)
-            return ast.Dict(residual.keys, values.elts)
-        if not isinstance(residual, (ast.Tuple, ast.List)):
-            return residual
-        elements: list[ast.expr] = []
-        for element in residual.elts:
-            if is_absent(element):
-                elements.append(self._held(name, element))
-            elif is_simple(element):
-                elements.append(element)
-            else:
-                held = self.fresh(name)
-                self.emit(store(held, element))
-                elements.append(ast.Name(held, ast.Load()))
-        return type(residual)(elements, ast.Load())
+    def hold(
+        self, name: str, node: ast.expr | None, changing: set[str] | None = None
+    ) -> ast.expr | None:
+        """Gives a name to each element of a collection that is known by its elements.
+
+        So it is computed once, and what its variables are given later does not reach it.
+
+        Args:
+            name: The name wished for.
+            node: The collection, or one of its elements.
+            changing: The variables that may change before the element is used; by default all.
+        """
+        if node is None or isinstance(node, ast.Constant):
+            return node
+        if isinstance(node, (ast.Tuple, ast.List)):
+            elements = [self.hold(name, element, changing) or element for element in node.elts]
+            return type(node)(elements, ast.Load())
+        if isinstance(node, ast.Dict):
+            values = [self.hold(name, value, changing) or value for value in node.values]
+            return ast.Dict(node.keys, values)
+        stable = changing is not None and is_simple(node) and not changing & set(names_read(node))
+        if is_absent(node) or stable or self.conditional:
+            return node
+        held = self.fresh(name)
+        self.emit(store(held, node))
+        return ast.Name(held, ast.Load())
 
     def bind_inline(self, target: ast.expr, value: Value, residual: ast.expr | None) -> None:
         """Binds a comprehension's variable to an expression, without a statement."""

@@ -138,7 +138,6 @@ class Folding:
         self.loops: list[list[dict[str, Binding]] | None] = []
         self.variants: dict[str, list[tuple[Type, str]]] = {}
         self.declared: dict[str, Type] = {}
-        self.mapping_nodes: dict[int, ast.expr | None] = {}
         self.mutated = mutated_names(source.node)
         names = {n.id for n in ast.walk(source.node) if isinstance(n, ast.Name)}
         self.taken = names | {n.arg for n in ast.walk(source.node) if isinstance(n, ast.arg)}
@@ -266,6 +265,8 @@ class Folding:
 
         def unwrap(self, value: Value, residual: ast.expr) -> tuple[Value, ast.expr]: ...
 
+        def closure(self, node: ast.FunctionDef | ast.Lambda) -> Closure: ...
+
         def attribute(self, holder: Value, base: ast.expr | None, name: str) -> Folded: ...
 
         def fold_Name(self, node: ast.Name) -> Folded: ...
@@ -299,8 +300,6 @@ class Folding:
         ) -> Folded: ...
 
         def unwrapped(self, given: Arguments, which: frozenset[int | str]) -> Arguments: ...
-
-        def mapping_node(self, holder: ast.expr, name: str, item: Value) -> ast.expr | None: ...
 
         def arguments(self, node: ast.Call) -> Arguments: ...
 
@@ -340,6 +339,10 @@ class Folding:
 
         def fresh(self, wish: str) -> str: ...
 
+        def hold(
+            self, name: str, node: ast.expr | None, changing: set[str] | None = None
+        ) -> ast.expr | None: ...
+
         def store_target(self, node: ast.expr) -> ast.Subscript | ast.Attribute: ...
 
         def variable(self, name: str, t: Type) -> str: ...
@@ -360,13 +363,17 @@ def store(name: str, node: ast.expr) -> ast.stmt:
     return ast.Assign([ast.Name(name, ast.Store())], node)
 
 
+CHANGE_IN_PLACE = frozenset(
+    {"append", "extend", "insert", "pop", "clear", "update", "remove", "sort", "setdefault"}
+)
+
+
 def mutated_names(node: ast.AST) -> set[str]:
     """Lists and dictionaries that are changed in place: their length is not known."""
     names = set()
     for child in ast.walk(node):
         if isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute):
-            in_place = ("append", "extend", "insert", "pop", "clear", "update", "remove", "sort")
-            if child.func.attr in in_place and isinstance(child.func.value, ast.Name):
+            if child.func.attr in CHANGE_IN_PLACE and isinstance(child.func.value, ast.Name):
                 names.add(child.func.value.id)
         elif isinstance(child, ast.Subscript) and not isinstance(child.ctx, ast.Load):
             if isinstance(child.value, ast.Name):

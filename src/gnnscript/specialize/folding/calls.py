@@ -86,29 +86,23 @@ class Calls(Folding):
             if keyword.arg is not None:
                 kwargs[keyword.arg] = self.fold(keyword.value)
                 continue
-            value, _ = self.fold(keyword.value)
+            value, residual = self.fold(keyword.value)
             if isinstance(value, Const) and isinstance(value.value, dict):
                 kwargs |= {k: (self.wrap(v), literal(Const(v))) for k, v in value.value.items()}
             elif isinstance(value, Mapping):
-                for name, item in value.items.items():
-                    kwargs[name] = (item, self.mapping_node(keyword.value, name, item))
+                assert isinstance(residual, ast.Dict)
+                kwargs |= {
+                    name: (item, entry)
+                    for (name, item), entry in zip(
+                        value.items.items(), residual.values, strict=True
+                    )
+                }
             else:
                 raise UnsupportedError(
                     f"'**{ast.unparse(keyword.value)}' holds names known only at run time",
                     "pass each argument by its own name",
                 )
         return Arguments(args, kwargs)
-
-    def mapping_node(self, holder: ast.expr, name: str, item: Value) -> ast.expr | None:
-        if isinstance(holder, ast.Name):
-            held = self.env.get(holder.id)
-            if held is not None and isinstance(held.node, ast.Dict):
-                assert isinstance(held.value, Mapping)
-                return held.node.values[list(held.value.items).index(name)]
-            binding = self.env.get(f"{holder.id}[{name}]")
-            if binding is not None and binding.name is not None:
-                return ast.Name(binding.name, ast.Load())
-        return self.mapping_nodes.get(id(item), literal(item))
 
     def call(self, callee: Value, given: Arguments, callee_node: ast.expr | None) -> Folded:
         """Calls a value."""
@@ -200,6 +194,9 @@ class Calls(Folding):
                 f"a '{cls.__name__}' is made while the model runs",
                 "make it in '__init__' and keep it as an attribute",
             )
+        if cls.__module__ == "itertools" and given.constant:
+            args, kwargs = given.values()
+            return Const(list(self.compute(ast.Constant(cls.__name__), cls, *args, **kwargs))), None
         if cls in (torch.device, torch.Size, torch.dtype) and given.constant:
             args, kwargs = given.values()
             return Const(self.compute(ast.Constant(cls.__name__), cls, *args, **kwargs)), None
@@ -235,14 +232,14 @@ class Calls(Folding):
             )
         names = [arg.arg for arg in node.args.args]
         env = dict(closure.env)
-        defaults = dict(zip(names[::-1], node.args.defaults[::-1], strict=False))
-        for name, (value, residual) in zip(names, given.args, strict=False):
-            env[name] = self._argument(name, value, residual)
-        for name, (value, residual) in given.kwargs.items():
-            env[name] = self._argument(name, value, residual)
-        for name in names[len(given.args) :]:
-            if name not in given.kwargs:
-                env[name] = self._argument(name, *self.fold(defaults[name]))
+        filled = closure.defaults | dict(zip(names, given.args, strict=False)) | given.kwargs
+        for name in names:
+            if name not in filled:
+                raise UnsupportedError(
+                    f"'{name}' is not given to a function defined inside the code",
+                    "pass it, or give it a default",
+                )
+            env[name] = self._argument(name, *filled[name])
         saved, self.env = self.env, env
         try:
             return self.fold(body)

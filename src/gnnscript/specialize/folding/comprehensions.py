@@ -9,7 +9,7 @@ from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import Type, list_of
 from gnnscript.specialize.folding.base import Folded, Folding
 from gnnscript.specialize.folding.builtin_sequences import parts_of
-from gnnscript.specialize.values import Const, Dyn, Mapping, Value, static_type
+from gnnscript.specialize.values import Const, Dyn, Value, static_type
 
 
 class Comprehensions(Folding):
@@ -41,12 +41,10 @@ class Comprehensions(Folding):
                 lambda: found.append((self.fold(node.key)[0], self.fold(node.value))),
             )
             if done and all(isinstance(k, Const) and isinstance(k.value, str) for k, _ in found):
-                items = {}
-                for key, (value, residual) in found:
-                    assert isinstance(key, Const)
-                    items[key.value] = value
-                    self.mapping_nodes[id(value)] = residual
-                return Mapping(items), None
+                names = [key.value for key, _ in found if isinstance(key, Const)]
+                items = {name: value for name, (_, (value, _)) in zip(names, found, strict=True)}
+                nodes = {name: node for name, (_, (_, node)) in zip(names, found, strict=True)}
+                return self.mapping(items, list(nodes.values()))
             self.env = dict(saved)
             generators, (key_pair, value_pair) = self._keep(
                 node.generators,
@@ -67,7 +65,7 @@ class Comprehensions(Folding):
         parts = parts_of(self, (value, residual))  # type: ignore[arg-type]
         if parts is None:
             return False
-        for item, node in parts:
+        for item, node in [(item, self.hold("item", node, set())) for item, node in parts]:
             self.bind_inline(first.target, item, node)
             tests = [self.condition(test)[0] for test in first.ifs]
             if not all(isinstance(test, Const) for test in tests):

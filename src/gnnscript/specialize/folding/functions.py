@@ -13,7 +13,7 @@ from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.sources import FunctionSource, function_source
 from gnnscript.analyze.types import TENSOR, UNKNOWN, Type
 from gnnscript.specialize import inference
-from gnnscript.specialize.folding.base import Arguments, Folded, Folding, NoReturn
+from gnnscript.specialize.folding.base import Arguments, Folded, Folding, NoReturn, mutated_names
 from gnnscript.specialize.folding.modules import CONTAINER_METHODS
 from gnnscript.specialize.helpers import is_ignored
 from gnnscript.specialize.tree import clone, is_simple, names_read
@@ -168,6 +168,7 @@ class Functions(Folding):
                 f"{error}",
                 "it fails in the same way when the model runs in Python; correct the call",
             ) from None
+        mutated = mutated_names(source.node)
         bound: dict[str, Value] = {}
         nodes: dict[str, ast.expr | None] = {}
         for name, parameter in signature.parameters.items():
@@ -179,9 +180,19 @@ class Functions(Folding):
             elif parameter.kind is parameter.VAR_KEYWORD:
                 extra = found.arguments.get(name, {})
                 bound[name] = Mapping({k: v for k, (v, _) in extra.items()})
-                nodes |= {f"{name}[{k}]": n for k, (_, n) in extra.items()}
+                nodes |= {f"{name}_{k}": n for k, (_, n) in extra.items()}
             elif name in found.arguments:
                 value, node = found.arguments[name]
+                if (
+                    name in mutated
+                    and isinstance(value, (Seq, Mapping))
+                    and (isinstance(value, Mapping) or value.kind == "list")
+                ):
+                    raise UnsupportedError(
+                        f"'{source.function.__qualname__}' changes its argument '{name}' in place",
+                        "return the new value instead",
+                        source.location(),
+                    )
                 if isinstance(value, Mapping) and static_type(value).known:
                     value = Dyn(static_type(value))
                 bound[name], nodes[name] = value, node
@@ -196,16 +207,14 @@ class Functions(Folding):
 
         A module that is shared has one set of methods; ``called`` is the path it is called by.
         """
-        by_name = {key.split("[")[-1].rstrip("]"): node for key, node in nodes.items()}
         args: dict[str, ast.expr] = {}
-        for name, t in done.parameters:
-            node = by_name.get(name)
+        for name, _ in done.parameters:
+            node = nodes.get(name)
             if node is None:
                 raise UnsupportedError(
                     f"argument '{name}' of '{done.name}' mixes tensors with Python objects",
                     "pass them as arguments of their own",
                 )
-            del t
             args[name] = node
         value = done.value
         if not isinstance(value, (Dyn, Seq, Mapping, Poison)) and done.is_empty:

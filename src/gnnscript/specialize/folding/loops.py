@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import BOOL, INT, NONE, UNKNOWN, is_optional
@@ -43,14 +44,17 @@ class Loops(Folding):
         value, residual = self.fold(node.iter)
         items = constant_items(value)
         if isinstance(value, Const) and isinstance(value.value, range):
-            if len(value.value) > 1 and self._as_loop(node, Dyn(INT), self._range(value.value)):
+            iterable = self._range(value.value)
+            if len(value.value) > 1 and self._stays(lambda: self._loop(node, Dyn(INT), iterable)):
                 return
         if items is None and isinstance(value, ModuleRef):
             items = list(self.module_items(value))
         if items is not None:
             nodes: list[ast.expr | None] = [None] * len(items)
             if residual is not None and not isinstance(value, Const):
-                nodes = list(self.element_nodes(residual, len(items)).elts)
+                elements = self.element_nodes(residual, len(items)).elts
+                changing = _assigned_names(node.body) | _target_names(node)
+                nodes = [self.hold("item", element, changing) for element in elements]
             self._unroll(node, items, nodes)
             return
         element = self.element_type(static_type(value))
@@ -63,13 +67,13 @@ class Loops(Folding):
         args = [literal(Const(bound)) for bound in bounds]
         return ast.Call(ast.Name("range", ast.Load()), [a for a in args if a is not None], [])
 
-    def _as_loop(self, node: ast.For, element: Value, iterable: ast.expr) -> bool:
+    def _stays(self, write: Callable[[], None]) -> bool:
         """Writes a loop over constants as a loop, unless its body needs to know the constant."""
         out = len(self.out)
         saved = (dict(self.env), dict(self.facts), list(self.returns), self.terminated)
         variants = {name: list(known) for name, known in self.variants.items()}
         try:
-            self._loop(node, element, iterable)
+            write()
         except NeedsConstant:
             del self.out[out:]
             self.env, self.facts, self.returns, self.terminated = saved
@@ -241,9 +245,37 @@ class Loops(Folding):
 
     def _stmt_While(self, node: ast.While) -> None:
         value, _ = self.condition(node.test)
-        if isinstance(value, Const) and not value.value:
-            return
-        self._loop(node, Dyn(BOOL), None)
+        if not isinstance(value, Const):
+            self._loop(node, Dyn(BOOL), None)
+        elif value.value and not self._stays(lambda: self._loop(node, Dyn(BOOL), None)):
+            self._unroll_while(node)
+
+    def _unroll_while(self, node: ast.While) -> None:
+        """Writes out a loop whose condition is decided on every turn."""
+        self.loops.append(None)
+        depth, self.depth_of_branches = self.depth_of_branches, 0
+        try:
+            for _ in range(UNROLL_LIMIT):
+                value, _ = self.condition(node.test)
+                if not isinstance(value, Const):
+                    raise NeedsConstant(
+                        "the condition of a loop over modules is known only at run time",
+                        "loop over the container of the modules",
+                    )
+                if not value.value or self.terminated:
+                    return
+                try:
+                    self.block(node.body)
+                except _Continue:
+                    continue
+                except _Break:
+                    return
+        finally:
+            self.loops.pop()
+            self.depth_of_branches = depth
+        raise UnsupportedError(
+            f"a loop would be written out more than {UNROLL_LIMIT} times", "use fewer turns"
+        )
 
     def _stmt_Break(self, node: ast.Break) -> None:
         self._leave_loop(ast.Break(), _Break())

@@ -71,6 +71,13 @@ class Modules(Folding):
             child_ref = ModuleRef(child, (*ref.path, name))
             if isinstance(child, torch.nn.ParameterList):
                 return Seq((Dyn(TENSOR),) * len(child), "list"), self.module_node(child_ref)
+            if isinstance(child, torch.nn.ParameterDict):
+                node = self.module_node(child_ref)
+                items: dict[str, Value] = {key: Dyn(TENSOR) for key in child}
+                entries: list[ast.expr | None] = [
+                    ast.Subscript(node, ast.Constant(key), ast.Load()) for key in items
+                ]
+                return self.mapping(items, entries)
             return child_ref, None
         static = inspect.getattr_static(module, name, None)
         if isinstance(static, property):

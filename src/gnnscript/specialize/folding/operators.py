@@ -141,7 +141,18 @@ class Operators(Folding):
         return self.sequence(kind, items, nodes)
 
     def fold_Lambda(self, node: ast.Lambda) -> Folded:
-        return Closure(node, self.source, self.cls, self.env), None
+        return self.closure(node), None
+
+    def closure(self, node: ast.FunctionDef | ast.Lambda) -> Closure:
+        """A function defined inside the code; its defaults are evaluated here."""
+        arguments = node.args.args
+        optional = arguments[len(arguments) - len(node.args.defaults) :]
+        defaults = {
+            argument.arg: self.fold(default)
+            for argument, default in zip(optional, node.args.defaults, strict=True)
+        }
+        held = {name: (v, self.hold(name, n)) for name, (v, n) in defaults.items()}
+        return Closure(node, self.source, self.cls, self.env, held)
 
     def fold_NamedExpr(self, node: ast.NamedExpr) -> Folded:
         if self.conditional:

@@ -114,27 +114,26 @@ class Sequences(Folding):
 
     def fold_Dict(self, node: ast.Dict) -> Folded:
         items: dict[str, Value] = {}
-        nodes: list[ast.expr | None] = []
+        nodes: dict[str, ast.expr | None] = {}
         for key, element in zip(node.keys, node.values, strict=True):
             if key is None:
-                inner, _ = self.fold(element)
-                if not isinstance(inner, (Mapping, Const)):
+                inner, spread = self.fold(element)
+                if isinstance(inner, Mapping) and isinstance(spread, ast.Dict):
+                    items |= inner.items
+                    nodes |= dict(zip(inner.items, spread.values, strict=True))
+                elif isinstance(inner, Const) and isinstance(inner.value, dict):
+                    items |= {k: self.wrap(v) for k, v in inner.value.items()}
+                    nodes |= {k: literal(Const(v)) for k, v in inner.value.items()}
+                else:
                     raise NeedsConstant("'**' of an unknown dictionary", "name its entries")
-                extra = inner.items if isinstance(inner, Mapping) else inner.value
-                items |= {k: v if isinstance(v, Value) else self.wrap(v) for k, v in extra.items()}
-                nodes += [literal(v) for v in items.values()][len(nodes) :]
                 continue
             key_value, _ = self.fold(key)
-            value, residual = self.fold(element)
             if not (isinstance(key_value, Const) and isinstance(key_value.value, str)):
                 return self._open_dict(node)
-            items[key_value.value] = value
-            nodes.append(residual)
+            items[key_value.value], nodes[key_value.value] = self.fold(element)
         if not items:
             return Dyn(Type("Dict", (STR, TENSOR))), ast.Dict([], [])
-        for name, node_ in zip(items, nodes, strict=False):
-            self.mapping_nodes[id(items[name])] = node_
-        return self.mapping(items, nodes)
+        return self.mapping(items, list(nodes.values()))
 
     def _open_dict(self, node: ast.Dict) -> Folded:
         """A dictionary display whose keys are no known strings."""
@@ -210,9 +209,8 @@ class Sequences(Folding):
             if not known or at not in holder.items:
                 raise NeedsConstant("a dictionary is asked for an unknown key", "use its names")
             item = holder.items[at]
-            if isinstance(base, ast.Dict):
-                return item, base.values[list(holder.items).index(at)]
-            return item, self.mapping_nodes.get(id(item))
+            assert isinstance(base, ast.Dict)
+            return item, base.values[list(holder.items).index(at)]
         if isinstance(holder, Const) and known:
             return self.wrap(self.compute(index, operator.getitem, holder.value, at)), None
         if isinstance(holder, Seq) and known:

@@ -25,7 +25,6 @@ from gnnscript.specialize.folding.torch_calls import TorchCalls
 from gnnscript.specialize.helpers import annotation
 from gnnscript.specialize.program import is_runtime
 from gnnscript.specialize.values import (
-    Closure,
     Const,
     Dyn,
     Mapping,
@@ -71,14 +70,15 @@ class Frame(
             declared = {}
         for name, value in bound.items():
             if isinstance(value, Mapping):
-                items: dict[str, Value] = {}
-                for item_name, item in value.items.items():
+                nodes: list[ast.expr | None] = []
+                for key, item in value.items.items():
+                    entry = f"{name}_{key}"
                     if is_runtime(item):
-                        remain.append(self._parameter(item_name, item, UNKNOWN))
-                    items[item_name] = item
-                    self.mapping_nodes[id(item)] = ast.Name(item_name, ast.Load())
-                    self.env[f"{name}[{item_name}]"] = Binding(item, item_name)
-                self.env[name] = Binding(Mapping(items), None)
+                        remain.append(self._parameter(entry, item, UNKNOWN))
+                        nodes.append(ast.Name(entry, ast.Load()))
+                    else:
+                        nodes.append(literal(item))
+                self.env[name] = Binding(value, None, self.mapping(value.items, nodes)[1])
             elif is_runtime(value):
                 remain.append(self._parameter(name, value, declared.get(name, UNKNOWN)))
             else:
@@ -239,7 +239,7 @@ class Frame(
     _stmt_ImportFrom = _stmt_Import
 
     def _stmt_FunctionDef(self, node: ast.FunctionDef) -> None:
-        self.env[node.name] = Binding(Closure(node, self.source, self.cls, self.env), None)
+        self.env[node.name] = Binding(self.closure(node), None)
 
     def _stmt_Delete(self, node: ast.Delete) -> None:
         for target in node.targets:

@@ -22,7 +22,7 @@ from gnnscript.analyze.types import (
     tuple_of,
 )
 from gnnscript.specialize import inference
-from gnnscript.specialize.folding.base import Arguments, Folded, Folding
+from gnnscript.specialize.folding.base import CHANGE_IN_PLACE, Arguments, Folded, Folding
 from gnnscript.specialize.folding.functions import _declared
 from gnnscript.specialize.helpers import annotation, op_reference
 from gnnscript.specialize.values import (
@@ -125,6 +125,11 @@ class TorchCalls(Folding):
         t = static_type(holder)
         if isinstance(holder, Const) and not isinstance(holder.value, torch.Tensor):
             given = self.arguments(node)
+            if name in CHANGE_IN_PLACE and isinstance(holder.value, (list, dict, set)):
+                raise UnsupportedError(
+                    f"'{name}' would change a Python object of the eager model",
+                    "work on a copy, or keep what changes in tensors",
+                )
             if given.constant and name in dir(holder.value):
                 method = getattr(holder.value, name)
                 args, kwargs = given.values()
@@ -133,7 +138,7 @@ class TorchCalls(Folding):
                     result = list(result)
                 return self.wrap(result), None
         if isinstance(holder, Mapping):
-            return self._method_of_mapping(holder, name, node)
+            return self._method_of_mapping(holder, base, name, node)
         if isinstance(holder, Seq) and holder.cls is not None and name in holder.cls._fields:
             callee, callee_node = self.attribute(holder, base, name)
             return self.call(callee, self.arguments(node), callee_node)
@@ -189,17 +194,20 @@ class TorchCalls(Folding):
         returns = {"pop": element, "copy": t, "index": INT, "count": INT}.get(name, NONE)
         return Dyn(returns), call
 
-    def _method_of_mapping(self, holder: Mapping, name: str, node: ast.Call) -> Folded:
+    def _method_of_mapping(
+        self, holder: Mapping, base: ast.expr | None, name: str, node: ast.Call
+    ) -> Folded:
         given = self.arguments(node)
+        assert isinstance(base, ast.Dict)
+        nodes: list[ast.expr | None] = list(base.values)
         if name in ("get", "pop") and given.args and isinstance(given.args[0][0], Const):
             key = given.args[0][0].value
             if key in holder.items:
                 item = holder.items[key]
-                return item, self._mapping_item_node(node, key, item)
+                return item, nodes[list(holder.items).index(key)]
             return given.args[1] if len(given.args) > 1 else (Const(None), None)
         if name == "keys":
             return Const(list(holder.items)), None
-        nodes = [self._mapping_item_node(node, k, v) for k, v in holder.items.items()]
         if name == "values":
             return self.sequence("list", list(holder.items.values()), nodes)
         if name == "items":
@@ -209,10 +217,6 @@ class TorchCalls(Folding):
             ]
             return self.sequence("list", [v for v, _ in pairs], [n for _, n in pairs])
         raise UnsupportedError(f"'{name}' of a dictionary of known names", "use its items")
-
-    def _mapping_item_node(self, node: ast.Call, key: str, item: Value) -> ast.expr | None:
-        assert isinstance(node.func, ast.Attribute)
-        return self.mapping_node(node.func.value, key, item)
 
 
 # Defaults that tensor methods have in Python, and their operators lack.

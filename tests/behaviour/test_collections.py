@@ -1,0 +1,170 @@
+"""Tuples, lists and dictionaries known by their elements: computed once, and never stale."""
+
+from typing import Dict, Optional
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.behaviour.models import GRAPHS, IN
+from torch import Tensor, nn
+from torch_geometric.nn import GCNConv, MessagePassing
+
+import gnnscript
+
+pytestmark = pytest.mark.usefixtures("auto")
+
+
+class Base(MessagePassing):
+    def message(self, x_j: Tensor) -> Tensor:
+        return x_j
+
+    def run(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return self.propagate(edge_index, x=x)
+
+
+class DictOfCalls(Base):
+    """Each value is computed from its own turn of the comprehension."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        found = {k: self.run(x * i, edge_index) for i, k in enumerate(["a", "b", "c"], 1)}
+        return found["a"] + 10 * found["b"] + 100 * found["c"]
+
+
+class ComputedOnce(Base):
+    """A value that is drawn at random is the same wherever it is read."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        noise = {k: torch.rand_like(x) for k in "ab"}
+        same = noise
+        pairs = [y - y for y in (torch.rand_like(x), torch.rand_like(x))]
+        return self.run(x, edge_index) + noise["a"] - same["a"] + noise["b"] * 0 + sum(pairs)
+
+
+class NotStale(Base):
+    """What a name is given later does not reach a dictionary made before."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        kept = {"x": x, "scale": 2.0}
+        x = x + 1
+        out = self.propagate(edge_index, x=kept["x"]) * kept["scale"]
+        for part in (x, out):
+            x = x * 2
+            out = out + part
+        return out + x + kept["x"]
+
+
+class Spread(MessagePassing):
+    """Keyword arguments are gathered, passed on and spread again."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        options = dict(x=x, gain=2.0)  # noqa: C408
+        return self.go(edge_index, shift=x.mean(), **{**options, "gain": 3.0})
+
+    def go(self, edge_index, **extra):
+        shift = extra["shift"] * 2
+        named = {k: v for k, v in extra.items() if k != "shift"}
+        return self.propagate(edge_index, **named) + shift + extra.get("nothing", 1.0)
+
+    def message(self, x_j: Tensor, gain: float) -> Tensor:
+        return gain * x_j
+
+
+class Parameters(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.ParameterDict({k: torch.eye(IN) * i for i, k in enumerate("ab", 1)})
+        self.scales = nn.ParameterList([torch.ones(IN) * i for i in (2, 3)])
+        self.first = "a"
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        out = self.run(x @ self.weights[self.first], edge_index)
+        for name, weight in self.weights.items():
+            out = out + x @ weight * (2.0 if name == "b" else 1.0)
+        for scale in self.scales:
+            out = out * scale
+        return out
+
+
+class WhileOverNames(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.depth = 3
+        for i in range(self.depth):
+            setattr(self, f"conv{i}", GCNConv(IN, IN))
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        i = 0
+        while i < self.depth:
+            x = getattr(self, "conv%d" % i)(x, edge_index).relu()  # noqa: UP031
+            i += 1
+        return x
+
+
+class Lambdas(Base):
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        steps = [lambda t, i=i: t * i for i in (1, 2, 3)]
+        for step in steps:
+            x = x + step(x)
+        return self.run(x, edge_index)
+
+
+class Norms(Base):
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        length = x.norm(dim=-1, keepdim=True) + x.norm() + torch.linalg.norm(x, dim=-1)[:, None]
+        return self.run(x / (1 + length + torch.linalg.vector_norm(x)), edge_index)
+
+
+class NoDropout(Base):
+    """Dropout that does nothing draws no random numbers, in TorchScript as in eager."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        x = F.dropout(x, p=0.0, training=self.training)
+        return F.dropout(self.run(x, edge_index), p=0.5, training=self.training)
+
+
+CLASSES = [
+    DictOfCalls,
+    ComputedOnce,
+    NotStale,
+    Spread,
+    Parameters,
+    WhileOverNames,
+    Lambdas,
+    Norms,
+    NoDropout,
+]
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_runs_as_in_eager(cls, check):
+    check(cls(), *[(g.x, g.edge_index) for g in GRAPHS])
+
+
+class ChangesArgument(Base):
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        parts = {"x": x}
+        self.double(parts)
+        return self.run(parts["x"], edge_index)
+
+    def double(self, parts: Dict[str, Tensor]) -> Optional[Tensor]:
+        parts["x"] = parts["x"] * 2
+        return None
+
+
+class ChangesConfiguration(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = ["start"]
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        self.seen.append("again")
+        return self.run(x, edge_index)
+
+
+@pytest.mark.parametrize("cls", [ChangesArgument, ChangesConfiguration])
+def test_what_would_go_stale_is_refused(cls):
+    model = cls()
+    with pytest.raises(gnnscript.UnsupportedError, match=r"test_collections\.py"):
+        torch.jit.script(model)
+    if isinstance(model, ChangesConfiguration):
+        assert model.seen == ["start"]

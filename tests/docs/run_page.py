@@ -3,11 +3,10 @@
     python run_page.py PAGE            prints what each block printed, as a JSON list
     python run_page.py PAGE --write    writes it into the page instead
 
-A ``text`` block right below a ``python`` block shows what that prints. All blocks share one
-namespace, the ``__main__`` of the process. The source of each is registered under a file name of
-its own, the one that a first line ``# name.py`` gives, so that the classes in it have source and
-line numbers count from the start of the block. The paths of installed packages are shown from
-the package on.
+A ``text`` block right below a ``python`` block shows what that prints. Each block becomes a file
+and a module of its own, named by its first line if that is ``# name.py``: so its classes have
+source, and line numbers count from the start of the block. It sees the names of the blocks before
+it. The paths of installed packages are shown from the package on.
 """
 
 from __future__ import annotations
@@ -15,33 +14,36 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import linecache
+import os
 import re
 import site
 import sys
 import tempfile
 import types
 from pathlib import Path
+from typing import Any
 
 BLOCK = re.compile(
     r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<shown>.*?)^```\n)?", re.MULTILINE | re.DOTALL
 )
-NAME = re.compile(r"# (\w+\.py)\n")
+NAME = re.compile(r"# (\w+)\.py\n")
 
 
 def execute(page: Path) -> list[str]:
     """Run the blocks; the standard output of each."""
-    main = types.ModuleType("__main__")
-    sys.modules["__main__"] = main
+    names: dict[str, Any] = {}
     outputs = []
     for number, block in enumerate(BLOCK.finditer(page.read_text(encoding="utf-8")), start=1):
-        code = block["code"]
-        named = NAME.match(code)
-        file = named[1] if named else f"{page.stem}-{number}.py"
-        linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
+        named = NAME.match(block["code"])
+        module = types.ModuleType(named[1] if named else f"block_{number}")
+        module.__file__ = f"{module.__name__}.py"
+        Path(module.__file__).write_text(block["code"], encoding="utf-8")
+        sys.modules[module.__name__] = module
+        vars(module).update(names)
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(code, file, "exec", dont_inherit=True), vars(main))
+            exec(compile(block["code"], module.__file__, "exec", dont_inherit=True), vars(module))
+        names.update({k: v for k, v in vars(module).items() if not k.startswith("__")})
         outputs.append(without_prefixes(printed.getvalue()))
     return outputs
 
@@ -68,8 +70,11 @@ def written(page: Path, outputs: list[str]) -> str:
 
 def main() -> None:
     page = Path(sys.argv[1]).resolve()
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    here = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # for the blocks' files, and those that they write
         outputs = execute(page)
+        os.chdir(here)
     if "--write" in sys.argv[2:]:
         page.write_text(written(page, outputs), encoding="utf-8")
     else:

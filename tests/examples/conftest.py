@@ -1,8 +1,7 @@
-"""Makes the examples importable, as they are for the scripts beside them."""
+"""Fixtures of the tests of the examples."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +9,10 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
-sys.path.insert(0, str(EXAMPLES))
+from hgcal.events import read_graphs, read_hits
+from hgcal.graph import Hits
 
-from hgcal.events import read_graphs, read_hits  # noqa: E402  importable from here on
-from hgcal.graph import Hits  # noqa: E402
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 
 
 @pytest.fixture(scope="session")

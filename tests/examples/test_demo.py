@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.datasets import KarateClub
+
 from bare import BareModel, assert_bare
 from compare import KINDS, Row, compare, format_table
 from gat import GAT
 from hgcal.edgenet import EdgeNet
 from hgcal.generator import generate_hits
 from hgcal.graph import MIP, build_graph
-from torch import Tensor, nn
-from torch_geometric.data import Data
-from torch_geometric.datasets import KarateClub
 from training import (
     accuracy,
     category_weights,

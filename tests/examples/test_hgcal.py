@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 import uproot
+from torch_geometric.data import Data
+
 from hgcal.edgenet import EdgeNet
 from hgcal.events import BRANCHES, EventFileError, endcaps, read_hits
 from hgcal.generator import generate_hits
@@ -22,7 +24,6 @@ from hgcal.graph import (
     Hits,
     build_graph,
 )
-from torch_geometric.data import Data
 
 # -- the reader -----------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from hgcal import generator
 from hgcal.generator import generate_hits
 from hgcal.graph import (

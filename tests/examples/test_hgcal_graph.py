@@ -10,6 +10,11 @@ import numpy as np
 import pytest
 import torch
 import uproot
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from torch_geometric.data import Data
+
 from hgcal.generator import generate_hits
 from hgcal.graph import (
     HADRONIC,
@@ -23,10 +28,6 @@ from hgcal.graph import (
     neighbour_edges,
     wedges,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from torch_geometric.data import Data
 
 
 def assert_simple_and_symmetric(edge_index: np.ndarray, nodes: int) -> None:

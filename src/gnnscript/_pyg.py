@@ -22,6 +22,7 @@ __all__ = [
     "message_passing",
     "op_substitutes",
     "predicates",
+    "template",
 ]
 
 MESSAGE_PASSING_MODULE = "torch_geometric.nn.conv.message_passing"
@@ -32,6 +33,13 @@ def message_passing() -> Any:
     from torch_geometric.nn.conv import MessagePassing
 
     return MessagePassing
+
+
+def template() -> Any:
+    """The module with which PyG renders the code of its classes."""
+    from torch_geometric import template
+
+    return template
 
 
 def inspector() -> Any:

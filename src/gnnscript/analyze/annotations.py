@@ -111,7 +111,9 @@ def parameter_types(source: FunctionSource, cls: type | None = None) -> dict[str
     it is ``Tensor`` or ``Optional[Tensor]``, as TorchScript and its users mean it.
     """
     found = {}
-    for name, parameter in inspect.signature(source.function).parameters.items():
+    for name, parameter in inspect.signature(
+        source.function, follow_wrapped=False
+    ).parameters.items():
         annotation, default = parameter.annotation, parameter.default
         declared = UNKNOWN
         if annotation is not inspect.Parameter.empty:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import io
 import tokenize
 import types
@@ -88,7 +89,8 @@ def _methods(cls: type, base: type) -> dict[str, types.FunctionType]:
     for parent in cls.__mro__:
         if parent is base:
             break
-        for name, value in vars(parent).items():
+        for name, attribute in vars(parent).items():
+            value = inspect.unwrap(attribute) if callable(attribute) else attribute
             if isinstance(value, types.FunctionType) and name not in methods:
                 calls = {"propagate", "edge_updater"} & set(value.__code__.co_names)
                 # PyG puts functions from its own templates on a class; they are not the user's.

@@ -25,7 +25,7 @@ class FunctionSource:
     """A function as text and tree.
 
     Args:
-        function: The function, with decorators that keep ``__wrapped__`` taken off.
+        function: The function; a decorated one is its decorator's wrapper.
         node: Its definition; line numbers are those of the file.
         file: The file name of its code object.
         lines: All lines of that file, as they were when first read.
@@ -86,8 +86,9 @@ def function_source(function: Any) -> FunctionSource:
     Raises:
         UnsupportedError: The source is not available, or is no longer the one that was compiled.
     """
-    function = inspect.unwrap(function)
     function = getattr(function, "__func__", function)
+    if not isinstance(function, types.FunctionType):
+        function = inspect.unwrap(function)  # functools.lru_cache and the like
     code = function.__code__
     with _lock:
         if code not in _by_code:
@@ -168,11 +169,14 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _agrees(code: types.CodeType, fresh: types.CodeType) -> bool:
-    # Assertion rewriting and coverage tools add names to the code that runs, hence "subset".
+    names, constants = set(code.co_names), _constants(code)
+    if (names, constants) == (set(fresh.co_names), _constants(fresh)):
+        return code.co_code == fresh.co_code
+    # Assertion rewriting and the like add names to the code that runs, hence "subset".
     return (
         _argument_names(code) == _argument_names(fresh)
-        and set(fresh.co_names) <= set(code.co_names)
-        and _constants(fresh) <= _constants(code)
+        and set(fresh.co_names) <= names
+        and _constants(fresh) <= constants
     )
 
 

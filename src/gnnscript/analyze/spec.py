@@ -116,7 +116,7 @@ def _hook(cls: type, name: str) -> Hook:
     function = getattr(function, "__func__", function)
     source = function_source(function)
     types = parameter_types(source, cls)
-    signature = list(inspect.signature(source.function).parameters.values())
+    signature = list(inspect.signature(source.function, follow_wrapped=False).parameters.values())
     static = isinstance(inspect.getattr_static(cls, name), staticmethod)
     given = 0 if static else 1
     if name in ("aggregate", "update", "message_and_aggregate"):

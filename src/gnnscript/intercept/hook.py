@@ -89,14 +89,22 @@ def _attach(module: Any) -> None:
     base = module.MessagePassing
     setattr(base, MARK, True)
     _state.undo.append(lambda: delattr(base, MARK))
-    original = module.module_from_template
-    module.module_from_template = _module_from_template
-
-    def restore() -> None:
-        module.module_from_template = original
-
-    _state.undo.append(restore)
+    _render_in_memory()
     _read_new_unions()
+
+
+def _render_in_memory() -> None:
+    """Replaces what renders PyG's templates, wherever PyG has imported it."""
+    original = _pyg.template().module_from_template
+
+    def replace(old: Any, new: Any) -> None:
+        for name, module in sys.modules.copy().items():
+            if name.startswith("torch_geometric"):
+                if vars(module).get("module_from_template") is old:
+                    module.module_from_template = new  # type: ignore[attr-defined]
+
+    replace(original, _module_from_template)
+    _state.undo.append(lambda: replace(_module_from_template, original))
 
 
 def _read_new_unions() -> None:

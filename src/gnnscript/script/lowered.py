@@ -120,14 +120,18 @@ class _Builder:
         return owner is not None and bool(owner.methods or owner.attributes)
 
     def _container(self, module: torch.nn.Module, path: tuple[str, ...]) -> torch.nn.Module | None:
-        """A container of the same kind, holding the lowered children."""
-        for kind in (torch.nn.ModuleList, torch.nn.Sequential, torch.nn.ModuleDict):
-            if isinstance(module, kind):
-                container = kind()
-                container.training = module.training
-                self._share(module, container, path)
-                return container
-        return None
+        """A container that holds the lowered children.
+
+        A ``Sequential`` becomes a list: specialised code calls its members one by one, and some
+        of them may not be called at all.
+        """
+        if not isinstance(module, (torch.nn.ModuleList, torch.nn.Sequential, torch.nn.ModuleDict)):
+            return None
+        named = isinstance(module, torch.nn.ModuleDict)
+        container = torch.nn.ModuleDict() if named else torch.nn.ModuleList()
+        container.training = module.training
+        self._share(module, container, path)
+        return container
 
     def _share(
         self, module: torch.nn.Module, lowered: torch.nn.Module, path: tuple[str, ...]

@@ -136,7 +136,7 @@ def script(compile_: Any, root: torch.nn.Module, *args: Any, **kwargs: Any) -> A
         lowered = lower(root, given)
         try:
             return compile_(lowered, *args, **kwargs)
-        except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+        except Exception as error:
             discard(lowered)
             explained = _explained(error, root)
             if explained is error:
@@ -228,8 +228,7 @@ def source(module: torch.nn.Module) -> str:
     specialized = _specialized(module)
     texts = []
     for child in module.modules():
-        owner = specialized.owners.get(id(child))
         text = specialized.texts.get(id(child))
-        if text is not None and owner is not None and (owner.methods or child is module):
+        if text is not None and (not text.empty or child is module):
             texts.append(text.text)
     return "\n\n".join(dict.fromkeys(texts))

@@ -17,6 +17,7 @@ from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.sources import class_location, function_source
 from gnnscript.analyze.types import Type, alternatives
 from gnnscript.specialize.emit import ClassText, Method, emit_class
+from gnnscript.specialize.folding.base import Arguments
 from gnnscript.specialize.helpers import annotation
 from gnnscript.specialize.loader import load, unload
 from gnnscript.specialize.program import (
@@ -97,7 +98,7 @@ def _entry(program: Program, name: str, given: dict[str, Type]) -> Specialized:
     """Specialises one entry point of the root for the types of its arguments."""
     root = program.root
     function = vars(root.module).get(name) or inspect.getattr_static(type(root.module), name)
-    source = function_source(function)
+    source = function_source(inspect.unwrap(function))
     cls = next((c for c in type(root.module).__mro__ if name in vars(c)), type(root.module))
     choices = dict(given)
     if name == "forward":
@@ -106,7 +107,7 @@ def _entry(program: Program, name: str, given: dict[str, Type]) -> Specialized:
     fixed: set[str] = set()
     while True:
         try:
-            return _specialize_entry(program, name, source, cls, arguments, fixed)
+            return _specialize_entry(program, name, function, cls, arguments, fixed)
         except UnsupportedError as error:
             # An option that decides what is returned must be known; it is then its default.
             option = next((n for n, t, d in arguments if n not in fixed and _is_option(t, d)), None)
@@ -143,12 +144,13 @@ def _by_configuration(root: torch.nn.Module, source: Any, cls: type) -> dict[str
 def _specialize_entry(
     program: Program,
     name: str,
-    source: Any,
+    function: Any,
     cls: type,
     arguments: list[tuple[str, Type, Any]],
     fixed: set[str],
 ) -> Specialized:
     root = program.root
+    source = function_source(inspect.unwrap(function))
     first = next(iter(inspect.signature(source.function).parameters))
     bound: dict[str, Value] = {first: root}
     for argument, t, default in arguments:
@@ -160,7 +162,19 @@ def _specialize_entry(
             bound[argument] = Const(default)
         else:
             bound[argument] = Dyn(t)
-    done = program.specialize(source, bound, program.owner(root), cls, name=name)
+
+    def call_decorated(frame: Any) -> None:
+        # The arguments are those of the function itself; what runs is its decorator's wrapper.
+        given = [frame.fold_Name(ast.Name(argument, ast.Load())) for argument in bound]
+        value, node = frame.call_function(function, Arguments(given, {}), cls)
+        frame.returns.append(value)
+        frame.emit(ast.Return(frame.needed(value, node)))
+
+    decorated = function is not source.function
+    body = call_decorated if decorated else None
+    done = program.specialize(
+        source, bound, program.owner(root), cls, name=name, body=body, key="entry"
+    )
     defaults = {argument: default for argument, _, default in arguments}
     spelled: list[ast.expr] = []
     for argument, _ in done.parameters:
@@ -181,6 +195,8 @@ def _write(program: Program, entries: list[Specialized]) -> SpecializedModel:
         _reach(entry, reached)
     texts = {}
     for key, owner in program.owners.items():
+        if not program.lowers(owner.ref.module):
+            continue
         methods = [m for m in owner.methods if id(m) in reached]
         helpers: dict[int, Specialized] = {}
         for method in methods:

@@ -26,12 +26,14 @@ class ClassText:
         text: The source of its module.
         origins: For each line that came from the user's code, the file and line it came from.
         captured: Objects that the text uses by name and that cannot be imported.
+        empty: Whether the class has neither methods nor attributes of its own.
     """
 
     name: str
     text: str
     origins: dict[int, Origin]
     captured: dict[str, Any] = field(hash=False)
+    empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ def emit_class(
         if page.lines[-1] != f"class {name}(Lowered):":
             page.add("")
         _write_function(page, method, 4)
-    return ClassText(name, "\n".join(page.lines) + "\n", page.origins, names.captured)
+    empty = not methods and not attributes
+    return ClassText(name, "\n".join(page.lines) + "\n", page.origins, names.captured, empty)
 
 
 class _Names:

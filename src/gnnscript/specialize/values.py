@@ -42,6 +42,7 @@ __all__ = [
     "Value",
     "constant_items",
     "generalize",
+    "is_mixed",
     "join_values",
     "key_of",
     "literal",
@@ -79,9 +80,9 @@ class Seq(Value):
 
 @dataclass(frozen=True, eq=False)
 class Mapping(Value):
-    """A dictionary with known string keys."""
+    """A dictionary with known keys."""
 
-    items: dict[str, Value]
+    items: dict[Any, Value]
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,8 +143,9 @@ def static_type(value: Value) -> Type:
             element = join(element, other) or UNKNOWN
         return list_of(element)
     if isinstance(value, Mapping):
-        kinds = [static_type(item) for item in value.items.values()]
-        return dict_of(STR, kinds[0]) if kinds and len(set(kinds)) == 1 else UNKNOWN
+        kinds = {static_type(item) for item in value.items.values()}
+        named = all(isinstance(key, str) for key in value.items)
+        return dict_of(STR, kinds.pop()) if named and len(kinds) == 1 else UNKNOWN
     return UNKNOWN
 
 
@@ -247,6 +249,13 @@ def constant_items(value: Value) -> list[Value] | None:
     if isinstance(value, Mapping):
         return [Const(name) for name in value.items]
     return None
+
+
+def is_mixed(value: Value) -> bool:
+    """Whether a sequence has elements that exist only in Python beside those of run time."""
+    return isinstance(value, Seq) and not all(
+        is_mixed(item) is False if isinstance(item, Seq) else _runtime(item) for item in value.items
+    )
 
 
 def modules_in(value: Value) -> list[ModuleRef]:

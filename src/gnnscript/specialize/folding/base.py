@@ -19,6 +19,7 @@ from gnnscript.specialize.values import (
     Closure,
     Const,
     Dyn,
+    Mapping,
     Method,
     ModuleRef,
     Poison,
@@ -124,7 +125,7 @@ class Folding:
         self.program = program
         self.source = source
         self.owner = owner
-        self.cls = cls
+        self.cls = cls if cls is not None else _class_cell(source)
         self.env: dict[str, Binding] = {}
         self.facts: dict[tuple[str, frozenset[str]], bool] = {}
         self.out: list[ast.stmt] = []
@@ -177,6 +178,11 @@ class Folding:
         Raises:
             UnsupportedError: The value exists only in Python.
         """
+        if isinstance(value, Mapping) and not all(isinstance(key, str) for key in value.items):
+            raise UnsupportedError(
+                "a dictionary with keys that are no strings is used as a value",
+                "TorchScript knows no tuple keys: use strings, or pick the entries by constants",
+            )
         if residual is not None and not is_absent(residual):
             return residual
         if isinstance(value, Const):
@@ -285,7 +291,7 @@ class Folding:
         def known_items(self, value: Value) -> list[Value]: ...
 
         @staticmethod
-        def mapping(items: dict[str, Value], nodes: list[ast.expr | None]) -> Folded: ...
+        def mapping(items: dict[Any, Value], nodes: list[ast.expr | None]) -> Folded: ...
 
         def sequence(
             self, kind: str, items: list[Value], nodes: list[ast.expr | None], cls: Any = None
@@ -361,6 +367,15 @@ class Folding:
 def store(name: str, node: ast.expr) -> ast.stmt:
     """``name = node``."""
     return ast.Assign([ast.Name(name, ast.Store())], node)
+
+
+def _class_cell(source: FunctionSource) -> type | None:
+    """The class that a function was defined in, where its code refers to it (``super()``)."""
+    try:
+        found = source.resolve("__class__")
+    except KeyError:
+        return None
+    return found if isinstance(found, type) else None
 
 
 CHANGE_IN_PLACE = frozenset(

@@ -114,6 +114,11 @@ class Calls(Folding):
             return self._call_closure(callee, given)
         if isinstance(callee, Const):
             return self._call_constant(callee.value, given)
+        if isinstance(callee, Seq) and all(isinstance(i, ModuleRef) for i in callee.items):
+            folded = given.args[0]  # a slice of torch.nn.Sequential
+            for module in callee.items:
+                folded = self.call(module, Arguments([folded], {}), None)
+            return folded
         if isinstance(callee, Dyn):
             node = self.needed(callee, callee_node)
             return Dyn(UNKNOWN), ast.Call(node, *self.nodes(given))

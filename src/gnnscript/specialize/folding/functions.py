@@ -25,6 +25,7 @@ from gnnscript.specialize.values import (
     Poison,
     Seq,
     Value,
+    is_mixed,
     literal,
     modules_in,
     static_type,
@@ -144,7 +145,8 @@ class Functions(Folding):
         if not refs:
             return None
         first = refs[0]
-        if isinstance(values[0], ModuleRef) and all(
+        leads = values[0].items[0] if isinstance(values[0], Seq) and values[0].items else values[0]
+        if isinstance(leads, ModuleRef) and all(
             ref.path[: len(first.path)] == first.path for ref in refs
         ):
             return self.program.owner(first)
@@ -159,7 +161,7 @@ class Functions(Folding):
         self, source: FunctionSource, given: Arguments
     ) -> tuple[dict[str, Value], dict[str, ast.expr | None]]:
         """Binds arguments to parameters, as Python would."""
-        signature = inspect.signature(source.function)
+        signature = inspect.signature(source.function, follow_wrapped=False)
         try:
             found = signature.bind(*given.args, **given.kwargs)
         except TypeError as error:
@@ -198,6 +200,10 @@ class Functions(Folding):
                 bound[name], nodes[name] = value, node
             else:
                 bound[name], nodes[name] = self.wrap(parameter.default), None
+        for name, value in bound.items():
+            node = nodes.get(name)
+            if is_mixed(value) and isinstance(node, (ast.Tuple, ast.List)):
+                nodes |= {f"{name}_{i}": element for i, element in enumerate(node.elts)}
         return bound, nodes
 
     def call_specialized(

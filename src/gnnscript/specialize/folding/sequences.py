@@ -113,8 +113,8 @@ class Sequences(Folding):
         return items
 
     def fold_Dict(self, node: ast.Dict) -> Folded:
-        items: dict[str, Value] = {}
-        nodes: dict[str, ast.expr | None] = {}
+        items: dict[Any, Value] = {}
+        nodes: dict[Any, ast.expr | None] = {}
         for key, element in zip(node.keys, node.values, strict=True):
             if key is None:
                 inner, spread = self.fold(element)
@@ -128,7 +128,7 @@ class Sequences(Folding):
                     raise NeedsConstant("'**' of an unknown dictionary", "name its entries")
                 continue
             key_value, _ = self.fold(key)
-            if not (isinstance(key_value, Const) and isinstance(key_value.value, str)):
+            if not (isinstance(key_value, Const) and isinstance(key_value.value, (str, tuple))):
                 return self._open_dict(node)
             items[key_value.value], nodes[key_value.value] = self.fold(element)
         if not items:
@@ -156,13 +156,13 @@ class Sequences(Folding):
         return Dyn(t), ast.Dict(list(columns[0]), columns[1])
 
     @staticmethod
-    def mapping(items: dict[str, Value], nodes: list[ast.expr | None]) -> Folded:
+    def mapping(items: dict[Any, Value], nodes: list[ast.expr | None]) -> Folded:
         """A dictionary display."""
         elements = [
             node if node is not None else literal(item) or reference_of(item) or absent()
             for item, node in zip(items.values(), nodes, strict=True)
         ]
-        keys: list[ast.expr | None] = [ast.Constant(name) for name in items]
+        keys: list[ast.expr | None] = [literal(Const(name)) for name in items]
         return Mapping(items), ast.Dict(keys, elements)
 
     def index(self, node: ast.expr) -> tuple[Value, ast.expr]:

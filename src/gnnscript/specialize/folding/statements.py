@@ -31,6 +31,7 @@ from gnnscript.specialize.values import (
     Poison,
     Seq,
     Value,
+    is_mixed,
     join_values,
     key_of,
     literal,
@@ -79,6 +80,17 @@ class Frame(
                     else:
                         nodes.append(literal(item))
                 self.env[name] = Binding(value, None, self.mapping(value.items, nodes)[1])
+            elif is_mixed(value) and isinstance(value, Seq):
+                parts: list[ast.expr | None] = []
+                for position, item in enumerate(value.items):
+                    entry = f"{name}_{position}"
+                    if is_runtime(item):
+                        remain.append(self._parameter(entry, item, UNKNOWN))
+                        parts.append(ast.Name(entry, ast.Load()))
+                    else:
+                        parts.append(None)
+                display = self.sequence(value.kind, list(value.items), parts)[1]
+                self.env[name] = Binding(value, None, display)
             elif is_runtime(value):
                 remain.append(self._parameter(name, value, declared.get(name, UNKNOWN)))
             else:

@@ -168,3 +168,34 @@ def test_what_would_go_stale_is_refused(cls):
         torch.jit.script(model)
     if isinstance(model, ChangesConfiguration):
         assert model.seen == ["start"]
+
+
+class LocalSparse(Base):
+    """A sparse matrix of the model's own, beside convs that are told dense edge indices."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        size = (x.size(0), x.size(0))
+        values = torch.ones(edge_index.size(1), dtype=x.dtype)
+        adj = torch.sparse_coo_tensor(edge_index, values, size)
+        return self.run(x, edge_index) + torch.sparse.mm(adj, x) + adj.to_dense().sum()
+
+
+class SparseToConv(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = GCNConv(IN, IN)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        size = (x.size(0), x.size(0))
+        adj = torch.sparse_coo_tensor(edge_index, torch.ones(edge_index.size(1)), size)
+        return self.conv(x, adj)
+
+
+def test_sparse_tensors_made_by_the_model():
+    model = LocalSparse()
+    scripted = torch.jit.script(model)
+    for g in GRAPHS:
+        out = scripted(g.x, g.edge_index)
+        torch.testing.assert_close(out, model(g.x, g.edge_index))
+    with pytest.raises(gnnscript.UnsupportedError, match="sparse"):
+        torch.jit.script(SparseToConv())

@@ -4,10 +4,9 @@ import functools
 
 import pytest
 import torch
+from tests.behaviour.models import GRAPHS, IN
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing, SAGEConv, Set2Set
-
-from tests.behaviour.models import GRAPHS, IN
 
 pytestmark = pytest.mark.usefixtures("auto")
 

@@ -19,6 +19,7 @@ __all__ = [
     "INT",
     "NONE",
     "NUMBER",
+    "SPARSE",
     "STR",
     "TENSOR",
     "UNKNOWN",
@@ -47,7 +48,7 @@ class Type:
             ``dtype``, ``Optional``, ``Tuple``, ``List``, ``Dict``, ``Union``, ``Class`` or
             ``Unknown`` (left to TorchScript's own inference).
         args: Element types of a compound type.
-        cls: The Python class of a ``Class`` type or of a named tuple.
+        cls: The Python class of a ``Class`` type or of a named tuple; ``"sparse"`` of a tensor.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Type:
 
     def __str__(self) -> str:
         """The annotation as source text."""
-        if self.cls is not None:
+        if self.cls is not None and not isinstance(self.cls, str):
             return str(self.cls.__name__)
         if self.name in _SPELLING:
             return _SPELLING[self.name]
@@ -84,6 +85,8 @@ NUMBER = Type("number")
 DEVICE = Type("device")
 DTYPE = Type("dtype")
 UNKNOWN = Type("Unknown")
+# A tensor in a sparse layout, made by the code itself; every other tensor is dense.
+SPARSE = Type("Tensor", (), "sparse")
 
 
 def optional(inner: Type) -> Type:

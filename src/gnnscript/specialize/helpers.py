@@ -57,6 +57,7 @@ _NAMESPACES: list[tuple[Any, str, str]] = [
     (torch.linalg, "torch", "torch.linalg"),
     (torch.special, "torch", "torch.special"),
     (torch.fft, "torch", "torch.fft"),
+    (torch.sparse, "torch", "torch.sparse"),
     (torch.jit, "torch", "torch.jit"),
     (torch.autograd, "torch", "torch.autograd"),
     (torch.cuda, "torch", "torch.cuda"),
@@ -188,4 +189,5 @@ def annotation(t: Type) -> ast.expr:
 
 
 def _classes(t: Type) -> list[Any]:
-    return ([t.cls] if t.cls is not None else []) + [c for arg in t.args for c in _classes(arg)]
+    own = [] if t.cls is None or isinstance(t.cls, str) else [t.cls]
+    return own + [c for arg in t.args for c in _classes(arg)]

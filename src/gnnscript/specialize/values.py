@@ -17,6 +17,7 @@ from gnnscript.analyze.types import (
     BOOL,
     FLOAT,
     INT,
+    SPARSE,
     STR,
     TENSOR,
     UNKNOWN,
@@ -279,6 +280,8 @@ def modules_in(value: Value) -> list[ModuleRef]:
 
 def arithmetic(a: Type, b: Type, operator: ast.operator) -> Type:
     """The type of a binary operation."""
+    if a == b == SPARSE or (SPARSE in (a, b) and not isinstance(operator, ast.MatMult)):
+        return SPARSE
     if TENSOR in (a, b):
         return TENSOR
     if isinstance(operator, ast.Mult):

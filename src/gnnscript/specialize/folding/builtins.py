@@ -95,7 +95,7 @@ def evaluated(frame: Frame, function: Any, given: Arguments) -> Folded | None:
 
 
 def _python_class(t: Type) -> type | None:
-    return t.cls if t.cls is not None else _CLASSES.get(t.name)
+    return _CLASSES.get(t.name) if t.cls is None or isinstance(t.cls, str) else t.cls
 
 
 def _is_instance(t: Type, classes: tuple[Any, ...]) -> bool:

@@ -13,6 +13,7 @@ from gnnscript.analyze.types import (
     FLOAT,
     INT,
     NONE,
+    SPARSE,
     STR,
     TENSOR,
     UNKNOWN,
@@ -59,7 +60,9 @@ class TorchCalls(Folding):
         else:
             found = inference.function_type(function, args, kwargs)
         given = self.adapted(given, found)
-        return Dyn(found.returns), ast.Call(self.needed(Const(function), None), *self.nodes(given))
+        sparse = getattr(function, "__name__", "").startswith("sparse_")
+        returns = SPARSE if sparse and found.returns in (TENSOR, UNKNOWN) else found.returns
+        return Dyn(returns), ast.Call(self.needed(Const(function), None), *self.nodes(given))
 
     def adapted(self, given: Arguments, found: inference.Signature) -> Arguments:
         """Arguments in the form that the operator takes."""
@@ -158,8 +161,12 @@ class TorchCalls(Folding):
             found = inference.method_type(name, args, kwargs)
             given = self.adapted(given, found)
             returns = found.returns if t == TENSOR else UNKNOWN
+            if name.startswith("to_sparse"):
+                returns = SPARSE
             return Dyn(returns), ast.Call(func, *self.nodes(given))
         call = ast.Call(func, *self.nodes(given))
+        if t == SPARSE:
+            return Dyn(_SPARSE_METHODS.get(name, SPARSE)), call
         if t.name == "List":
             return self._method_of_list(holder_node, t, name, given, call)
         if t.name == "Dict":
@@ -221,6 +228,18 @@ class TorchCalls(Folding):
 
 # Defaults that tensor methods have in Python, and their operators lack.
 _PYTHON_DEFAULTS: dict[str, dict[str, Any]] = {"norm": {"p": 2}}
+
+_SPARSE_METHODS: dict[str, Type] = {
+    "to_dense": TENSOR,
+    "indices": TENSOR,
+    "_indices": TENSOR,
+    "values": TENSOR,
+    "_values": TENSOR,
+    "crow_indices": TENSOR,
+    "col_indices": TENSOR,
+    "size": INT,
+    "dim": INT,
+}
 
 _MATH: dict[str, Type] = {
     "floor": INT,

@@ -14,6 +14,7 @@ import torch
 
 __all__ = [
     "MESSAGE_PASSING_MODULE",
+    "TEMPLATE_USERS",
     "inspector",
     "is_aggregation",
     "is_library_flag",
@@ -26,6 +27,12 @@ __all__ = [
 ]
 
 MESSAGE_PASSING_MODULE = "torch_geometric.nn.conv.message_passing"
+# The modules of PyG that hold its function ``module_from_template`` by name.
+TEMPLATE_USERS = (
+    "torch_geometric.template",
+    MESSAGE_PASSING_MODULE,
+    "torch_geometric.nn.sequential",
+)
 
 
 def message_passing() -> Any:

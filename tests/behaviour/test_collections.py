@@ -122,7 +122,68 @@ class NoDropout(Base):
         return F.dropout(self.run(x, edge_index), p=0.5, training=self.training)
 
 
+class ReturnsDict(Base):
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        found = self.noise(x)
+        return self.propagate(edge_index, **self.arguments(found["a"] - found["b"] + x))
+
+    def noise(self, x: Tensor) -> Dict[str, Tensor]:
+        noise = torch.rand_like(x)
+        return {"a": noise, "b": noise}
+
+    def arguments(self, x: Tensor) -> Dict[str, Tensor]:
+        return {"x": x}
+
+
+class Swaps(Base):
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        parts = [x, x * 2]
+        parts[0], parts[1] = parts[1], parts[0]
+        named = {"a": x, "b": x * 2}
+        named["a"], named["b"] = named["b"], named["a"]
+        return self.run(parts[0], edge_index) + parts[1] + 10 * named["a"]
+
+
+class Chained(Base):
+    """The right-hand side is computed once, and both names mean the same tensor."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        a = b = torch.rand_like(x)
+        c = d = self.run(x, edge_index)
+        d += 1
+        repeated = [torch.rand_like(x)] * 2
+        return a - b + c + repeated[0] - repeated[1]
+
+
+class ReadBehindTheLoop(Base):
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        total = 0
+        for i in range(3):
+            out = self.run(x, edge_index)
+            x = out + x
+            total = total + out * i
+        return out * i + total
+
+
+class NestedLists(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        pairs = [nn.ModuleList([nn.Linear(IN, IN), nn.ReLU()]) for _ in range(2)]
+        self.layers = nn.ModuleList(pairs)
+        self.skips = nn.ModuleList([nn.Linear(IN, IN) for _ in range(2)])
+
+    def forward(self, x: torch.FloatTensor, edge_index: torch.LongTensor) -> Tensor:
+        for (linear, act), skip in zip(self.layers, self.skips, strict=True):
+            x = act(linear(x)) + skip(x)
+        return self.run(x, edge_index)
+
+
 CLASSES = [
+    ReturnsDict,
+    Swaps,
+    Chained,
+    ReadBehindTheLoop,
+    NestedLists,
     DictOfCalls,
     ComputedOnce,
     NotStale,

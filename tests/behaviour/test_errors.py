@@ -7,7 +7,7 @@ import inspect
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Dict, List, Union
+from typing import Any, List, Union
 
 import numpy as np
 import pytest
@@ -59,14 +59,6 @@ def check_refused(cls: type, code: str, *words: str) -> None:
 class Kwargs(MessagePassing):
     def forward(self, x: Tensor, edge_index: Tensor, **kwargs: Any) -> Tensor:
         return self.propagate(edge_index, x=x, **kwargs)  # here
-
-
-class DictKwargs(MessagePassing):
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        return self.propagate(edge_index, **self.extra(x))  # here
-
-    def extra(self, x: Tensor) -> Dict[str, Tensor]:
-        return {"x": x}
 
 
 class UnannotatedCount(MessagePassing):
@@ -152,7 +144,6 @@ class SetsNewAttribute(MessagePassing):
 
 REFUSED = [
     (Kwargs, "**kwargs", "kwargs"),
-    (DictKwargs, "**self.extra(x)"),
     (Missing, "", "weight"),
     (Tries, "try"),
     (Numpy, "np.sqrt"),

@@ -156,7 +156,7 @@ class Encoder(nn.Module):
 
 
 def test_convs_in_containers(check):
-    check(Encoder())
+    check(Encoder(), atol=1e-4)  # five layers deep: gradients of order one, summed in float32
 
 
 class Weights(nn.Module):

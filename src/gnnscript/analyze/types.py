@@ -227,6 +227,8 @@ def from_annotation(annotation: Any) -> Type:
         return _union([of_value(arg) for arg in args])
     if isinstance(annotation, typing.TypeVar):
         return from_annotation(annotation.__bound__) if annotation.__bound__ else UNKNOWN
+    if isinstance(annotation, type(torch.FloatTensor)):
+        return TENSOR  # torch.FloatTensor, torch.LongTensor, ...: Tensor to TorchScript
     if inspect.isclass(annotation):
         if issubclass(annotation, tuple) and hasattr(annotation, "_fields"):
             hints = typing.get_type_hints(annotation)

@@ -98,10 +98,10 @@ def _render_in_memory() -> None:
     original = _pyg.template().module_from_template
 
     def replace(old: Any, new: Any) -> None:
-        for name, module in sys.modules.copy().items():
-            if name.startswith("torch_geometric"):
-                if vars(module).get("module_from_template") is old:
-                    module.module_from_template = new  # type: ignore[attr-defined]
+        for name in _pyg.TEMPLATE_USERS:
+            module: Any = sys.modules.get(name)
+            if module is not None and module.module_from_template is old:
+                module.module_from_template = new
 
     replace(original, _module_from_template)
     _state.undo.append(lambda: replace(_module_from_template, original))

@@ -33,6 +33,8 @@ class Assignment(Folding):
         if len(node.targets) == 1 and self._parallel(node.targets[0], node.value):
             return
         value, residual = self.fold(node.value)
+        if len(node.targets) > 1:
+            residual = self.hold("value", residual, set())
         for target in node.targets:
             self.assign(target, value, residual)
 
@@ -212,6 +214,8 @@ class Assignment(Folding):
     ) -> None:
         starred = [i for i, e in enumerate(target.elts) if isinstance(e, ast.Starred)]
         items = constant_items(value)
+        if items is None and isinstance(value, ModuleRef):
+            items = list(self.module_items(value))
         if items is None and isinstance(value, Dyn) and value.type.name == "Tuple":
             items = [Dyn(t) for t in value.type.args]
         if items is not None and starred:
@@ -261,7 +265,7 @@ class Assignment(Folding):
 
     @staticmethod
     def _overlap(targets: list[ast.expr], residual: ast.expr) -> bool:
-        written = {t.id for t in targets if isinstance(t, ast.Name)}
+        written = {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
         return any(isinstance(n, ast.Name) and n.id in written for n in ast.walk(residual))
 
     def _swap(

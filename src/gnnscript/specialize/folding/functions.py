@@ -18,6 +18,7 @@ from gnnscript.specialize.folding.modules import CONTAINER_METHODS
 from gnnscript.specialize.helpers import is_ignored
 from gnnscript.specialize.tree import clone, is_simple, names_read
 from gnnscript.specialize.values import (
+    Const,
     Dyn,
     Mapping,
     Method,
@@ -187,8 +188,9 @@ class Functions(Folding):
                 value, node = found.arguments[name]
                 if (
                     name in mutated
-                    and isinstance(value, (Seq, Mapping))
-                    and (isinstance(value, Mapping) or value.kind == "list")
+                    and not isinstance(value, Dyn)
+                    and static_type(value).name in ("List", "Dict", "Unknown")
+                    and isinstance(value, (Seq, Mapping, Const))
                 ):
                     raise UnsupportedError(
                         f"'{source.function.__qualname__}' changes its argument '{name}' in place",
@@ -246,7 +248,23 @@ class Functions(Folding):
         if not isinstance(value, (Dyn, Seq, Mapping)):
             self.emit(ast.Expr(call))
             return value, literal(value)
+        if isinstance(value, Mapping):
+            return self._returned_mapping(done, value, call)
         return value, call
+
+    def _returned_mapping(self, done: Any, value: Mapping, call: ast.Call) -> Folded:
+        """A dictionary that a function returns: its entries, read from what the call returns."""
+        if not static_type(value).known:
+            raise UnsupportedError(
+                f"'{done.name}' returns a dictionary whose entries have several types",
+                "return a tuple or a NamedTuple",
+            )
+        held = self.hold("found", call)
+        assert held is not None
+        entries: list[ast.expr | None] = [
+            ast.Subscript(held, ast.Constant(key), ast.Load()) for key in value.items
+        ]
+        return self.mapping(value.items, entries)
 
     def _inline(self, done: Any, args: dict[str, ast.expr]) -> ast.expr | None:
         expression = done.inline

@@ -45,7 +45,11 @@ class Loops(Folding):
         items = constant_items(value)
         if isinstance(value, Const) and isinstance(value.value, range):
             iterable = self._range(value.value)
-            if len(value.value) > 1 and self._stays(lambda: self._loop(node, Dyn(INT), iterable)):
+            if (
+                len(value.value) > 1
+                and not self._outlives(node)
+                and self._stays(lambda: self._loop(node, Dyn(INT), iterable))
+            ):
                 return
         if items is None and isinstance(value, ModuleRef):
             items = list(self.module_items(value))
@@ -67,14 +71,23 @@ class Loops(Folding):
         args = [literal(Const(bound)) for bound in bounds]
         return ast.Call(ast.Name("range", ast.Load()), [a for a in args if a is not None], [])
 
+    def _outlives(self, node: ast.For) -> bool:
+        """Whether what the loop defines first is read behind it: TorchScript forgets it there."""
+        new = (_assigned_names(node.body) | _target_names(node)) - set(self.env)
+        end = node.end_lineno or node.lineno
+        return any(
+            isinstance(n, ast.Name) and n.id in new and n.lineno > end
+            for n in ast.walk(self.source.node)
+        )
+
     def _stays(self, write: Callable[[], None]) -> bool:
-        """Writes a loop over constants as a loop, unless its body needs to know the constant."""
+        """Writes a loop over constants as a loop, unless its types or names do not settle so."""
         out = len(self.out)
         saved = (dict(self.env), dict(self.facts), list(self.returns), self.terminated)
         variants = {name: list(known) for name, known in self.variants.items()}
         try:
             write()
-        except NeedsConstant:
+        except UnsupportedError:
             del self.out[out:]
             self.env, self.facts, self.returns, self.terminated = saved
             self.variants = variants

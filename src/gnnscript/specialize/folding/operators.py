@@ -118,7 +118,9 @@ class Operators(Folding):
                 return self._concatenate(left, left_node, right, right_node)
         if isinstance(node.op, ast.Mult) and isinstance(left, Seq) and isinstance(right, Const):
             if left_node is not None:
-                elements = self.element_nodes(left_node, len(left.items)).elts * right.value
+                held = self.hold("item", self.element_nodes(left_node, len(left.items)), set())
+                assert isinstance(held, ast.Tuple)
+                elements = held.elts * right.value
                 return self.sequence(left.kind, list(left.items) * right.value, list(elements))
         left, left_node = self.present(left, self.needed(left, left_node))
         right, right_node = self.present(right, self.needed(right, right_node))

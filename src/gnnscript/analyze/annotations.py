@@ -22,7 +22,7 @@ from gnnscript.analyze.types import (
     optional,
 )
 
-__all__ = ["evaluate", "parameter_types", "return_type", "spelled_for_pyg"]
+__all__ = ["annotation_type", "evaluate", "parameter_types", "return_type", "spelled_for_pyg"]
 
 # What a string annotation may name without an import in scope at run time
 # (``if TYPE_CHECKING:`` imports, ``propagate_type`` comments).
@@ -72,7 +72,8 @@ def evaluate(text: str, source: FunctionSource, cls: type | None = None) -> Any:
         return Any
 
 
-def _type(annotation: Any, source: FunctionSource, cls: type | None) -> Type:
+def annotation_type(annotation: Any, source: FunctionSource, cls: type | None) -> Type:
+    """The type of an annotation as it stands in the code of ``source``, text or object."""
     for _ in range(4):  # a string may evaluate to a string or forward reference
         if isinstance(annotation, typing.ForwardRef):
             annotation = annotation.__forward_arg__
@@ -117,7 +118,7 @@ def parameter_types(source: FunctionSource, cls: type | None = None) -> dict[str
         annotation, default = parameter.annotation, parameter.default
         declared = UNKNOWN
         if annotation is not inspect.Parameter.empty:
-            declared = _type(annotation, source, cls)
+            declared = annotation_type(annotation, source, cls)
         if declared == UNKNOWN:
             if default is None:
                 declared = optional(TENSOR)
@@ -134,7 +135,7 @@ def parameter_types(source: FunctionSource, cls: type | None = None) -> dict[str
 def return_type(source: FunctionSource, cls: type | None = None) -> Type:
     """The declared return type, ``UNKNOWN`` where there is none."""
     annotation = source.function.__annotations__.get("return", Any)
-    return _type(annotation, source, cls)
+    return annotation_type(annotation, source, cls)
 
 
 def spelled_for_pyg(annotation: Any) -> Any:

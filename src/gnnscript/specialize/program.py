@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from gnnscript._errors import Location, UnsupportedError
-from gnnscript.analyze.annotations import parameter_types
+from gnnscript._errors import UnsupportedError
+from gnnscript.analyze.annotations import annotation_type, parameter_types
 from gnnscript.analyze.sources import FunctionSource, function_source
 from gnnscript.analyze.types import TENSOR, UNKNOWN, Type, is_subtype, join, optional
 from gnnscript.specialize.tree import is_inlinable, remove_dead_assignments
@@ -23,14 +23,18 @@ from gnnscript.specialize.values import (
     Poison,
     Seq,
     Value,
-    join_values,
     key_of,
-    literal,
-    modules_in,
     static_type,
 )
 
-__all__ = ["AttributeFound", "Owner", "Program", "Specialized"]
+__all__ = [
+    "AttributeFound",
+    "Owner",
+    "Program",
+    "Specialized",
+    "is_runtime",
+    "root_arguments",
+]
 
 
 class AttributeFound(Exception):
@@ -158,9 +162,9 @@ class Program:
         for cls in type(ref.module).__mro__:
             init = vars(cls).get("__init__")
             if name in vars(cls).get("__annotations__", {}) and inspect.isfunction(init):
-                from gnnscript.analyze.annotations import _type
-
-                declared = _type(vars(cls)["__annotations__"][name], function_source(init), cls)
+                declared = annotation_type(
+                    vars(cls)["__annotations__"][name], function_source(init), cls
+                )
                 if declared != UNKNOWN and is_subtype(written, declared):
                     return declared
         if current is missing:
@@ -279,6 +283,3 @@ def root_arguments(
                 source.location(),
             )
         yield name, chosen, parameter.default
-
-
-__all__ += ["Location", "is_runtime", "join_values", "literal", "modules_in", "root_arguments"]

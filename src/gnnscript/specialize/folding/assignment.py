@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 from gnnscript._errors import UnsupportedError
-from gnnscript.analyze.annotations import _type
+from gnnscript.analyze.annotations import annotation_type
 from gnnscript.analyze.types import TENSOR, UNKNOWN, Type, is_subtype, list_of, strip_optional
 from gnnscript.specialize.folding.base import Binding, Folding, store
 from gnnscript.specialize.helpers import annotation, is_absent
@@ -57,7 +57,7 @@ class Assignment(Folding):
 
     def _stmt_AnnAssign(self, node: ast.AnnAssign) -> None:
         if isinstance(node.target, ast.Name):
-            declared = _type(ast.unparse(node.annotation), self.source, self.cls)
+            declared = annotation_type(ast.unparse(node.annotation), self.source, self.cls)
             if declared.known and declared.name not in ("Union", "Class"):
                 self.declared[node.target.id] = declared
         if node.value is not None:

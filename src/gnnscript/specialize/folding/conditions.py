@@ -142,10 +142,7 @@ class Conditions(Folding):
                 value, residual = self.condition(part)
                 if isinstance(value, Const):
                     if bool(value.value) is not conjunction:
-                        if not kept or all(_is_effect_free(k) for k in kept):
-                            return Const(not conjunction), None
-                        kept.append(ast.Constant(not conjunction))
-                        break
+                        return Const(not conjunction), None
                     continue
                 assert residual is not None
                 kept.append(residual)
@@ -260,14 +257,6 @@ class Conditions(Folding):
 def _fact(residual: ast.expr) -> tuple[str, frozenset[str]]:
     names = frozenset(n.id for n in ast.walk(residual) if isinstance(n, ast.Name))
     return ast.unparse(residual), names
-
-
-def _is_effect_free(node: ast.expr) -> bool:
-    return not any(isinstance(n, ast.Call) for n in ast.walk(node)) or all(
-        isinstance(n.func, (ast.Name, ast.Attribute))
-        for n in ast.walk(node)
-        if isinstance(n, ast.Call)
-    )
 
 
 def _negated(node: ast.expr) -> ast.expr:

@@ -93,6 +93,7 @@ class Assignment(Folding):
         elif isinstance(target, ast.Attribute):
             self._assign_attribute(target, value, residual)
         elif isinstance(target, ast.Subscript):
+            self.forget(set(names_read(self.as_load(target))))
             self.emit(ast.Assign([self.store_target(target)], self.needed(value, residual)))
         else:
             raise UnsupportedError(
@@ -102,7 +103,7 @@ class Assignment(Folding):
 
     def bind(self, name: str, value: Value, residual: ast.expr | None) -> None:
         """Binds a variable, under another name where its type changes."""
-        self.facts = {k: v for k, v in self.facts.items() if name not in k[1]}
+        self.forget({name})
         if residual is None:
             residual = literal(value)
         if isinstance(value, Poison) or residual is None:
@@ -258,7 +259,7 @@ class Assignment(Folding):
         self.emit(ast.Assign([ast.Tuple(list(store), ast.Store())], residual))
         for part, item, name in zip(targets, items, names, strict=True):
             if plain and isinstance(part, ast.Name):
-                self.facts = {k: v for k, v in self.facts.items() if part.id not in k[1]}
+                self.forget({part.id})
                 self.env[part.id] = Binding(item, name)
             else:
                 self.assign(part, item, ast.Name(name, ast.Load()))
@@ -335,6 +336,7 @@ class Assignment(Folding):
                 del t
             node = ast.Attribute(self.module_node(holder), name, ast.Store())
             self.emit(ast.Assign([node], residual))
+            self.forget({"self"})
             return
         node = ast.Attribute(self.needed(holder, base), target.attr, ast.Store())
         self.emit(ast.Assign([node], self.needed(value, residual)))

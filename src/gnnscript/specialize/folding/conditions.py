@@ -42,6 +42,10 @@ class Conditions(Folding):
             return value, residual
         return (Dyn(strip_optional(t)), unwrap_optional(residual)) if known else (Const(None), None)
 
+    def forget(self, names: set[str]) -> None:
+        """Drops what tests have said of expressions in which one of these names occurs."""
+        self.facts = {k: v for k, v in self.facts.items() if not names & k[1]}
+
     def unwrap(self, value: Value, residual: ast.expr) -> tuple[Value, ast.expr]:
         """Asserts that a value is not ``None``, because it is used as if it were not."""
         inner = Dyn(strip_optional(static_type(value)))

@@ -242,6 +242,8 @@ class Functions(Folding):
             func.target_ = done  # type: ignore[attr-defined]
         call = ast.Call(func, list(args.values()), [])
         call.target_ = done  # type: ignore[attr-defined]
+        if done.owner is not None:
+            self.forget({"self"})  # the method may write attributes
         if isinstance(value, Poison):
             self.emit(ast.Expr(call))
             raise NoReturn

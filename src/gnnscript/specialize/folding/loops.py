@@ -128,6 +128,7 @@ class Loops(Folding):
             exits: list[dict[str, Binding]] = []
             mark = len(self.returns)
             with self.nested(env) as body:
+                self.forget(assigned | {"self"})
                 self.loops.append(exits)
                 try:
                     test: ast.expr | None = None

@@ -135,6 +135,14 @@ class ReturnsDict(Base):
         return {"x": x}
 
 
+class DictToHook(MessagePassing):
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return self.propagate(edge_index, x=x, terms={"shift": x.mean(), "gain": x.sum()})
+
+    def message(self, x_j: Tensor, terms: Dict[str, Tensor]) -> Tensor:
+        return x_j * terms["gain"] + terms["shift"]
+
+
 class Swaps(Base):
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         parts = [x, x * 2]
@@ -180,6 +188,7 @@ class NestedLists(Base):
 
 CLASSES = [
     ReturnsDict,
+    DictToHook,
     Swaps,
     Chained,
     ReadBehindTheLoop,

@@ -123,6 +123,7 @@ def _call(name: str, frame: Frame, ref: ModuleRef, given: Arguments) -> Folded:
     for key, (value, node) in kwargs.items():
         bound[key], nodes[key] = value, node
     bound["size"], nodes["size"] = size
+    frame.flatten(bound, nodes)
     spec = analyze(type(module))
     hooks = ["message", "aggregate", "update"] if name == "propagate" else ["edge_update"]
 

@@ -90,12 +90,10 @@ class Calls(Folding):
             if isinstance(value, Const) and isinstance(value.value, dict):
                 kwargs |= {k: (self.wrap(v), literal(Const(v))) for k, v in value.value.items()}
             elif isinstance(value, Mapping):
-                assert isinstance(residual, ast.Dict)
+                entries = self.entries(value, residual)
                 kwargs |= {
                     name: (item, entry)
-                    for (name, item), entry in zip(
-                        value.items.items(), residual.values, strict=True
-                    )
+                    for (name, item), entry in zip(value.items.items(), entries, strict=True)
                 }
             else:
                 raise UnsupportedError(

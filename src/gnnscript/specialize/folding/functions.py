@@ -197,16 +197,25 @@ class Functions(Folding):
                         "return the new value instead",
                         source.location(),
                     )
-                if isinstance(value, Mapping) and static_type(value).known:
-                    value = Dyn(static_type(value))
                 bound[name], nodes[name] = value, node
             else:
                 bound[name], nodes[name] = self.wrap(parameter.default), None
-        for name, value in bound.items():
-            node = nodes.get(name)
-            if is_mixed(value) and isinstance(node, (ast.Tuple, ast.List)):
-                nodes |= {f"{name}_{i}": element for i, element in enumerate(node.elts)}
+        self.flatten(bound, nodes)
         return bound, nodes
+
+    @staticmethod
+    def flatten(bound: dict[str, Value], nodes: dict[str, ast.expr | None]) -> None:
+        """Prepares collections for a call: one argument each, or one for each of their elements."""
+        for name, value in list(bound.items()):
+            node = nodes.get(name)
+            if isinstance(value, Mapping) and isinstance(node, ast.Dict):
+                if static_type(value).known:
+                    bound[name] = Dyn(static_type(value))
+                else:
+                    entries = zip(value.items, node.values, strict=True)
+                    nodes |= {f"{name}_{key}": entry for key, entry in entries}
+            elif is_mixed(value) and isinstance(node, (ast.Tuple, ast.List)):
+                nodes |= {f"{name}_{i}": element for i, element in enumerate(node.elts)}
 
     def call_specialized(
         self, done: Any, nodes: dict[str, ast.expr | None], called: ModuleRef | None = None

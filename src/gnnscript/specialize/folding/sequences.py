@@ -135,6 +135,17 @@ class Sequences(Folding):
             return Dyn(Type("Dict", (STR, TENSOR))), ast.Dict([], [])
         return self.mapping(items, list(nodes.values()))
 
+    def entries(self, holder: Mapping, base: ast.expr | None) -> list[ast.expr | None]:
+        """The values of a dictionary, each as an expression."""
+        if isinstance(base, ast.Dict):
+            return list(base.values)
+        if base is None or not static_type(holder).known:
+            raise UnsupportedError(
+                "a dictionary with entries of several types is passed inside of a tuple or list",
+                "pass it as an argument of its own",
+            )
+        return [ast.Subscript(base, ast.Constant(key), ast.Load()) for key in holder.items]
+
     def _open_dict(self, node: ast.Dict) -> Folded:
         """A dictionary display whose keys are no known strings."""
         types: list[Type | None] = [None, None]
@@ -209,8 +220,7 @@ class Sequences(Folding):
             if not known or at not in holder.items:
                 raise NeedsConstant("a dictionary is asked for an unknown key", "use its names")
             item = holder.items[at]
-            assert isinstance(base, ast.Dict)
-            return item, base.values[list(holder.items).index(at)]
+            return item, self.entries(holder, base)[list(holder.items).index(at)]
         if isinstance(holder, Const) and known:
             return self.wrap(self.compute(index, operator.getitem, holder.value, at)), None
         if isinstance(holder, Seq) and known:

@@ -204,6 +204,12 @@ class Frame(
             if error.location is None:
                 error.locate(self.source.location(node))
             raise
+        except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError) as error:
+            raise UnsupportedError(
+                f"gnnscript does not understand this ({type(error).__name__}: {error})",
+                "write it in smaller steps, and report it: this is a gap in gnnscript",
+                self.source.location(node),
+            ) from error
         finally:
             self.current = previous
 

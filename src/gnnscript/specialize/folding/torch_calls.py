@@ -205,8 +205,7 @@ class TorchCalls(Folding):
         self, holder: Mapping, base: ast.expr | None, name: str, node: ast.Call
     ) -> Folded:
         given = self.arguments(node)
-        assert isinstance(base, ast.Dict)
-        nodes: list[ast.expr | None] = list(base.values)
+        nodes = self.entries(holder, base)
         if name in ("get", "pop") and given.args and isinstance(given.args[0][0], Const):
             key = given.args[0][0].value
             if key in holder.items:

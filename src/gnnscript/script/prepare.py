@@ -176,7 +176,7 @@ def _explained(error: Exception, root: torch.nn.Module) -> Exception:
         )
         assumed = _assumed_tensors(root)
         if assumed:
-            remedy += f"; without annotation, {', '.join(assumed)} counts as a tensor"
+            remedy += f"; taken as tensors, having no annotation: {', '.join(assumed)}"
         cause = " ".join(text.strip().split("\n")[0].split()) or type(error).__name__
         return UnsupportedError(
             f"TorchScript does not accept this: {cause.rstrip(':')}",

@@ -16,10 +16,8 @@ __all__ = [
     "MESSAGE_PASSING_MODULE",
     "TEMPLATE_USERS",
     "inspector",
-    "is_aggregation",
     "is_library_flag",
     "is_message_passing",
-    "is_pyg_module",
     "message_passing",
     "op_substitutes",
     "predicates",
@@ -60,17 +58,6 @@ def is_message_passing(module: object) -> bool:
     """Whether ``module`` is an instance of PyG's ``MessagePassing``; imports nothing."""
     loaded = sys.modules.get(MESSAGE_PASSING_MODULE)
     return loaded is not None and isinstance(module, loaded.MessagePassing)
-
-
-def is_aggregation(module: object) -> bool:
-    """Whether ``module`` is a PyG ``Aggregation``; imports nothing."""
-    loaded = sys.modules.get("torch_geometric.nn.aggr.base")
-    return loaded is not None and isinstance(module, loaded.Aggregation)
-
-
-def is_pyg_module(module: torch.nn.Module) -> bool:
-    """Whether the class of ``module`` is defined by PyG."""
-    return type(module).__module__.split(".")[0] == "torch_geometric"
 
 
 @functools.cache

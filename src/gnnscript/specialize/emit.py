@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gnnscript.specialize.helpers import Import
+from gnnscript.specialize.tree import free_name
 
 __all__ = ["ClassText", "Method", "emit_class"]
 
@@ -120,18 +121,10 @@ class _Names:
         self.modules: list[tuple[Import, str]] = []
         self.captured: dict[str, Any] = {}
 
-    def _free(self, wish: str) -> str:
-        name, number = wish, 0
-        while name in self.taken:
-            number += 1
-            name = f"{wish}_{number}"
-        self.taken.add(name)
-        return name
-
     def function(self, key: Any, wish: str) -> str:
         """The final name of a helper function."""
         wish = wish.strip("_") or "function"
-        self.given[id(key)] = self._free("_" + wish if not wish.isidentifier() else wish)
+        self.given[id(key)] = free_name("_" + wish if not wish.isidentifier() else wish, self.taken)
         return self.given[id(key)]
 
     def resolve(self, tree: ast.AST) -> None:
@@ -145,7 +138,7 @@ class _Names:
                 continue
             key = (target.module, target.name, id(target.value) if target.value else 0)
             if key not in self.given:
-                self.given[key] = self._free(target.alias)
+                self.given[key] = free_name(target.alias, self.taken)
                 if target.module:
                     self.modules.append((target, self.given[key]))
                 else:

@@ -5,7 +5,24 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-__all__ = ["clone", "is_inlinable", "is_simple", "names_read", "remove_dead_assignments"]
+__all__ = [
+    "clone",
+    "free_name",
+    "is_inlinable",
+    "is_simple",
+    "names_read",
+    "remove_dead_assignments",
+]
+
+
+def free_name(wish: str, taken: set[str]) -> str:
+    """``wish``, with a number if it is taken; taken from then on."""
+    name, number = wish, 0
+    while name in taken:
+        number += 1
+        name = f"{wish}_{number}"
+    taken.add(name)
+    return name
 
 
 def clone(node: Any, replace: dict[str, ast.expr] | None = None) -> Any:

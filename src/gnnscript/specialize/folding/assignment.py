@@ -10,7 +10,7 @@ from gnnscript.analyze.types import TENSOR, UNKNOWN, Type, is_subtype, list_of, 
 from gnnscript.specialize.folding.base import Binding, Folding, store
 from gnnscript.specialize.helpers import annotation, is_absent
 from gnnscript.specialize.program import is_runtime
-from gnnscript.specialize.tree import is_simple, names_read
+from gnnscript.specialize.tree import free_name, is_simple, names_read
 from gnnscript.specialize.values import (
     Const,
     Dyn,
@@ -203,12 +203,7 @@ class Assignment(Folding):
 
     def fresh(self, wish: str) -> str:
         """A variable name that is not in use."""
-        name, number = wish, 0
-        while name in self.taken:
-            number += 1
-            name = f"{wish}_{number}"
-        self.taken.add(name)
-        return name
+        return free_name(wish, self.taken)
 
     def _unpack(
         self, target: ast.Tuple | ast.List, value: Value, residual: ast.expr | None

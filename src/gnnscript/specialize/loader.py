@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import collections
 import importlib.machinery
+import importlib.util
 import itertools
 import sys
 import threading
 import types
+from pathlib import Path
 from typing import Any
 
-__all__ = ["load", "unload"]
+__all__ = ["load", "load_file", "unload"]
 
 _lock = threading.Lock()
 _numbers = itertools.count(1)
@@ -68,6 +70,28 @@ def load(name: str, text: str, captured: dict[str, Any] | None = None) -> types.
         exec(code, vars(module))
     except BaseException:
         del sys.modules[unique]
+        raise
+    return module
+
+
+def load_file(path: Path) -> types.ModuleType:
+    """Executes a Python file as a module of its own, registered so that its source is found.
+
+    The module is named like the file, with a number where another module has this name already.
+    """
+    name = path.stem
+    with _lock:
+        while name in sys.modules:
+            name = f"{path.stem}_{next(_numbers)}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
         raise
     return module
 

@@ -1,0 +1,7 @@
+"""``python -m gnnscript``."""
+
+import sys
+
+from gnnscript.cli import main
+
+sys.exit(main())

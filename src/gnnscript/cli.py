@@ -1,0 +1,58 @@
+"""The command ``gnnscript``, also ``python -m gnnscript``: finds the subcommands and runs one."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import pkgutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import gnnscript
+from gnnscript import commands
+from gnnscript._errors import GnnscriptError
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one subcommand.
+
+    Args:
+        argv: The arguments; by default those of the process.
+
+    Returns:
+        The exit code: 0 for success, 1 for a negative answer, 2 for what could not be done.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+    except GnnscriptError as error:
+        print(f"gnnscript: {error}", file=sys.stderr)
+        return 2
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gnnscript", description=inspect.getdoc(gnnscript), allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=gnnscript.__version__)
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for found in pkgutil.iter_modules(commands.__path__):
+        if found.name.startswith("_"):
+            continue
+        command: Any = importlib.import_module(f"{commands.__name__}.{found.name}")
+        description = inspect.getdoc(command) or ""
+        subparser = subparsers.add_parser(
+            found.name.rstrip("_"),
+            help=description.partition("\n")[0].rstrip("."),
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.configure(subparser)
+        subparser.set_defaults(run=command.run)
+    return parser

@@ -1,0 +1,96 @@
+"""From ``package.module:name`` or ``path/to/file.py:name`` on a command line to a module."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gnnscript._errors import GnnscriptError
+from gnnscript.specialize.loader import load_file
+
+__all__ = ["add_target", "find", "module_of"]
+
+
+def add_target(parser: argparse.ArgumentParser, **options: Any) -> None:
+    """Adds the positional argument that names a module, a class or a function that makes one."""
+    parser.add_argument(
+        "target",
+        help="package.module:name or path/to/file.py:name, where name is a module (an object), a "
+        "class that needs no arguments, or a function that returns a module",
+        **options,
+    )
+
+
+def find(target: str) -> Any:
+    """The object that a target names.
+
+    Args:
+        target: ``package.module:name`` or ``path/to/file.py:name``; the name may be dotted. As
+            ``python file.py`` does, a file's folder is put first on ``sys.path``; otherwise the
+            working directory is.
+
+    Raises:
+        GnnscriptError: There is no such file, module or name.
+    """
+    where, colon, name = target.rpartition(":")
+    if not colon or not where or not name:
+        raise GnnscriptError(
+            f"expected package.module:name or path/to/file.py:name, got {target!r}; name the "
+            "class or function after a colon"
+        )
+    if where.endswith(".py"):
+        path = Path(where)
+        if not path.is_file():
+            raise GnnscriptError(f"expected a Python file, found none at {where!r}")
+        sys.path.insert(0, str(path.resolve().parent))
+        owner: Any = load_file(path)
+    else:
+        sys.path.insert(0, str(Path.cwd()))
+        try:
+            owner = importlib.import_module(where)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{where}.".startswith(f"{error.name}."):
+                raise
+            raise GnnscriptError(
+                f"there is no module {error.name!r} to import; for a file write its path, which "
+                "ends in .py"
+            ) from error
+    found = owner
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise GnnscriptError(f"{where!r} has no {name!r}")
+        found = getattr(found, part)
+    return found
+
+
+def module_of(found: Any, target: str) -> torch.nn.Module:
+    """The module that a target stands for, made by calling it where it is a class or function.
+
+    Raises:
+        GnnscriptError: It takes arguments, or what it gives is no module.
+    """
+    if isinstance(found, torch.nn.Module):
+        return found
+    if not callable(found):
+        raise GnnscriptError(f"expected {target!r} to be a module or to make one, got {found!r}")
+    required = [
+        parameter.name
+        for parameter in inspect.signature(found).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if required:
+        raise GnnscriptError(
+            f"{target!r} takes arguments ({', '.join(required)}); name a function without "
+            "arguments that makes the module"
+        )
+    made = found()
+    if not isinstance(made, torch.nn.Module):
+        raise GnnscriptError(f"expected {target!r} to make a module, got {made!r}")
+    return made

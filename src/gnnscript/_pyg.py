@@ -13,24 +13,47 @@ from typing import Any
 import torch
 
 __all__ = [
+    "CONV_PACKAGE",
     "MESSAGE_PASSING_MODULE",
+    "PYG_LIB_OPS",
     "TEMPLATE_USERS",
     "inspector",
-    "is_library_flag",
     "is_message_passing",
+    "library_flag",
     "message_passing",
     "op_substitutes",
     "predicates",
+    "replaced_op",
     "template",
 ]
 
-MESSAGE_PASSING_MODULE = "torch_geometric.nn.conv.message_passing"
+CONV_PACKAGE = "torch_geometric.nn.conv"
+MESSAGE_PASSING_MODULE = f"{CONV_PACKAGE}.message_passing"
 # The modules of PyG that hold its function ``module_from_template`` by name.
 TEMPLATE_USERS = (
     "torch_geometric.template",
     MESSAGE_PASSING_MODULE,
     "torch_geometric.nn.sequential",
 )
+# The ops of pyg_lib that ours of the same name replace: PyG's flag for each, and the schema.
+_POINTS = "Tensor x, Tensor y, Tensor? ptr_x, Tensor? ptr_y"
+_NODES = "Tensor rowptr, Tensor col, Tensor? weight=None"
+_GRID = "Tensor pos, Tensor size, Tensor? start=None, Tensor? end=None"
+_LIMITS = "int? max_num_neighbors=None, int num_workers=1, bool ignore_same_index=False"
+_SPLINE = "Tensor pseudo, Tensor kernel_size, Tensor is_open_spline, int degree"
+PYG_LIB_OPS = {
+    "fps": ("WITH_FPS", "(Tensor src, Tensor ptr, float ratio, bool random_start) -> Tensor"),
+    "graclus_cluster": ("WITH_GRACLUS", f"({_NODES}) -> Tensor"),
+    "grid_cluster": ("WITH_GRID_CLUSTER", f"({_GRID}) -> Tensor"),
+    "knn": ("WITH_KNN", f"({_POINTS}, int k, bool cosine=False, int num_workers=1) -> Tensor"),
+    "nearest": ("WITH_NEAREST", f"({_POINTS}) -> Tensor"),
+    "radius": ("WITH_RADIUS", f"({_POINTS}, float r, {_LIMITS}) -> Tensor"),
+    "spline_basis": ("WITH_SPLINE", f"({_SPLINE}) -> (Tensor, Tensor)"),
+    "spline_weighting": (
+        "WITH_SPLINE",
+        "(Tensor x, Tensor weight, Tensor basis, Tensor weight_index) -> Tensor",
+    ),
+}
 
 
 def message_passing() -> Any:
@@ -83,13 +106,25 @@ def predicates() -> dict[Any, bool]:
     }
 
 
-def is_library_flag(owner: object, name: str) -> bool:
-    """Whether ``owner.name`` tells that an optional PyG extension library is installed.
+def library_flag(owner: object, name: str) -> bool | None:
+    """What a flag of PyG's that tells of an optional library reads as in specialised code.
 
-    Specialised code must load where none of them is, so these flags read as ``False`` in it.
+    None, if ``owner.name`` is no such flag.
+    Specialised code must load where none of them is, so only what our ops replace is there.
     """
-    return (
-        owner is sys.modules.get("torch_geometric.typing")
-        and name.startswith("WITH_")
-        and not name.startswith(("WITH_PT", "WITH_WINDOWS"))
-    )
+    if owner is not sys.modules.get("torch_geometric.typing") or not name.startswith("WITH_"):
+        return None
+    if name.startswith(("WITH_PT", "WITH_WINDOWS")):
+        return None
+    return any(name == flag for flag, _ in PYG_LIB_OPS.values())
+
+
+def replaced_op(function: object) -> str | None:
+    """The op of ours with the signature of an op of ``pyg_lib``, given that one or its wrapper."""
+    if isinstance(function, torch._ops.OpOverload):
+        function = function.overloadpacket
+    if isinstance(function, torch._ops.OpOverloadPacket):
+        namespace, _, name = function._qualified_op_name.partition("::")
+        return name if namespace == "pyg" and name in PYG_LIB_OPS else None
+    module, name = getattr(function, "__module__", None), getattr(function, "__name__", "")
+    return name if module == "pyg_lib.ops" and name in PYG_LIB_OPS else None

@@ -10,19 +10,21 @@ import pytest
 
 from gnnscript import ops
 
-PAGE = (Path(__file__).parents[2] / "docs" / "ops.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = {name: (DOCS / name).read_text(encoding="utf-8") for name in ("ops.md", "neighbors.md")}
 
 
 @pytest.mark.parametrize("name", ops.__all__)
 def test_the_page_states_the_signature(name: str) -> None:
-    section = re.search(rf"^## {name}\n\n`(.+)`$", PAGE, re.MULTILINE)
+    section = re.search(rf"^## {name}\n\n`(.+)`$", "".join(PAGES.values()), re.MULTILINE)
     assert section is not None
     signature = str(inspect.signature(getattr(ops, name))).replace("torch.Tensor", "Tensor")
     assert section.group(1) == f"{name}{signature}"
 
 
-def test_the_example_runs() -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+@pytest.mark.parametrize("page", PAGES)
+def test_the_example_runs(page: str) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGES[page], re.MULTILINE | re.DOTALL)
     assert len(blocks) == 1
     for block in blocks:
-        exec(compile(block, "docs/ops.md", "exec"), {})
+        exec(compile(block, f"docs/{page}", "exec"), {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 import weakref
@@ -14,6 +15,7 @@ import wrapt
 
 from gnnscript import _pyg
 from gnnscript.analyze.annotations import spelled_for_pyg
+from gnnscript.intercept.pyg_lib import supply
 from gnnscript.script import MARK, needs_lowering, script
 from gnnscript.specialize import load
 
@@ -44,13 +46,15 @@ def install() -> None:
             return
         _state.active = True
         _wrap_script()
-        if _pyg.MESSAGE_PASSING_MODULE in sys.modules:
-            _attach(sys.modules[_pyg.MESSAGE_PASSING_MODULE])
-            return
         finders = list(sys.meta_path)
-        wrapt.register_post_import_hook(_on_import, _pyg.MESSAGE_PASSING_MODULE)
+        for name, attach in _ATTACH.items():
+            if name in sys.modules:
+                attach(sys.modules[name])
+            else:
+                wrapt.register_post_import_hook(functools.partial(_on_import, attach), name)
         added = [finder for finder in sys.meta_path if finder not in finders]
-        _state.undo.append(lambda: _remove_finders(added))
+        if added:
+            _state.undo.append(lambda: _remove_finders(added))
 
 
 def uninstall() -> None:
@@ -78,10 +82,10 @@ def _remove_finders(added: list[Any]) -> None:
             sys.meta_path.remove(finder)
 
 
-def _on_import(module: Any) -> None:
+def _on_import(attach: Callable[[Any], None], module: Any) -> None:
     with _lock:
         if _state.active:
-            _attach(module)
+            attach(module)
 
 
 def _attach(module: Any) -> None:
@@ -91,6 +95,17 @@ def _attach(module: Any) -> None:
     _state.undo.append(lambda: delattr(base, MARK))
     _render_in_memory()
     _read_new_unions()
+
+
+def _supply_ops(_module: Any) -> None:
+    """Supplies eager PyG with what it would take from ``pyg_lib``."""
+    _state.undo.append(supply())
+
+
+_ATTACH: dict[str, Callable[[Any], None]] = {
+    _pyg.MESSAGE_PASSING_MODULE: _attach,
+    _pyg.CONV_PACKAGE: _supply_ops,  # after its modules, which import pyg_lib where it is there
+}
 
 
 def _render_in_memory() -> None:

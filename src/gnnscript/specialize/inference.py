@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import (
     BOOL,
     DEVICE,
@@ -204,6 +205,16 @@ def function_type(function: Any, args: Sequence[Type], kwargs: dict[str, Type]) 
     if found is None:
         return Signature(_return_hint(function))
     return found
+
+
+def schema_type(name: str, schema: str, args: Sequence[Type], kwargs: dict[str, Type]) -> Signature:
+    """The result of an operator that is known by its schema."""
+    bound = _bind(torch._C.parse_schema(name + schema), args, kwargs, strict=False)
+    if bound is None:
+        raise UnsupportedError(
+            f"the arguments do not fit '{name}{schema}'", "pass arguments of these types"
+        )
+    return bound
 
 
 def _python_signature(

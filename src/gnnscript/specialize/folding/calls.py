@@ -157,6 +157,9 @@ class Calls(Folding):
             defining = next((c for c in cls.__mro__ if function.__name__ in vars(c)), cls)
             bound = Arguments([(owner, None), *given.args], given.kwargs)
             return self.call_function(function.__func__, bound, defining)
+        replaced = _pyg.replaced_op(function)
+        if replaced is not None:
+            return self.call_replaced(replaced, given)
         if is_torch_function(function):
             return self.call_torch(function, given)
         if is_ignored(function):

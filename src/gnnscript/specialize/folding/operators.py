@@ -68,8 +68,9 @@ class Operators(Folding):
         if isinstance(holder, Super):
             return self.super_attribute(holder, name), None
         if isinstance(holder, Const):
-            if _pyg.is_library_flag(holder.value, name):
-                return Const(False), None
+            flag = _pyg.library_flag(holder.value, name)
+            if flag is not None:
+                return Const(flag), None
             try:
                 return self.wrap(getattr(holder.value, self.mangled(name))), None
             except AttributeError:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from gnnscript import _pyg
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import (
     FLOAT,
@@ -121,6 +122,12 @@ class TorchCalls(Folding):
             else:
                 kwargs.append(ast.keyword(name, self.needed(value, node)))
         return Dyn(TENSOR), ast.Call(op_reference(op), args, kwargs)
+
+    def call_replaced(self, op: str, given: Arguments) -> Folded:
+        """Calls our op in place of the op of ``pyg_lib`` that has its name and signature."""
+        found = inference.schema_type(op, _pyg.PYG_LIB_OPS[op][1], *given.types())
+        given = self.adapted(given, found)
+        return Dyn(found.returns), ast.Call(op_reference(op), *self.nodes(given))
 
     def method_of_value(
         self, holder: Value, base: ast.expr | None, name: str, node: ast.Call

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ def supply() -> Callable[[], None]:
     missing = [
         name for name, (flag, _) in _pyg.PYG_LIB_OPS.items() if not getattr(typing, flag, False)
     ]
-    library = torch.library.Library("pyg", "FRAGMENT")
+    library: Any = torch.library.Library("pyg", "FRAGMENT")  # type: ignore[no-untyped-call]
     flags: dict[str, bool | None] = {}
     for name in missing:
         flag, schema = _pyg.PYG_LIB_OPS[name]

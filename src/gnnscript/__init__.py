@@ -7,16 +7,23 @@ Importing this package patches nothing and does not import PyTorch Geometric;
 from __future__ import annotations
 
 from gnnscript._errors import GnnscriptError, UnsupportedError
+from gnnscript.deploy.manifest import DeployError
+from gnnscript.deploy.manifest import read_manifest as inspect
+from gnnscript.deploy.package import load, save
 from gnnscript.intercept import install, scriptable, uninstall
 from gnnscript.script import source
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DeployError",
     "GnnscriptError",
     "UnsupportedError",
     "__version__",
+    "inspect",
     "install",
+    "load",
+    "save",
     "scriptable",
     "source",
     "uninstall",

@@ -1,6 +1,6 @@
 """Sees ``MessagePassing`` classes when they are defined, and those that exist already."""
 
 from gnnscript.intercept.decorator import scriptable
-from gnnscript.intercept.hook import install, uninstall
+from gnnscript.intercept.hook import install, installed, uninstall
 
-__all__ = ["install", "scriptable", "uninstall"]
+__all__ = ["install", "installed", "scriptable", "uninstall"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from gnnscript.intercept.pyg_lib import supply
 from gnnscript.script import MARK, needs_lowering, script
 from gnnscript.specialize import load
 
-__all__ = ["install", "mark", "uninstall"]
+__all__ = ["install", "installed", "mark", "uninstall"]
 
 
 @dataclass
@@ -66,6 +67,18 @@ def uninstall() -> None:
         if not _state.decorated and _state.unwrap is not None:
             _state.unwrap()
             _state.unwrap = None
+
+
+@contextlib.contextmanager
+def installed() -> Iterator[None]:
+    """Installs for a while; leaves it at that where it is installed anyway."""
+    before = _state.active
+    install()
+    try:
+        yield
+    finally:
+        if not before:
+            uninstall()
 
 
 def mark(cls: type) -> None:

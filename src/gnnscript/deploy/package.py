@@ -1,0 +1,310 @@
+"""Saving a model with all that is to be known of it, and loading it again."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib.metadata
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gnnscript.deploy.libraries import is_native, libraries_for, ops_of, provide
+from gnnscript.deploy.manifest import (
+    JSON_FILE,
+    LINES_FILE,
+    Check,
+    DeployError,
+    Manifest,
+    read_manifest,
+)
+from gnnscript.deploy.signature import Signature, derive
+from gnnscript.deploy.structure import (
+    Call,
+    bind,
+    calls_of,
+    described,
+    flat_outputs,
+    named_tensors,
+    refilled,
+)
+from gnnscript.deploy.tensors import all_tensors as wrap
+from gnnscript.deploy.tensors import flat_call
+from gnnscript.intercept import installed
+
+__all__ = ["Kernels", "compare", "evaluating", "load", "save", "scripted_for", "versions"]
+
+Kernels = Literal["native", "portable"]
+_SEED = 20_231
+
+
+def save(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    kernels: Kernels | None = None,
+    example_inputs: Call | Sequence[Call] | None = None,
+    all_tensors: bool = False,
+    rtol: float = 1e-4,
+    atol: float = 1e-5,
+) -> Manifest:
+    """Saves a model for use outside of this process, with a manifest of what it needs and takes.
+
+    The file is what ``torch.jit.save`` writes, in evaluation mode, and loads wherever such files
+    load. In it lies the manifest, as JSON, under ``extra/gnnscript.json``: ``gnnscript inspect``,
+    ``gnnscript.inspect`` and any program that reads zip archives show it. The model passed in stays
+    as it is. Where the model uses native ops, their libraries are put beside the file.
+
+    With example inputs, the sizes of all tensors are found out, by running the model on these and
+    on graphs made from them by adding nodes and edges; and the file, read back, is compared
+    with the model on all of them.
+
+    Args:
+        model: An eager model, which is scripted here (``gnnscript.auto`` need not be imported), or
+            one that is scripted.
+        path: The file to write, by custom ``*.pt``.
+        kernels: ``"native"``: ops of gnnscript's library, which has to be loaded where the
+            model is; ``"portable"``: ops that every libtorch has. None leaves the choice to
+            ``gnnscript.kernels``, or takes what the scripted model has.
+        example_inputs: The arguments of a call, as a tuple or as a dict of keyword arguments, or a
+            list of several. A small graph does. Two graphs of different sizes say more: sizes that
+            are equal in all examples count as the same.
+        all_tensors: Whether to wrap the model so that tensors alone go in and come out, which C++
+            programs and inference servers ask for; see :func:`gnnscript.deploy.all_tensors`.
+        rtol: Relative tolerance of the comparison.
+        atol: Absolute tolerance of the comparison.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UnsupportedError: The model cannot be scripted.
+        DeployError: The example inputs do not fit, or the saved model differs from the original.
+        ValueError: ``all_tensors`` without example inputs.
+    """
+    path = Path(path)
+    if all_tensors and example_inputs is None:
+        raise ValueError(
+            "all_tensors needs example_inputs, which show the tensors in each argument"
+        )
+    calls = [] if example_inputs is None else calls_of(example_inputs)
+    with evaluating(model):
+        scripted = scripted_for(model, kernels)
+        final = wrap(scripted, calls) if all_tensors else scripted
+        signature, check = None, None
+        if calls:
+            bound = [bind(scripted, call) for call in calls]
+            flat = [flat_call(scripted, call) for call in calls] if final is not scripted else bound
+            signature = derive(copy.deepcopy(final), flat)
+            check = compare(model, _reloaded(final), bound[0], signature, rtol=rtol, atol=atol)
+        manifest, files = _manifest(model, scripted, final, signature, check)
+        _write(final, path, manifest)
+    for file in files:
+        _place(file, path.parent)
+    return manifest
+
+
+def load(
+    path: str | os.PathLike[str], map_location: str | torch.device | None = None
+) -> torch.jit.ScriptModule:
+    """Loads a model that :func:`save` wrote, and the libraries that it needs.
+
+    Args:
+        path: The file. Libraries that are not loaded yet are looked for beside it.
+        map_location: The device to put it on; by default the one it was saved from.
+
+    Returns:
+        The scripted model.
+
+    Raises:
+        DeployError: There is no such file, it is damaged or has no manifest, or a library is
+            missing or another; the message says which one to load.
+    """
+    path = Path(path)
+    manifest = read_manifest(path)
+    provide(manifest, path.resolve().parent)
+    try:
+        model: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
+            path, map_location=map_location
+        )
+    except RuntimeError as error:
+        raise DeployError(
+            f"'{path}' does not load with torch {torch.__version__}, it was made with "
+            f"{manifest.versions.get('torch')} ({_first_line(error)}); copy or save it again"
+        ) from error
+    return model
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts a model in evaluation mode, and each of its modules back afterwards."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
+def scripted_for(model: nn.Module, kernels: Kernels | None) -> torch.jit.ScriptModule:
+    """The scripted model; one that is scripted already as it is.
+
+    Raises:
+        DeployError: Its ops are not those that are asked for.
+        UnsupportedError: It cannot be scripted.
+    """
+    if kernels not in (None, "native", "portable"):
+        raise ValueError(f"expected kernels to be 'native', 'portable' or None, got {kernels!r}")
+    if isinstance(model, torch.jit.ScriptModule):
+        scripted = model
+    else:
+        with installed():
+            scripted = torch.jit.script(model)
+    found = "native" if is_native(ops_of(scripted)) else "portable"
+    if kernels is not None and kernels != found:
+        raise DeployError(
+            f"expected a model of {kernels} ops, and '{_name(model)}' was scripted with {found} "
+            "ones; pass the eager model"
+        )
+    return scripted
+
+
+def compare(
+    model: nn.Module,
+    saved: Any,
+    example: dict[str, Any],
+    signature: Signature,
+    *,
+    rtol: float,
+    atol: float,
+) -> Check:
+    """Compares a deployed model with the one it was made of, on all calls of the signature.
+
+    Args:
+        model: The original.
+        saved: What was read back: takes the arguments of the signature's calls by name.
+        example: The arguments of the original, in its own form.
+        signature: The inputs, and the calls to make.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
+
+    Raises:
+        DeployError: They differ.
+    """
+    original = copy.deepcopy(model)
+    max_abs, max_rel = 0.0, 0.0
+    for number, call in enumerate(signature.calls):
+        # Where the deployed model takes tensors alone, the original may want them in tuples.
+        tensors = {
+            spec.name: tensor for spec, tensor in zip(signature.inputs, _tensors(call), strict=True)
+        }
+        own = {name: refilled(name, value, tensors) for name, value in example.items()}
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(_SEED)
+            want = flat_outputs(original(**own), numbers=True)
+            torch.manual_seed(_SEED)
+            got = flat_outputs(saved(**call), numbers=True)
+        if len(want) != len(got):
+            raise DeployError(
+                f"the saved model returns {len(got)} tensors and the original {len(want)}"
+            )
+        for (name, expected), (_, found) in zip(want, got, strict=True):
+            found = found.reshape(expected.shape) if found.numel() == 1 else found  # noqa: PLW2901
+            try:
+                torch.testing.assert_close(found, expected, rtol=rtol, atol=atol, equal_nan=True)
+            except AssertionError as error:
+                raise DeployError(
+                    f"the saved model differs from the original in call {number}, result "
+                    f"'{name}': {' '.join(str(error).split())}; where that is rounding, pass "
+                    "larger rtol and atol"
+                ) from None
+            difference = _largest((found.double() - expected.double()).abs())
+            max_abs = max(max_abs, difference)
+            max_rel = max(max_rel, difference / (_largest(expected.double().abs()) or 1.0))
+    against = "scripted" if isinstance(model, torch.jit.ScriptModule) else "eager"
+    return Check(against, len(signature.calls), max_abs, max_rel, rtol, atol)
+
+
+def versions() -> dict[str, str]:
+    """The versions that a model is made with."""
+    import gnnscript
+
+    found = {"gnnscript": gnnscript.__version__, "torch": torch.__version__}
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        found["torch_geometric"] = importlib.metadata.version("torch_geometric")
+    return found
+
+
+def _manifest(
+    model: nn.Module,
+    scripted: torch.jit.ScriptModule,
+    final: torch.jit.ScriptModule,
+    signature: Signature | None,
+    check: Check | None,
+) -> tuple[Manifest, list[Path]]:
+    ops = ops_of(final)
+    libraries = libraries_for(ops)
+    manifest = Manifest(
+        model=_name(model),
+        kernels="native" if is_native(ops_of(scripted)) else "portable",
+        versions=versions(),
+        arguments=described(final),
+        inputs=() if signature is None else signature.inputs,
+        outputs=() if signature is None else signature.outputs,
+        symbols={} if signature is None else signature.symbols,
+        ops=ops,
+        libraries=tuple(libraries.values()),
+        check=check,
+    )
+    return manifest, list(libraries)
+
+
+def _write(scripted: torch.jit.ScriptModule, path: Path, manifest: Manifest) -> None:
+    """Writes the file in one step, so that no half of one is ever found under its name."""
+    extra = {JSON_FILE: manifest.to_json(), LINES_FILE: manifest.to_lines()}
+    with tempfile.TemporaryDirectory(prefix=".gnnscript-", dir=path.parent) as folder:
+        temporary = Path(folder) / path.name  # the archive in it is named after the file
+        torch.jit.save(scripted, temporary, _extra_files=extra)
+        temporary.replace(path)
+
+
+def _place(library: Path, folder: Path) -> None:
+    target = folder / library.name
+    if target.exists() and target.samefile(library):
+        return
+    with tempfile.TemporaryDirectory(prefix=".gnnscript-", dir=folder) as temporary:
+        copied = shutil.copyfile(library, Path(temporary) / library.name)
+        copied.replace(target)  # a process that has the old one loaded keeps it
+
+
+def _reloaded(scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.pt"
+        torch.jit.save(scripted, file)
+        loaded: torch.jit.ScriptModule = torch.jit.load(file)  # type: ignore[no-untyped-call]
+        return loaded
+
+
+def _name(model: nn.Module) -> str:
+    if isinstance(model, torch.jit.ScriptModule):
+        return str(model.original_name)
+    return type(model).__name__
+
+
+def _tensors(call: dict[str, Any]) -> list[Tensor]:
+    return [tensor for name, value in call.items() for _, tensor in named_tensors(name, value)]
+
+
+def _largest(tensor: Tensor) -> float:
+    return float(tensor.nan_to_num(posinf=0.0).max()) if tensor.numel() else 0.0
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")

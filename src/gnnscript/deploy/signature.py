@@ -1,0 +1,387 @@
+"""Which sizes of a model's tensors vary, and together with which others: found by running it.
+
+No shape is guessed from a name. Sizes that are equal in every example are taken to be one size;
+then the model runs with that size changed, and what fails to run is no variable size. The
+conventions of PyG enter in one place: an integer tensor ``[2, E]`` is an edge index.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from gnnscript.deploy.manifest import DeployError, Size, TensorSpec
+from gnnscript.deploy.structure import Call, bind, flat_outputs, named_tensors, refilled
+
+__all__ = ["Signature", "derive"]
+
+Axis: TypeAlias = "tuple[int, int]"
+"""Position of a tensor among the inputs, and a dimension of it."""
+
+# How much a size grows. The last slice is repeated: what is valid for it is valid for its copies.
+_STEP = 2
+_RESAMPLINGS = 3
+_SEED = 20_231
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The tensors of a model, and where the symbols in their shapes are read.
+
+    Args:
+        inputs: What goes in.
+        outputs: What comes out.
+        symbols: Per symbol of the inputs where it is read, such as ``x.size(0)``.
+        calls: The example calls, and one for each size that was changed; all of them run.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    symbols: dict[str, str]
+    calls: tuple[dict[str, Any], ...]
+
+
+def derive(scripted: torch.jit.ScriptModule, calls: Sequence[Call]) -> Signature:
+    """Finds out the shapes of a model's inputs and outputs by running it.
+
+    Args:
+        scripted: The model, on the CPU; it is run some ten times, so small graphs do.
+        calls: Example inputs. Sizes that are equal in all of them count as the same size: where
+            two node types have equally many nodes in the first, give a second in which they
+            differ.
+
+    Returns:
+        The shapes, in symbols: ``E`` for the columns of an edge index, ``N`` for the first other
+        leading size, ``F`` for others that vary; ``N2``, ``E2``, ... where there are several.
+
+    Raises:
+        DeployError: The calls do not fit, differ in structure, or a tensor is empty or not on
+            the CPU.
+    """
+    bound = [bind(scripted, call) for call in calls]
+    return _Deriver(scripted, bound).signature()
+
+
+@dataclass
+class _Variable:
+    """One variable size: its symbol and the dimensions that have it."""
+
+    symbol: str
+    axes: list[Axis] = field(default_factory=list)
+
+
+class _Deriver:
+    def __init__(self, scripted: torch.jit.ScriptModule, calls: list[dict[str, Any]]) -> None:
+        self.scripted = scripted
+        self.calls = calls
+        flat = [
+            [pair for name, value in call.items() for pair in named_tensors(name, value)]
+            for call in calls
+        ]
+        self.names = [name for name, _ in flat[0]]
+        self.tensors = [[tensor for _, tensor in pairs] for pairs in flat]
+        self._validate(flat)
+        self.first = self.tensors[0]
+        self.extra: list[dict[str, Any]] = []
+
+    def _validate(self, flat: list[list[tuple[str, Tensor]]]) -> None:
+        for pairs in flat:
+            names = [name for name, _ in pairs]
+            if names != self.names:
+                raise DeployError(
+                    "expected all example inputs to have the same tensors, got "
+                    f"{', '.join(self.names)} and {', '.join(names)}"
+                )
+            for (name, tensor), first in zip(pairs, self.tensors[0], strict=True):
+                if tensor.dtype != first.dtype or tensor.dim() != first.dim():
+                    raise DeployError(
+                        f"expected '{name}' to have one dtype and one number of dimensions in all "
+                        f"example inputs, got {first.dtype} {list(first.shape)} and {tensor.dtype} "
+                        f"{list(tensor.shape)}"
+                    )
+                if tensor.device.type != "cpu":
+                    raise DeployError(
+                        f"expected example inputs on the CPU, got '{name}' on {tensor.device}; "
+                        "move model and inputs there (the saved file loads on any device)"
+                    )
+                if tensor.numel() == 0:
+                    raise DeployError(
+                        f"the example for '{name}' is empty ({list(tensor.shape)}), which does not "
+                        "show what its sizes mean; give a graph that has nodes and edges"
+                    )
+        if len(set(self.names)) < len(self.names):
+            raise DeployError(
+                f"two tensors of the inputs have the same name, out of {', '.join(self.names)}; "
+                "rename the keys or arguments"
+            )
+
+    # -- running ----------------------------------------------------------------------------------
+
+    def _call(self, tensors: Iterable[Tensor]) -> dict[str, Any]:
+        """The first call with other tensors."""
+        named = dict(zip(self.names, tensors, strict=True))
+        return {name: refilled(name, value, named) for name, value in self.calls[0].items()}
+
+    def _run(self, call: dict[str, Any]) -> list[tuple[str, Tensor]]:
+        torch.manual_seed(_SEED)
+        with torch.no_grad(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            outputs = flat_outputs(self.scripted(**call))
+        names = getattr(self.scripted, "output_names", None)  # of `all_tensors`
+        if names is None:
+            return outputs
+        return [(name, tensor) for name, (_, tensor) in zip(names, outputs, strict=True)]
+
+    def _runs(self, tensors: Sequence[Tensor]) -> bool:
+        try:
+            self._run(self._call(tensors))
+        except Exception:  # whatever it raises says that the model does not take these
+            return False
+        return True
+
+    def _grown(self, axes: Iterable[Axis], tensors: Sequence[Tensor], step: int) -> list[Tensor]:
+        grown = list(tensors)
+        for position, dim in axes:
+            last = grown[position].narrow(dim, -1, 1)
+            repeats = [1] * last.dim()
+            repeats[dim] = step
+            grown[position] = torch.cat([grown[position], last.repeat(repeats)], dim)
+        return grown
+
+    # -- inputs -----------------------------------------------------------------------------------
+
+    def signature(self) -> Signature:
+        state = torch.random.get_rng_state()
+        try:
+            outputs = [self._run(call) for call in self.calls]
+            variables = self._variables()
+            index = [self._index(position, variables) for position in range(len(self.first))]
+            return Signature(
+                inputs=tuple(
+                    TensorSpec(name, _dtype(tensor), self._shape(position, variables), rows)
+                    for position, (name, tensor, rows) in enumerate(
+                        zip(self.names, self.first, index, strict=True)
+                    )
+                ),
+                outputs=_Outputs(self, variables).specs(outputs),
+                symbols={
+                    v.symbol: f"{self.names[v.axes[0][0]]}.size({v.axes[0][1]})" for v in variables
+                },
+                calls=(*self.calls, *self.extra),
+            )
+        finally:
+            torch.random.set_rng_state(state)
+
+    def _shape(self, position: int, variables: list[_Variable]) -> tuple[Size, ...]:
+        symbols: dict[Axis, Size] = {axis: v.symbol for v in variables for axis in v.axes}
+        sizes = self.first[position].shape
+        return tuple(symbols.get((position, dim), size) for dim, size in enumerate(sizes))
+
+    def _is_edge_index(self, position: int) -> bool:
+        return all(
+            tensors[position].dim() == 2
+            and tensors[position].size(0) == 2
+            and _is_integer(tensors[position])
+            for tensors in self.tensors
+        )
+
+    def _variables(self) -> list[_Variable]:
+        edges = [p for p in range(len(self.first)) if self._is_edge_index(p)]
+        columns = [(p, 1) for p in edges]
+        leading = [(p, 0) for p, t in enumerate(self.first) if t.dim() and p not in edges]
+        inner = [
+            (p, d) for p, t in enumerate(self.first) if p not in edges for d in range(1, t.dim())
+        ]
+        by_size = self._by_size([*columns, *leading])
+        classes: list[list[Axis]] = []
+        for members in by_size:
+            tied = [axis for axis in members if axis in columns]
+            # As many edges as nodes: what the model takes more edges without is no edge value.
+            free = [
+                axis
+                for axis in members
+                if tied
+                and axis not in columns
+                and self._runs(self._grown([a for a in members if a != axis], self.first, _STEP))
+            ]
+            tied = [axis for axis in members if axis not in free]
+            classes += [group for group in (tied, free) if group]
+        found: list[tuple[str, list[Axis]]] = []
+        secondary = self._by_size(inner)
+        for axes in classes:
+            kind = "E" if axes[0] in columns else "N"
+            same = [s for s in secondary if self._sizes(s[0]) == self._sizes(axes[0])]
+            for group in (axes, [*axes, *itertools.chain(*same)]):
+                if self._accept(group):
+                    found.append((kind, group))
+                    secondary = [s for s in secondary if s[0] not in group]
+                    break
+            else:
+                self._must_be_constant(axes)
+        for axes in secondary:
+            if self._accept(axes):
+                found.append(("F", axes))
+            else:
+                self._must_be_constant(axes)
+        return _named(found)
+
+    def _sizes(self, axis: Axis) -> tuple[int, ...]:
+        return tuple(tensors[axis[0]].size(axis[1]) for tensors in self.tensors)
+
+    def _by_size(self, axes: Iterable[Axis]) -> list[list[Axis]]:
+        groups: dict[tuple[int, ...], list[Axis]] = {}
+        for axis in axes:
+            groups.setdefault(self._sizes(axis), []).append(axis)
+        return list(groups.values())
+
+    def _accept(self, axes: list[Axis]) -> bool:
+        """Whether the model takes another size there."""
+        grown = self._grown(axes, self.first, _STEP)
+        if self._runs(grown):
+            self.extra.append(self._call(grown))
+            return True
+        return False
+
+    def _must_be_constant(self, axes: list[Axis]) -> None:
+        for position, dim in axes:
+            sizes = sorted(set(self._sizes((position, dim))))
+            if len(sizes) > 1:
+                raise DeployError(
+                    f"size {dim} of '{self.names[position]}' varies in the example inputs "
+                    f"({', '.join(map(str, sizes))}), and yet the model refuses the first example "
+                    "with this size increased alone; give examples in which sizes vary that may "
+                    "vary independently"
+                )
+
+    def _index(self, position: int, variables: list[_Variable]) -> tuple[str | None, ...]:
+        """Per row of an index tensor, the symbol below which its values must lie."""
+        tensor = self.first[position]
+        if not _is_integer(tensor) or tensor.dim() == 0:
+            return ()
+        edge_index = self._is_edge_index(position)
+        rows: list[str | None] = []
+        for row in range(2) if edge_index else [None]:
+            bound = [v.symbol for v in variables if self._bounds(v, position, row)]
+            rows.append(bound[0] if len(bound) == 1 else None)
+        return tuple(rows) if edge_index or any(rows) else ()
+
+    def _bounds(self, variable: _Variable, position: int, row: int | None) -> bool:
+        """Whether the value ``n`` is refused where the size is ``n``, and taken where it is not."""
+
+        def with_value(tensors: Sequence[Tensor]) -> list[Tensor]:
+            changed = list(tensors)
+            changed[position] = changed[position].clone()
+            view = changed[position] if row is None else changed[position][row]
+            view.view(-1)[0] = size
+            return changed
+
+        size = self.first[variable.axes[0][0]].size(variable.axes[0][1])
+        if self._runs(with_value(self.first)):
+            return False
+        return self._runs(with_value(self._grown(variable.axes, self.first, 1)))
+
+
+class _Outputs:
+    """The shapes of the results as expressions of the inputs' symbols."""
+
+    def __init__(self, deriver: _Deriver, variables: list[_Variable]) -> None:
+        self.deriver = deriver
+        self.variables = variables
+
+    def specs(self, outputs: list[list[tuple[str, Tensor]]]) -> tuple[TensorSpec, ...]:
+        first = self.deriver.first
+        changed = [self._shapes(self.deriver._grown(v.axes, first, _STEP)) for v in self.variables]
+        # A size may depend on values, as the number of graphs does on the largest in `batch`.
+        moved = [self._shapes(_next_value(first, p)) for p in range(len(first))]
+        moved += [self._shapes(self._resampled(seed)) for seed in range(_RESAMPLINGS)]
+        specs = []
+        for number, (name, tensor) in enumerate(outputs[0]):
+            shape: list[Size] = []
+            for dim, size in enumerate(tensor.shape):
+                seen = [_size(output, number, dim) for _, output in _plain(outputs)]
+                if any(_size(shapes, number, dim) not in (size, None) for shapes in moved):
+                    shape.append("?")
+                    continue
+                steps = [_size(shapes, number, dim) for shapes in changed]
+                shape.append(self._expression(size, steps, seen))
+            specs.append(TensorSpec(name, _dtype(tensor), tuple(shape)))
+        return tuple(specs)
+
+    def _resampled(self, seed: int) -> list[Tensor]:
+        """The first example with nodes and edges drawn from its own, in their order."""
+        generator = torch.Generator().manual_seed(seed)
+        drawn = list(self.deriver.first)
+        for variable in self.variables:
+            size = drawn[variable.axes[0][0]].size(variable.axes[0][1])
+            rows = torch.randint(size, (size,), generator=generator).sort().values
+            for position, dim in variable.axes:
+                drawn[position] = drawn[position].index_select(dim, rows)
+        return drawn
+
+    def _shapes(self, tensors: Sequence[Tensor]) -> list[torch.Size] | None:
+        try:
+            return [t.shape for _, t in self.deriver._run(self.deriver._call(tensors))]
+        except Exception:  # the changed value is not one that the model takes
+            return None
+
+    def _expression(self, size: int, steps: list[int | None], seen: list[int | None]) -> Size:
+        factors: list[tuple[int, _Variable]] = []
+        for variable, stepped in zip(self.variables, steps, strict=True):
+            if stepped is None or (stepped - size) % _STEP:
+                return "?"
+            if stepped != size:
+                factors.append(((stepped - size) // _STEP, variable))
+        deriver = self.deriver
+
+        def varying(number: int) -> int:
+            return sum(f * deriver._sizes(v.axes[0])[number] for f, v in factors)
+
+        constant = size - varying(0)
+        if any(found != constant + varying(number) for number, found in enumerate(seen)):
+            return "?"
+        if not factors:
+            return size
+        text = " + ".join(v.symbol if f == 1 else f"{f}*{v.symbol}" for f, v in factors)
+        return text if constant == 0 else f"{text} + {constant}"
+
+
+def _plain(
+    outputs: list[list[tuple[str, Tensor]]],
+) -> Iterable[tuple[int, list[torch.Size]]]:
+    return enumerate([tensor.shape for _, tensor in output] for output in outputs)
+
+
+def _size(shapes: list[torch.Size] | None, number: int, dim: int) -> int | None:
+    if shapes is None or number >= len(shapes) or dim >= len(shapes[number]):
+        return None
+    return shapes[number][dim]
+
+
+def _next_value(tensors: Sequence[Tensor], position: int) -> list[Tensor]:
+    changed = list(tensors)
+    if _is_integer(tensors[position]) and tensors[position].dim() == 1:
+        changed[position] = changed[position].clone()
+        changed[position][-1] += 1
+    return changed
+
+
+def _named(found: list[tuple[str, list[Axis]]]) -> list[_Variable]:
+    counts: dict[str, int] = {}
+    variables = []
+    for kind, axes in sorted(found, key=lambda item: "NEF".index(item[0])):
+        counts[kind] = counts.get(kind, 0) + 1
+        symbol = kind if counts[kind] == 1 else f"{kind}{counts[kind]}"
+        variables.append(_Variable(symbol, axes))
+    return variables
+
+
+def _is_integer(tensor: Tensor) -> bool:
+    return tensor.dtype in (torch.int32, torch.int64)
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -1,0 +1,240 @@
+"""A model whose arguments and results are tensors alone, for runtimes that know nothing else."""
+
+from __future__ import annotations
+
+import copy
+import keyword
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnnscript.deploy.manifest import DeployError
+from gnnscript.deploy.structure import (
+    Call,
+    arguments_of,
+    bind,
+    calls_of,
+    flat_outputs,
+    named_tensors,
+    part_name,
+)
+
+__all__ = ["all_tensors", "flat_call"]
+
+_SEED = 20_231
+# The numbers that a tensor of one element can stand for.
+_NUMBERS = ("int", "float", "bool")
+
+
+def all_tensors(
+    scripted: torch.jit.ScriptModule, example_inputs: Call | Sequence[Call]
+) -> torch.jit.ScriptModule:
+    """Wraps a scripted model so that tensors alone go in and come out.
+
+    An ``Optional`` argument is required where the example has a value for it, and else dropped.
+    Tuples, lists and dictionaries are flattened, each part named by the argument and its position,
+    field or key: ``x_0``, ``x_dict_paper``. Numbers become tensors of one element, read back by
+    ``item``. Results are flattened in the same way, to one tensor or a tuple of tensors; what is
+    None in the example's result is dropped, and scalars come out with shape ``[1]``. Arguments that
+    are tensors keep their names. A string has to stay what it is in the example.
+
+    Args:
+        scripted: What ``torch.jit.script`` returned.
+        example_inputs: The arguments of a call, as a tuple or as a dict, or a list of such.
+
+    Returns:
+        A scripted model of the same parameters, whose attribute ``output_names`` names its results;
+        ``scripted`` itself where nothing is to be done.
+
+    Raises:
+        DeployError: The arguments do not fit, or the model takes or returns what no tensor
+            can express.
+    """
+    call = bind(scripted, calls_of(example_inputs)[0])
+    writer = _Writer()
+    arguments = [
+        f"{argument.name}={writer.argument(argument.name, argument.type, call[argument.name])}"
+        for argument in arguments_of(scripted)
+        if argument.name in call and not _is_default(argument, call[argument.name])
+    ]
+    schema: Any = scripted.forward.schema  # type: ignore[attr-defined]
+    result_type = schema.returns[0].type
+    result = _example_result(scripted, call)
+    plain = len(arguments) == len(arguments_of(scripted)) and all(
+        argument.type.kind() == "TensorType" for argument in arguments_of(scripted)
+    )
+    if plain and _is_plain_result(result_type, result):
+        return scripted
+    writer.line(f"_output = self.model({', '.join(arguments)})")
+    writer.result("_output", result_type, result)
+    writer.names = [name for name, _ in flat_outputs(result, numbers=True)]
+    return writer.made(scripted)
+
+
+def flat_call(scripted: torch.jit.ScriptModule, call: Call) -> dict[str, Tensor]:
+    """The arguments of a call as the tensors that :func:`all_tensors` makes of them, by name.
+
+    Args:
+        scripted: The model before it was wrapped.
+        call: The arguments of a call.
+    """
+    return {
+        part: tensor
+        for name, value in bind(scripted, call).items()
+        for part, tensor in named_tensors(name, value, numbers=True)
+    }
+
+
+def _is_default(argument: Any, value: Any) -> bool:
+    """Whether leaving the argument out says the same."""
+    if value is None:
+        return bool(argument.has_default_value()) and argument.default_value is None
+    return isinstance(value, str) and argument.default_value == value
+
+
+def _example_result(scripted: torch.jit.ScriptModule, call: dict[str, Any]) -> Any:
+    state = torch.random.get_rng_state()
+    try:
+        torch.manual_seed(_SEED)
+        with torch.no_grad(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            return copy.deepcopy(scripted)(**call)
+    finally:
+        torch.random.set_rng_state(state)
+
+
+def _is_plain_result(type_: Any, result: Any) -> bool:
+    if type_.kind() == "TensorType":
+        return bool(result.dim())
+    return type_.kind() == "TupleType" and all(
+        element.kind() == "TensorType" and item.dim()
+        for element, item in zip(type_.elements(), result, strict=True)
+    )
+
+
+@dataclass
+class _Writer:
+    """The text of the wrapper's ``forward``."""
+
+    parameters: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    results: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+    def line(self, text: str) -> None:
+        """Adds a statement."""
+        self.lines.append(f"    {text}")
+
+    def made(self, scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+        """The wrapper."""
+        for name in self.parameters:
+            if not name.isidentifier() or keyword.iskeyword(name) or name == "self":
+                raise DeployError(
+                    f"'{name}' cannot name an input; rename the argument or key that it comes from"
+                )
+            if self.parameters.count(name) > 1:
+                raise DeployError(
+                    f"two inputs would be named '{name}'; rename one of the arguments or keys"
+                )
+        if not self.results:
+            raise DeployError("the model returns no tensor; return what is to come out of it")
+        results = ", ".join(self.results)
+        returns = "Tensor" if len(self.results) == 1 else "Tuple[" + ", ".join(
+            "Tensor" for _ in self.results
+        ) + "]"  # fmt: skip
+        head = ", ".join(f"{name}: Tensor" for name in self.parameters)
+        lines = [f"def forward(self, {head}) -> {returns}:", *self.lines, f"    return {results}"]
+        # A class of its own each time: TorchScript would share the type, which gets a new method.
+        cls = type("AllTensors", (torch.nn.Module,), {"__module__": __name__})
+        module = cls()
+        module.model = scripted
+        module.training = scripted.training
+        module.output_names = self.names
+        wrapper: Any = torch.jit.script(module)
+        wrapper.define("\n".join([*lines, ""]))
+        made: torch.jit.ScriptModule = wrapper
+        return made
+
+    # -- arguments --------------------------------------------------------------------------------
+
+    def argument(self, name: str, type_: Any, value: Any) -> str:
+        """An expression for an argument, of the inputs that it adds."""
+        kind = type_.kind()
+        if kind == "OptionalType":
+            return "None" if value is None else self.argument(name, type_.getElementType(), value)
+        if kind == "TensorType":
+            self.parameters.append(name)
+            return name
+        if str(type_) in _NUMBERS:
+            self.parameters.append(name)
+            return f"{type_}({name}.item())"
+        if kind == "StringType":
+            return repr(str(value))
+        if kind == "TupleType":
+            names = getattr(value, "_fields", range(len(value)))
+            if hasattr(value, "_fields"):
+                raise DeployError(
+                    f"'{name}' is a named tuple, which cannot be put together outside of Python; "
+                    "take a plain tuple"
+                )
+            parts = [
+                self.argument(part_name(name, key), element, item)
+                for key, element, item in zip(names, type_.elements(), value, strict=True)
+            ]
+            return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
+        if kind == "ListType" and value:
+            element = type_.getElementType()
+            parts = [self.argument(part_name(name, k), element, v) for k, v in enumerate(value)]
+            return f"[{', '.join(parts)}]"
+        if kind == "DictType" and value:
+            element = type_.getValueType()
+            parts = [
+                f"{key!r}: {self.argument(part_name(name, key), element, item)}"
+                for key, item in value.items()
+            ]
+            return f"{{{', '.join(parts)}}}"
+        raise DeployError(
+            f"'{name}' of type {type_} cannot be expressed in tensors (it is {value!r} in the "
+            "example); give a value with the tensors that are to go in, or take tensors"
+        )
+
+    # -- results ----------------------------------------------------------------------------------
+
+    def result(self, name: str, type_: Any, value: Any) -> None:
+        """Adds the tensors of a part of the result that stands in a variable."""
+        kind = type_.kind()
+        if kind == "OptionalType":
+            if value is None:
+                return
+            self.line(f"assert {name} is not None, 'expected {name} to have a value'")
+            self.result(name, type_.getElementType(), value)
+        elif kind == "TensorType":
+            self.results.append(f"{name}.reshape([1])" if value.dim() == 0 else name)
+        elif str(type_) in _NUMBERS:
+            self.results.append(f"torch.tensor([{name}])")
+        elif kind == "TupleType":
+            for position, (element, item) in enumerate(zip(type_.elements(), value, strict=True)):
+                self._part(name, position, str(position), element, item)
+        elif kind == "ListType":
+            if not value:
+                raise DeployError("a list that the model returns is empty in the example")
+            self.line(
+                f"assert len({name}) == {len(value)}, "
+                f"'expected as many results as the example had, {len(value)}'"
+            )
+            for position, item in enumerate(value):
+                self._part(name, position, str(position), type_.getElementType(), item)
+        elif kind == "DictType":
+            for key, item in value.items():
+                self._part(name, key, repr(key), type_.getValueType(), item)
+        else:
+            raise DeployError(
+                f"the model returns a {type_}, which tensors cannot express; return tensors"
+            )
+
+    def _part(self, name: str, key: object, index: str, type_: Any, value: Any) -> None:
+        part = part_name(name, key)
+        self.line(f"{part} = {name}[{index}]")
+        self.result(part, type_, value)

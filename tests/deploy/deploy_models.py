@@ -1,0 +1,116 @@
+"""Models of every form that a runtime without Python may meet, each with two example calls."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import GATConv, GCNConv, MessagePassing, SAGEConv, global_mean_pool
+
+
+def edges(sources: int, targets: int, count: int) -> Tensor:
+    return torch.stack([torch.randint(sources, (count,)), torch.randint(targets, (count,))])
+
+
+class Node(nn.Module):
+    """Node classification; `edge_weight` and `flag` are optional."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = GCNConv(4, 3)
+        self.drop = nn.Dropout(0.5)
+
+    def forward(
+        self, x: Tensor, edge_index: Tensor, edge_weight: Optional[Tensor] = None
+    ) -> Tensor:
+        return self.drop(self.conv(x, edge_index, edge_weight))
+
+
+class Edge(MessagePassing):
+    """One logit per edge, two reductions, of a class no library has."""
+
+    def __init__(self) -> None:
+        super().__init__(aggr="max")
+        self.lin = nn.Linear(8, 1)
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
+        h = self.propagate(edge_index, x=x, edge_attr=edge_attr)
+        return self.lin(torch.cat([h[edge_index[0]], h[edge_index[1]]], dim=1)).squeeze(1)
+
+    def message(self, x_i: Tensor, x_j: Tensor, edge_attr: Tensor) -> Tensor:
+        return (x_j - x_i) * edge_attr
+
+
+class Graph(nn.Module):
+    """Regresses one number per graph, and returns the loss-like mean, a scalar, besides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = GATConv(4, 6)
+        self.lin = nn.Linear(6, 1)
+
+    def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor) -> Tuple[Tensor, Tensor]:
+        energy = self.lin(global_mean_pool(self.conv(x, edge_index), batch))
+        return energy, energy.mean()
+
+
+class Hetero(nn.Module):
+    """Tuples and dictionaries in and out, a number, a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = SAGEConv((4, 6), 5)
+
+    def forward(
+        self,
+        x_dict: Dict[str, Tensor],
+        edge_index: Tensor,
+        scales: List[Tensor],
+        power: int,
+        mask: Optional[Tensor] = None,
+    ) -> Dict[str, Tensor]:
+        h = self.conv((x_dict["source"], x_dict["target"]), edge_index)
+        for scale in scales:
+            h = h * scale**power
+        if mask is not None:
+            h = h * mask.view(-1, 1)
+        return {"target": h, "total": h.sum()}
+
+
+class Fields(NamedTuple):
+    score: Tensor
+    count: int
+
+
+class Named(nn.Module):
+    """Returns a named tuple with a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Fields:
+        return Fields(self.lin(x), x.size(0))
+
+
+def node_call(nodes: int, count: int) -> tuple[Any, ...]:
+    return torch.randn(nodes, 4), edges(nodes, nodes, count)
+
+
+def edge_call(nodes: int, count: int) -> tuple[Any, ...]:
+    return torch.randn(nodes, 4), edges(nodes, nodes, count), torch.rand(count, 1)
+
+
+def graph_call(nodes: int, count: int) -> tuple[Any, ...]:
+    batch = torch.arange(nodes) * 3 // nodes
+    return torch.randn(nodes, 4), edges(nodes, nodes, count), batch
+
+
+def hetero_call(sources: int, targets: int, count: int) -> dict[str, Any]:
+    return {
+        "x_dict": {"source": torch.randn(sources, 4), "target": torch.randn(targets, 6)},
+        "edge_index": edges(sources, targets, count),
+        "scales": [torch.rand(5), torch.rand(1, 5)],
+        "power": 2,
+    }

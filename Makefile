@@ -3,6 +3,7 @@
 #   make demo [EVENTS=path.root]    the main job on real input, as a table
 #   make test [PYTEST_ARGS="-k gat"]    linters, types, architecture, then the tests
 #   make lint                       the first three alone
+#   make native [CUDA=auto|on|off]  the library of kernels, beside the package
 #   make clean                      removes the virtual environment and all caches
 #
 # Another Python, torch or PyG: `make clean`, then e.g. `make test TORCH=torch==2.10.0`.
@@ -13,15 +14,18 @@ PYG ?= torch-geometric==2.8.1
 VENV ?= .venv
 EVENTS ?=
 PYTEST_ARGS ?=
+CUDA ?= auto
+# Without it `native` takes the Python of the virtual environment, which it makes if need be.
+PYTHON_WITH_TORCH ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test lint install clean
+.PHONY: help demo test lint native install clean
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n '3,6s/^#  //p' Makefile
+	@sed -n '3,7s/^#  //p' Makefile
 
 # What an installation reads: requirements from the one, the version from the other.
 METADATA := pyproject.toml src/gnnscript/__init__.py
@@ -53,9 +57,20 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
+NATIVE_PYTHON := $(or $(PYTHON_WITH_TORCH),$(BIN)/python)
+CMAKE ?= $(or $(shell command -v cmake),$(BIN)/cmake)
+
+# Puts libgnnscript.so, and libgnnscript_cuda.so where nvcc is found, beside the package.
+native: $(if $(PYTHON_WITH_TORCH),,$(VENV)/.base)
+	$(CMAKE) -S src/gnnscript/csrc -B build/native -DGNNSCRIPT_CUDA=$(CUDA) \
+	  -DPython_EXECUTABLE="$$(command -v $(NATIVE_PYTHON))"
+	$(CMAKE) --build build/native --parallel 2
+	$(CMAKE) --install build/native --prefix src
+
+test: lint native
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 clean:
+	rm -f src/gnnscript/*.so src/gnnscript/*.dylib
 	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

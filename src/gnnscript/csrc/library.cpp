@@ -1,0 +1,36 @@
+// The schemas of all ops: the one place where they stand.
+//
+// All are pure, so TorchScript and inductor merge equal calls. Kernels are registered elsewhere,
+// each op's in a STABLE_TORCH_LIBRARY_IMPL block beside them:
+//
+//   cpu/<op>_kernels.cpp  the loops; no torch, compiled once per instruction set (isa.h)
+//   cpu/<op>.h            what they take, declared with GNNSCRIPT_KERNEL
+//   cpu/<op>.cpp          checks (checks.h, rows_checks.h), allocation, STABLE_TORCH_LIBRARY_IMPL(.., CPU, m)
+//   cuda/<op>.cu          the same for CUDA, in libgnnscript_cuda.so
+//
+// CMakeLists.txt finds files of these names by itself. Meta kernels, gradients and autocast are
+// registered from Python (ops/fake.py, ops/autograd.py, ops/autocast.py). docs/ops.md is the
+// reference of what the ops mean.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(gnnscript, m) {
+  // Rows of edges: row n owns the edges perm[ptr[n]] .. perm[ptr[n + 1] - 1].
+  m.def("csr(Tensor index, SymInt size) -> (Tensor ptr, Tensor perm)");
+  m.def("gather(Tensor src, Tensor index) -> Tensor");
+  m.def("segment_reduce(Tensor src, Tensor ptr, Tensor? perm, str reduce) -> Tensor");
+  m.def("segment_reduces(Tensor src, Tensor ptr, Tensor? perm, str[] reduces) -> Tensor[]");
+  m.def(
+      "segment_reduce_backward(Tensor grad, Tensor src, Tensor out, Tensor ptr, Tensor? perm, "
+      "str reduce) -> Tensor");
+  m.def("segment_expand(Tensor src, Tensor ptr, Tensor? perm, SymInt edges) -> Tensor");
+  m.def("edge_softmax(Tensor src, Tensor ptr, Tensor? perm) -> Tensor");
+  m.def("edge_softmax_backward(Tensor grad, Tensor out, Tensor ptr, Tensor? perm) -> Tensor");
+
+  // Programs over edges: see ops/program.py.
+  m.def(
+      "edge_reduce(str program, Tensor[] operands, Tensor index, Tensor other, Tensor ptr, "
+      "Tensor perm, str reduce) -> Tensor");
+  m.def(
+      "edge_map(str program, Tensor[] operands, Tensor index, Tensor other, int sum_dims) "
+      "-> Tensor");
+}

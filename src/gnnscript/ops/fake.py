@@ -1,0 +1,66 @@
+"""What the native ops return, in shapes and dtypes alone: for torch.compile and torch.export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["register"]
+
+
+def _csr(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    return (
+        index.new_empty([size + 1], dtype=torch.int64),
+        index.new_empty([index.size(0)], dtype=torch.int64),
+    )
+
+
+def _gather(src: Tensor, index: Tensor) -> Tensor:
+    return src.new_empty([index.size(0), *src.shape[1:]])
+
+
+def _segment_reduce(src: Tensor, ptr: Tensor, perm: Tensor | None, reduce: str) -> Tensor:
+    return src.new_empty([ptr.size(0) - 1, *src.shape[1:]])
+
+
+def _segment_reduces(
+    src: Tensor, ptr: Tensor, perm: Tensor | None, reduces: list[str]
+) -> list[Tensor]:
+    return [_segment_reduce(src, ptr, perm, reduce) for reduce in reduces]
+
+
+def _segment_reduce_backward(
+    grad: Tensor, src: Tensor, out: Tensor, ptr: Tensor, perm: Tensor | None, reduce: str
+) -> Tensor:
+    return src.new_empty(src.shape)
+
+
+def _segment_expand(src: Tensor, ptr: Tensor, perm: Tensor | None, edges: int) -> Tensor:
+    return src.new_empty([edges, *src.shape[1:]])
+
+
+def _edge_softmax(src: Tensor, ptr: Tensor, perm: Tensor | None) -> Tensor:
+    return src.new_empty(src.shape)
+
+
+def _edge_softmax_backward(grad: Tensor, out: Tensor, ptr: Tensor, perm: Tensor | None) -> Tensor:
+    return out.new_empty(out.shape)
+
+
+def register() -> None:
+    """Registers the fake kernels; once, after the library has been loaded."""
+    kernels: dict[str, Callable[..., Any]] = {
+        "csr": _csr,
+        "gather": _gather,
+        "segment_reduce": _segment_reduce,
+        "segment_reduces": _segment_reduces,
+        "segment_reduce_backward": _segment_reduce_backward,
+        "segment_expand": _segment_expand,
+        "edge_softmax": _edge_softmax,
+        "edge_softmax_backward": _edge_softmax_backward,
+    }
+    for name, function in kernels.items():
+        torch.library.register_fake(f"gnnscript::{name}", function)

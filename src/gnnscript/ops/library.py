@@ -1,0 +1,101 @@
+"""The native library: where it is, loading it, and whether the ops use it."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import torch
+
+from gnnscript import _config
+from gnnscript._errors import GnnscriptError
+
+__all__ = ["NativeLibraryWarning", "implementation", "load", "paths"]
+
+_log = logging.getLogger("gnnscript")
+
+_REMEDY = (
+    "build it with 'make native' in a checkout, or install gnnscript where a C++ compiler and "
+    "torch are found (pip install --no-build-isolation gnnscript), or choose the portable ops "
+    "(GNNSCRIPT_KERNELS=portable)"
+)
+
+
+class NativeLibraryWarning(UserWarning):
+    """The native library is missing, so the portable ops run in its place."""
+
+
+def paths() -> list[Path]:
+    """Returns the libraries that native ops need, those that are there.
+
+    The CPU library stands beside this package, or where ``GNNSCRIPT_LIBRARY`` says; the CUDA
+    library stands beside it and counts only where torch has CUDA.
+    """
+    named = os.environ.get("GNNSCRIPT_LIBRARY")
+    suffix = ".dylib" if os.uname().sysname == "Darwin" else ".so"
+    path = Path(named) if named else Path(__file__).parents[1] / f"libgnnscript{suffix}"
+    cuda = path.with_name(f"libgnnscript_cuda{suffix}")
+    found = [path] if path.is_file() else []
+    if found and torch.version.cuda is not None and cuda.is_file():
+        found.append(cuda)
+    return found
+
+
+@functools.cache
+def _load() -> str:
+    """Loads the library once; returns why it could not, or nothing."""
+    found = paths()
+    if not found:
+        return "it is not installed"
+    try:
+        for path in found:
+            torch.ops.load_library(str(path))  # type: ignore[no-untyped-call]
+    except OSError as error:
+        return f"it does not load: {error}"
+    from gnnscript.ops import autograd, fake
+
+    fake.register()
+    autograd.register()
+    return ""
+
+
+def load() -> None:
+    """Loads the native library, and registers what of it is written in Python.
+
+    Raises:
+        GnnscriptError: If it is missing or does not load here.
+    """
+    reason = _load()
+    if reason:
+        raise GnnscriptError(f"the native library of gnnscript cannot be used: {reason}; {_REMEDY}")
+
+
+def implementation() -> str:
+    """Returns which ops run: ``"native"`` or ``"portable"``.
+
+    Warns once in a process that falls back on portable ops without having been asked to.
+
+    Raises:
+        GnnscriptError: If native ops are asked for and the library cannot be used.
+    """
+    chosen = _config.options().kernels
+    if chosen == "native":
+        load()
+    if chosen is not None:
+        return chosen
+    reason = _load()
+    if reason:
+        _warn_once(reason)
+    return "portable" if reason else "native"
+
+
+@functools.cache
+def _warn_once(reason: str) -> None:
+    warnings.warn(
+        f"gnnscript runs without its native library, which is slower: {reason}; {_REMEDY}",
+        NativeLibraryWarning,
+        stacklevel=3,
+    )

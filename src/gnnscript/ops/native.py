@@ -1,0 +1,284 @@
+"""Native ops: the functions of ``portable`` on our library's kernels, and those that only it has.
+
+``torch.jit.script`` compiles these functions; what is left in the saved program are calls of
+``torch.ops.gnnscript``, for which the process that loads it must have loaded the library.
+"""
+
+# What torch.ops returns is typed by the schema, which mypy does not read.
+# mypy: disable-error-code="no-any-return"
+
+import torch
+from torch import Tensor
+
+from gnnscript.ops import library
+from gnnscript.ops.plans import cached_csr
+from gnnscript.ops.portable import _count_nodes, _wrap_dim, check_edge_index
+
+__all__ = [
+    "check_edge_index",
+    "csr",
+    "edge_map",
+    "edge_reduce",
+    "edge_softmax",
+    "gather",
+    "scatter",
+    "segment",
+    "segment_reduce",
+    "segment_reduces",
+    "softmax",
+]
+
+library.load()
+
+
+def gather(src: Tensor, index: Tensor, dim: int) -> Tensor:
+    """Return, for every edge, the slice of `src` that its node holds.
+
+    Args:
+        src: Node values, `[..., N, ...]` with `N` at `dim`; any dtype.
+        index: Node of each edge, `[E]`; int32 or int64, values in `[0, N)`.
+        dim: Dimension of `src` that counts nodes; may be negative.
+
+    Returns:
+        Edge values, `[..., E, ...]` with `E` at `dim`, of the dtype of `src`.
+
+    Raises:
+        IndexError: If `dim` or a value of `index` is out of range.
+        ValueError: If `index` is no vector of int32 or int64.
+    """
+    if dim < -src.dim() or dim >= src.dim():
+        raise IndexError(
+            f"Dimension out of range (expected to be in range of [{-src.dim()}, {src.dim() - 1}], "
+            f"but got {dim})"
+        )
+    dim = _wrap_dim(dim, src.dim())
+    if dim == 0:
+        return torch.ops.gnnscript.gather(src, index)
+    return torch.ops.gnnscript.gather(src.transpose(0, dim), index).transpose(0, dim)
+
+
+def scatter(
+    src: Tensor,
+    index: Tensor,
+    dim: int = 0,
+    dim_size: int | None = None,
+    reduce: str = "sum",
+) -> Tensor:
+    """Reduce the edge values of each node.
+
+    Args:
+        src: Edge values, `[..., E, ...]` with `E` at `dim`; floating-point on the library's
+            kernels, other dtypes through ATen.
+        index: Node of each edge, `[E]`; int32 or int64, in any order, values in `[0, N)`.
+        dim: Dimension of `src` that counts edges; may be negative.
+        dim_size: Number of nodes `N`; None stands for the largest index plus one.
+        reduce: `sum` (or `add`), `mean`, `mul`, `min` (or `amin`), `max` (or `amax`), `any`,
+            which keeps the last edge value of each node, `var`, `std` or `logsumexp`.
+
+    Returns:
+        Node values, `[..., N, ...]` with `N` at `dim`, of the dtype of `src`.
+
+    Raises:
+        ValueError: If `index` is not one-dimensional or of another size than `src` at `dim`, `dim`
+            is out of range, or `reduce` unknown.
+        IndexError: If a value of `index` is out of range.
+    """
+    if index.dim() != 1:
+        raise ValueError(f"expected a one-dimensional index, got {index.dim()} dimensions")
+    dim = _wrap_dim(dim, src.dim())
+    size = dim_size if dim_size is not None else _count_nodes(index)
+    ptr, perm = csr(index, size)
+    return segment_reduce(src.transpose(0, dim), ptr, perm, reduce).transpose(0, dim)
+
+
+def segment(src: Tensor, ptr: Tensor, reduce: str = "sum") -> Tensor:
+    """Reduce the edge values of each node, where the edges are sorted by node.
+
+    Args:
+        src: Edge values, `[..., E, ...]` with `E` at dimension `ptr.dim() - 1`; float64, float32,
+            float16 or bfloat16.
+        ptr: Where the edges of each node begin and end, `[N + 1]` or, to reduce dimension `d`,
+            `[1, ..., 1, N + 1]` with `d` leading ones; int32 or int64, never decreasing,
+            within `[0, E]`.
+        reduce: `sum` (or `add`), `mean`, `min` (or `amin`), `max` (or `amax`) or `prod`.
+
+    Returns:
+        Node values, `[..., N, ...]` with `N` in place of `E`, of the dtype of `src`. As in PyG, an
+        infinite minimum or maximum becomes 0.
+
+    Raises:
+        ValueError: If `ptr` has a shape or values other than the above, or `reduce` is unknown.
+    """
+    dim = ptr.dim() - 1
+    if dim < 0 or dim >= src.dim() or ptr.numel() != ptr.size(dim) or ptr.numel() == 0:
+        raise ValueError(
+            f"expected ptr of shape [N + 1] with at most {src.dim() - 1} leading ones, "
+            f"got shape {list(ptr.size())}"
+        )
+    if reduce not in ["sum", "add", "mean", "min", "amin", "max", "amax", "prod"]:
+        raise ValueError(
+            "expected reduce to be one of sum, add, mean, min, amin, max, amax and prod, "
+            f"got '{reduce}'"
+        )
+    out = segment_reduce(src.transpose(0, dim), ptr.reshape([-1]).long(), None, reduce)
+    if reduce in ["min", "amin", "max", "amax"]:
+        out = torch.where(out.isinf(), 0, out)
+    return out.transpose(0, dim)
+
+
+def softmax(
+    src: Tensor,
+    index: Tensor | None = None,
+    ptr: Tensor | None = None,
+    num_nodes: int | None = None,
+    dim: int = 0,
+) -> Tensor:
+    """Normalise the edge values of each node by a softmax (edge softmax).
+
+    Args:
+        src: Edge values, `[..., E, ...]` with `E` at `dim`; floating-point.
+        index: Node of each edge, `[E]`; int32 or int64, in any order, values in `[0, N)`.
+        ptr: If given, the edges are sorted by node and `ptr` bounds them as in `segment`, `[N + 1]`
+            for every `dim`; `index` is then not read.
+        num_nodes: Number of nodes `N`; None stands for the largest index plus one.
+        dim: Dimension of `src` that counts edges; may be negative.
+
+    Returns:
+        Weights of the shape and dtype of `src`.
+
+    Raises:
+        NotImplementedError: If neither `index` nor `ptr` is given.
+        ValueError: If `dim` is out of range, or as in `scatter` and `segment`.
+    """
+    dim = _wrap_dim(dim, src.dim())
+    if ptr is not None and (ptr.dim() == 1 or index is None):
+        rows = ptr.reshape([-1]).long()
+        return edge_softmax(src.transpose(0, dim), rows, None).transpose(0, dim)
+    if index is not None:
+        if index.dim() != 1:
+            raise ValueError(f"expected a one-dimensional index, got {index.dim()} dimensions")
+        size = num_nodes if num_nodes is not None else _count_nodes(index)
+        rows, perm = csr(index, size)
+        return edge_softmax(src.transpose(0, dim), rows, perm).transpose(0, dim)
+    raise NotImplementedError("expected index or ptr to say which edges a softmax runs over")
+
+
+def csr(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Sort edges by node: compressed rows of an edge list.
+
+    In eager calls the result is kept as long as the index lives unchanged, so that layers and
+    gradients sort the edges once.
+
+    Args:
+        index: Node of each edge, `[E]`; int32 or int64, values in `[0, size)`.
+        size: Number of nodes.
+
+    Returns:
+        ptr: Where the edges of each node begin and end among the sorted edges, `[size + 1]`, int64.
+        perm: The edges in sorted order, those of one node in their given order, `[E]`, int64.
+
+    Raises:
+        ValueError: If `index` is no vector of int32 or int64, or `size` is negative.
+        IndexError: If a value of `index` is out of range.
+    """
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return torch.ops.gnnscript.csr(index, size)
+    return cached_csr(index, size)
+
+
+def segment_reduce(src: Tensor, ptr: Tensor, perm: Tensor | None, reduce: str) -> Tensor:
+    """Reduce the edge values of each node over `ptr, perm = csr(index, N)`.
+
+    Args:
+        src: Edge values, `[E, ...]`, in their given order; float64, float32, float16 or bfloat16.
+        ptr: Where the edges of each node begin and end in `perm`, `[N + 1]`, int64.
+        perm: The edges in sorted order, `[E]`, int64; None where `src` is sorted.
+        reduce: `sum`, `mean`, `min`, `max`, `mul`, `any`, `var`, `std` (both of the values as a
+            population) or `logsumexp`.
+
+    Returns:
+        Node values, `[N, ...]`, of the dtype of `src`. A node without edges holds 0, 1 for `mul`,
+        negative infinity for `logsumexp`.
+
+    Raises:
+        ValueError: If shapes, dtypes or devices do not fit, `ptr` decreases or leaves `[0, E]`, or
+            `reduce` is unknown.
+        IndexError: If a value of `perm` is out of range.
+    """
+    return torch.ops.gnnscript.segment_reduce(src, ptr, perm, reduce)
+
+
+def segment_reduces(
+    src: Tensor, ptr: Tensor, perm: Tensor | None, reduces: list[str]
+) -> list[Tensor]:
+    """Reduce the edge values of each node in several ways, in one pass where that is possible.
+
+    Args:
+        src: As in `segment_reduce`.
+        ptr: As in `segment_reduce`.
+        perm: As in `segment_reduce`.
+        reduces: Reductions of `segment_reduce`; sum, mean, min, max, var and std share a pass.
+
+    Returns:
+        Node values of each reduction, as `segment_reduce` returns them.
+    """
+    return torch.ops.gnnscript.segment_reduces(src, ptr, perm, reduces)
+
+
+def edge_softmax(src: Tensor, ptr: Tensor, perm: Tensor | None) -> Tensor:
+    """Normalise the edge values of each node by a softmax over `ptr, perm = csr(index, N)`.
+
+    Args:
+        src: Edge values, `[E, ...]`, in their given order; floating-point.
+        ptr: As in `segment_reduce`.
+        perm: As in `segment_reduce`.
+
+    Returns:
+        Weights of the shape and dtype of `src`, in the order of `src`; 0 for an edge of no row.
+    """
+    return torch.ops.gnnscript.edge_softmax(src, ptr, perm)
+
+
+def edge_reduce(
+    program: str,
+    operands: list[Tensor],
+    index: Tensor,
+    other: Tensor,
+    ptr: Tensor,
+    perm: Tensor,
+    reduce: str,
+) -> Tensor:
+    """Reduce what a program computes on each edge, without storing it; see ``docs/ops.md``.
+
+    Args:
+        program: An expression over the operands, such as ``relu(j0 + e1)``.
+        operands: Node values at `index` (`i`) and at `other` (`j`), edge values (`e`) and shared
+            values (`s`), as the program names them.
+        index: The node that each edge is reduced to, `[E]`.
+        other: The node at the other end of each edge, `[E]`.
+        ptr: With `perm`, `csr(index, N)`.
+        perm: See `ptr`.
+        reduce: `sum`, `mean`, `min`, `max` or `mul`.
+
+    Returns:
+        Node values, `[N, ...]`.
+    """
+    return torch.ops.gnnscript.edge_reduce(program, operands, index, other, ptr, perm, reduce)
+
+
+def edge_map(
+    program: str, operands: list[Tensor], index: Tensor, other: Tensor, sum_dims: int
+) -> Tensor:
+    """Compute a program on each edge; see ``docs/ops.md``.
+
+    Args:
+        program: As in `edge_reduce`.
+        operands: As in `edge_reduce`.
+        index: As in `edge_reduce`.
+        other: As in `edge_reduce`.
+        sum_dims: How many of the last dimensions are summed.
+
+    Returns:
+        Edge values, `[E, ...]`.
+    """
+    return torch.ops.gnnscript.edge_map(program, operands, index, other, sum_dims)

@@ -1,0 +1,74 @@
+"""The sorted edges of an index, kept while the index lives: layers and gradients share them."""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["cached_csr"]
+
+_CAPACITY = 16
+
+
+class _Plans:
+    """A few results of ``csr``, keyed by the identity, version and view of an index."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Any, ...], tuple[weakref.ref[Tensor], Tensor, Tensor]] = (
+            OrderedDict()
+        )
+
+    def find(self, key: tuple[Any, ...], owner: Tensor) -> tuple[Tensor, Tensor] | None:
+        entry = self._kept.get(key)
+        if entry is None or entry[0]() is not owner:
+            return None
+        return entry[1], entry[2]
+
+    def keep(self, key: tuple[Any, ...], owner: Tensor, ptr: Tensor, perm: Tensor) -> None:
+        kept = self._kept
+        kept[key] = (weakref.ref(owner, lambda _: kept.pop(key, None)), ptr, perm)
+        while len(kept) > _CAPACITY:
+            kept.popitem(last=False)
+
+
+_plans = _Plans()
+
+
+def cached_csr(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Returns ``torch.ops.gnnscript.csr(index, size)``, sorted once per index and version.
+
+    The rows of an ``edge_index`` are new tensors in every layer, so the key is the tensor that they
+    are views of. A change in place counts as a new version; one behind torch's back, through a
+    NumPy array that shares the memory, is not seen.
+    """
+    if not _may_keep(index):
+        return torch.ops.gnnscript.csr(index, size)  # type: ignore[no-any-return]
+    owner = index._base if index._base is not None else index
+    key = (
+        id(owner), index._version, index.storage_offset(), index.stride(), index.shape, index.dtype,
+        size,
+    )  # fmt: skip
+    found = _plans.find(key, owner)
+    if found is not None:
+        return found
+    ptr, perm = torch.ops.gnnscript.csr(index, size)
+    _plans.keep(key, owner, ptr, perm)
+    return ptr, perm
+
+
+def _may_keep(index: Tensor) -> bool:
+    """Says whether an index is a plain tensor in a plain eager call, which nobody records."""
+    return (
+        type(index) is Tensor
+        and not index.is_inference()
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+        # Memory of a CUDA graph's pool is written anew by each replay.
+        and not (index.is_cuda and torch.cuda.is_current_stream_capturing())
+    )

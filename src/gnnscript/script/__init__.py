@@ -1,6 +1,23 @@
 """Hands the specialised module to TorchScript."""
 
 from gnnscript.script.lowered import Lowered
-from gnnscript.script.prepare import MARK, lower, needs_lowering, script, source
+from gnnscript.script.prepare import (
+    MARK,
+    lower,
+    lower_for,
+    needs_lowering,
+    script,
+    source,
+    user_location,
+)
 
-__all__ = ["MARK", "Lowered", "lower", "needs_lowering", "script", "source"]
+__all__ = [
+    "MARK",
+    "Lowered",
+    "lower",
+    "lower_for",
+    "needs_lowering",
+    "script",
+    "source",
+    "user_location",
+]

@@ -7,7 +7,8 @@ import re
 import sys
 import threading
 import types
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 
@@ -17,7 +18,9 @@ from gnnscript.analyze.types import Type, of_value
 from gnnscript.script.lowered import build, discard, origins_of
 from gnnscript.specialize import SpecializedModel, specialize
 
-__all__ = ["MARK", "lower", "needs_lowering", "script", "source"]
+__all__ = ["MARK", "lower", "lower_for", "needs_lowering", "script", "source", "user_location"]
+
+Call: TypeAlias = "Sequence[Any] | Mapping[str, Any]"
 
 # The class attribute by which the interceptor marks what it handles.
 MARK = "__gnnscript__"
@@ -65,21 +68,29 @@ def _uses_pyg(cls: type) -> bool:
 
 
 class _Policy:
-    """Says of each module of a model whether it is specialised or left to TorchScript."""
+    """Says of each module of a model whether it is specialised or left to TorchScript.
 
-    def __init__(self, root: torch.nn.Module) -> None:
+    Args:
+        root: The model.
+        everything: Whether classes count that the interceptor has not marked.
+    """
+
+    def __init__(self, root: torch.nn.Module, *, everything: bool = False) -> None:
         self._decided: dict[int, bool] = {}
-        self._auto = _auto()
+        self._everything = everything
+        self._auto = everything or _auto()
         for module in root.modules():
-            if is_handled(module):
+            if self._is_handled(module):
                 for child in module.modules():
                     self._decided.setdefault(id(child), self._is_python(child))
         self._keep = root
 
-    @staticmethod
-    def _is_python(module: torch.nn.Module) -> bool:
+    def _is_handled(self, module: torch.nn.Module) -> bool:
+        return is_handled(module) or (self._everything and _pyg.is_message_passing(module))
+
+    def _is_python(self, module: torch.nn.Module) -> bool:
         if _pyg.is_message_passing(module):
-            return is_handled(module)
+            return self._is_handled(module)
         return not isinstance(module, torch.jit.ScriptModule) and _uses_pyg(type(module))
 
     def __call__(self, module: torch.nn.Module) -> bool:
@@ -91,13 +102,13 @@ class _Policy:
         if isinstance(module, torch.jit.ScriptModule):
             return False
         if _pyg.is_message_passing(module):
-            return is_handled(module)
+            return self._is_handled(module)
         return self._auto and _uses_pyg(type(module))
 
     def _contains(self, module: torch.nn.Module) -> bool:
         if isinstance(module, torch.jit.ScriptModule):
             return False
-        if _pyg.is_message_passing(module) and not is_handled(module):
+        if _pyg.is_message_passing(module) and not self._is_handled(module):
             return False
         return any(self(child) for child in module.children())
 
@@ -107,13 +118,61 @@ def lower(root: torch.nn.Module, given: dict[str, Type] | None = None) -> torch.
     return build(root, _specialized(root, given))
 
 
-def _specialized(root: torch.nn.Module, given: dict[str, Type] | None = None) -> SpecializedModel:
+def lower_for(
+    root: torch.nn.Module, call: Call | None, *, fix_defaults: bool
+) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """Specialises a model for one call, whether or not the interceptor has marked its classes.
+
+    Args:
+        root: The model.
+        call: The arguments of the call: a sequence of positional or a mapping of keyword ones.
+        fix_defaults: Whether arguments that are ``None``, booleans or strings in the call, or
+            that are not in it, are fixed to their value.
+
+    Returns:
+        The specialised model, or the model itself where there is nothing to specialise, and the
+        arguments of the call that remain, by name.
+    """
+    parameters = inspect.signature(root.forward).parameters
+    values = _bound(root, call)
+    known: dict[str, Any] = {}
+    if fix_defaults:
+        known = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
+        known |= values
+        known = {
+            name: value
+            for name, value in known.items()
+            if value is None or isinstance(value, (bool, str)) or name not in values
+        }
+        values = {name: value for name, value in values.items() if name not in known}
+    policy = _Policy(root, everything=True)
+    if not any(policy(module) for module in root.modules()):
+        return root, values
+    given = {name: of_value(value) for name, value in values.items()}
+    return build(root, _specialized(root, given, known, policy)), values
+
+
+def _bound(root: torch.nn.Module, call: Call | None) -> dict[str, Any]:
+    if call is None:
+        return {}
+    signature = inspect.signature(root.forward)
+    if isinstance(call, Mapping):
+        return dict(signature.bind(**call).arguments)
+    return dict(signature.bind(*call).arguments)
+
+
+def _specialized(
+    root: torch.nn.Module,
+    given: dict[str, Type] | None = None,
+    known: dict[str, Any] | None = None,
+    policy: _Policy | None = None,
+) -> SpecializedModel:
     with _lock:
-        policy = _Policy(root)
+        policy = policy or _Policy(root)
         for name, module in root.named_modules():
             if policy(module):
                 _refuse_lazy(name, module)
-        return specialize(root, policy, given)
+        return specialize(root, policy, given, known)
 
 
 def _refuse_lazy(name: str, module: torch.nn.Module) -> None:
@@ -158,18 +217,24 @@ def _from_examples(root: torch.nn.Module, examples: Any) -> dict[str, Type]:
 _FRAME = re.compile(r'File "(gnnscript_lowered/[^"]+)", line (\d+)')
 
 
+def user_location(file: str, line: int) -> Location | None:
+    """The user's line that a line of specialised code comes from, if it is one."""
+    origins = origins_of(file)
+    nearest = max((number for number in origins if number <= line), default=None)
+    if nearest is None:
+        return None
+    origin_file, origin_line = origins[nearest]
+    return Location(origin_file, origin_line, _line(origin_file, origin_line))
+
+
 def _explained(error: Exception, root: torch.nn.Module) -> Exception:
     """A TorchScript error as one that names the user's line, where it is in specialised code."""
     text = str(error)
     frames = _FRAME.findall(text)
     for file, number in frames:
-        line = int(number)
-        origins = origins_of(file)
-        nearest = max((n for n in origins if n <= line), default=None)
-        if nearest is None:
+        location = user_location(file, int(number))
+        if location is None:
             continue
-        origin_file, origin_line = origins[nearest]
-        code = _line(origin_file, origin_line)
         remedy = (
             "annotate arguments that are not tensors, give each variable one type, and use "
             "operations that TorchScript knows; gnnscript.source(module) shows the code"
@@ -181,7 +246,7 @@ def _explained(error: Exception, root: torch.nn.Module) -> Exception:
         return UnsupportedError(
             f"TorchScript does not accept this: {cause.rstrip(':')}",
             remedy,
-            Location(origin_file, origin_line, code),
+            location,
         )
     for name, module in root.named_modules():
         for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):

@@ -53,6 +53,7 @@ def specialize(
     root: torch.nn.Module,
     lowers: Callable[[torch.nn.Module], bool],
     given: dict[str, Type] | None = None,
+    known: dict[str, Any] | None = None,
 ) -> SpecializedModel:
     """Specialises a model from its ``forward`` (and ``@torch.jit.export`` methods) on.
 
@@ -60,6 +61,7 @@ def specialize(
         root: The model.
         lowers: Says of each module whether it is specialised or left to TorchScript.
         given: Types of arguments of ``forward`` that are known better than its annotations say.
+        known: Values of arguments of ``forward`` that are fixed, and no arguments any more.
 
     Raises:
         UnsupportedError: Something that the code does has no TorchScript form.
@@ -68,7 +70,9 @@ def specialize(
     for _ in range(_ATTEMPTS):
         program = Program(root, lowers, written)
         try:
-            entries = [_entry(program, name, given or {}) for name in _entry_points(root)]
+            entries = [
+                _entry(program, name, given or {}, known or {}) for name in _entry_points(root)
+            ]
         except AttributeFound:
             continue
         return _write(program, entries)
@@ -94,26 +98,30 @@ def _entry_points(root: torch.nn.Module) -> list[str]:
     return names
 
 
-def _entry(program: Program, name: str, given: dict[str, Type]) -> Specialized:
+def _entry(
+    program: Program, name: str, given: dict[str, Type], known: dict[str, Any]
+) -> Specialized:
     """Specialises one entry point of the root for the types of its arguments."""
     root = program.root
     function = vars(root.module).get(name) or inspect.getattr_static(type(root.module), name)
     source = function_source(inspect.unwrap(function))
     cls = next((c for c in type(root.module).__mro__ if name in vars(c)), type(root.module))
     choices = dict(given)
+    fixed: dict[str, Any] = {}
     if name == "forward":
+        fixed.update(known)
         choices = _by_configuration(root.module, source, cls) | choices
     arguments = list(root_arguments(source, cls, lambda n, t: _choose(choices.get(n), t)))
-    fixed: set[str] = set()
     while True:
         try:
             return _specialize_entry(program, name, function, cls, arguments, fixed)
         except UnsupportedError as error:
             # An option that decides what is returned must be known; it is then its default.
-            option = next((n for n, t, d in arguments if n not in fixed and _is_option(t, d)), None)
+            options = ((n, d) for n, t, d in arguments if n not in fixed and _is_option(t, d))
+            option = next(options, None)
             if "returns values of different types" not in error.cause or option is None:
                 raise
-            fixed.add(option)
+            fixed[option[0]] = option[1]
 
 
 def _is_option(t: Type, default: Any) -> bool:
@@ -147,7 +155,7 @@ def _specialize_entry(
     function: Any,
     cls: type,
     arguments: list[tuple[str, Type, Any]],
-    fixed: set[str],
+    fixed: dict[str, Any],
 ) -> Specialized:
     root = program.root
     source = function_source(inspect.unwrap(function))
@@ -159,7 +167,7 @@ def _specialize_entry(
         elif default is inspect.Parameter.VAR_KEYWORD:
             bound[argument] = Mapping({})
         elif argument in fixed:
-            bound[argument] = Const(default)
+            bound[argument] = Const(fixed[argument])
         else:
             bound[argument] = Dyn(t)
 

@@ -6,6 +6,7 @@ Importing this package patches nothing and does not import PyTorch Geometric;
 
 from __future__ import annotations
 
+from gnnscript._config import checks, kernels
 from gnnscript._errors import GnnscriptError, UnsupportedError
 from gnnscript.deploy.manifest import DeployError
 from gnnscript.deploy.manifest import read_manifest as inspect
@@ -20,8 +21,10 @@ __all__ = [
     "GnnscriptError",
     "UnsupportedError",
     "__version__",
+    "checks",
     "inspect",
     "install",
+    "kernels",
     "load",
     "save",
     "scriptable",

@@ -33,6 +33,12 @@ class Sorted {
   Rows rows(int64_t bytes_per_edge) const {
     return Rows{ptr_.const_data_ptr<int64_t>(), num_rows(), chunk_units(bytes_per_edge)};
   }
+  // For an op whose kernel relies on it.
+  void check_perm() const {
+    if (!perm_.has_value()) return;
+    const int64_t bad = find_outside(perm_data(), 0, edges_, edges_);
+    if (bad >= 0) throw_bad_perm(bad);
+  }
   [[noreturn]] void throw_bad_perm(int64_t position) const {
     out_of_range("perm", position, perm_data()[position], edges_, "the number of edges");
   }

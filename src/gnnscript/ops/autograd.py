@@ -1,4 +1,8 @@
-"""Gradients of the native ops: ops of the same family, so that they have gradients in turn."""
+"""Gradients of the native ops: ops of the same family, so that they have gradients in turn.
+
+Where a gradient is not differentiated again, one kernel computes it. Where it may be, it is made
+of differentiable ops.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +30,124 @@ def _gather_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
     return _ops.segment_reduce(grad, ptr, perm, "sum"), None
 
 
+def _expand_context(
+    ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, int], output: Tensor
+) -> None:
+    _, ptr, perm, _ = inputs
+    ctx.save_for_backward(ptr, perm)
+
+
+def _expand_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    ptr, perm = ctx.saved_tensors
+    return _ops.segment_reduce(grad, ptr, perm, "sum"), None, None, None
+
+
+def _reduce_context(
+    ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, str], output: Tensor
+) -> None:
+    src, ptr, perm, reduce = inputs
+    ctx.reduce = reduce
+    ctx.edges = src.size(0)
+    if reduce in _LINEAR:
+        ctx.save_for_backward(None, None, ptr, perm)
+    else:
+        ctx.save_for_backward(src, output, ptr, perm)
+
+
+def _reduce_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    src, out, ptr, perm = ctx.saved_tensors
+    return _edge_gradient(grad, src, out, ptr, perm, ctx.reduce, ctx.edges), None, None, None
+
+
+def _reduces_context(
+    ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, list[str]], output: list[Tensor]
+) -> None:
+    src, ptr, perm, reduces = inputs
+    ctx.reduces = reduces
+    ctx.save_for_backward(src, ptr, perm, *output)
+
+
+def _reduces_backward(
+    ctx: Any, grads: list[Tensor | None]
+) -> tuple[Tensor | None, None, None, None]:
+    src, ptr, perm, *outputs = ctx.saved_tensors
+    total = None
+    for grad, out, reduce in zip(grads, outputs, ctx.reduces, strict=True):
+        if grad is not None:
+            share = _edge_gradient(grad, src, out, ptr, perm, reduce, src.size(0))
+            total = share if total is None else total + share
+    return total, None, None, None
+
+
+_LINEAR = ("sum", "add", "mean", "any")
+
+
+def _edge_gradient(
+    grad: Tensor,
+    src: Tensor,
+    out: Tensor,
+    ptr: Tensor,
+    perm: Tensor | None,
+    reduce: str,
+    edges: int,
+) -> Tensor:
+    """Returns the gradient to the edges of one reduction."""
+    if reduce not in _LINEAR and not torch.is_grad_enabled():
+        return _ops.segment_reduce_backward(grad, src, out, ptr, perm, reduce)  # type: ignore[no-any-return]
+
+    def expand(rows: Tensor) -> Tensor:
+        return _ops.segment_expand(rows, ptr, perm, edges)  # type: ignore[no-any-return]
+
+    if reduce in ("sum", "add", "any"):  # any: to all edges of a node, as in PyG
+        return expand(grad)
+    count = ptr.diff().clamp(min=1).view([-1] + [1] * (grad.dim() - 1)).to(grad.dtype)
+    if reduce == "mean":
+        return expand(grad / count)
+    if reduce in ("min", "amin", "max", "amax"):
+        chosen = (src == expand(out)).to(grad.dtype)
+        ties = _ops.segment_reduce(chosen, ptr, perm, "sum").clamp(min=1)
+        return expand(grad / ties) * chosen
+    if reduce in ("mul", "prod"):
+        zero = src == 0
+        zeros = expand(_ops.segment_reduce(zero.to(grad.dtype), ptr, perm, "sum"))
+        others = torch.where(zero, 1, src)
+        product = expand(_ops.segment_reduce(others, ptr, perm, "mul"))
+        # The product of the other edges: of a zero all the rest, of the others only without zeros.
+        return expand(grad) * product / others * (zeros == zero)
+    if reduce == "logsumexp":
+        return expand(grad) * (src - expand(out)).exp()
+    mean = _ops.segment_reduce(src, ptr, perm, "mean")
+    if reduce == "var":
+        return expand(2 / count * grad) * (src - expand(mean))
+    if reduce == "std":
+        flat = out == 0
+        scale = torch.where(flat, 0, grad / (count * torch.where(flat, 1, out)))
+        return expand(scale) * (src - expand(mean))
+    raise AssertionError(reduce)
+
+
+def _softmax_context(
+    ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor
+) -> None:
+    _, ptr, perm = inputs
+    ctx.save_for_backward(output, ptr, perm)
+
+
+def _softmax_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    out, ptr, perm = ctx.saved_tensors
+    if not torch.is_grad_enabled():
+        return _ops.edge_softmax_backward(grad, out, ptr, perm), None, None
+    total = _ops.segment_reduce(out * grad, ptr, perm, "sum")
+    return out * (grad - _ops.segment_expand(total, ptr, perm, out.size(0))), None, None
+
+
 def register() -> None:
     """Registers the gradients; once, after the library has been loaded."""
-    torch.library.register_autograd(
-        "gnnscript::gather", _gather_backward, setup_context=_gather_context
-    )
+    for name, backward, context in (
+        ("gather", _gather_backward, _gather_context),
+        ("segment_expand", _expand_backward, _expand_context),
+        ("segment_reduce", _reduce_backward, _reduce_context),
+        ("segment_reduces", _reduces_backward, _reduces_context),
+        ("edge_softmax", _softmax_backward, _softmax_context),
+    ):
+        torch.library.register_autograd(f"gnnscript::{name}", backward, setup_context=context)

@@ -1,8 +1,10 @@
 // The reductions: what is kept per node while its edges pass, and how it becomes the result.
 //
-// A reduction has `kStates` vectors per block of features. `init` sees the first edge, where there
-// is one; `step` takes an edge in; `merge` takes in what another part of the row has kept, with the
-// number of edges on both sides; `finish` writes the `kOutputs` results.
+// A reduction has `kStates` vectors per block of features, and blocks of up to `kBlock` vectors.
+// `init` sees the first edge, where there is one, or the row's value in `args.target` where it is
+// `kTargeted`; `step` takes an edge in; `merge` takes in what another part of the row has kept, with
+// the number of edges on both sides; `finish` writes the `kOutputs` results, in the element type, or
+// in the compute type where they are `kWide`.
 #pragma once
 
 #include "cpu/simd.h"
@@ -13,7 +15,11 @@ namespace {
 
 #define GNNSCRIPT_INLINE static inline __attribute__((always_inline))
 
-struct SumReduction {
+struct Reduction {
+  static constexpr bool kTargeted = false, kWide = false;
+};
+
+struct SumReduction : Reduction {
   static constexpr int kStates = 1, kOutputs = 1, kBlock = 8;
   template <typename A, int W, typename V>
   GNNSCRIPT_INLINE void init(V* s, V) {
@@ -40,7 +46,7 @@ struct MeanReduction : SumReduction {
   }
 };
 
-struct MulReduction {
+struct MulReduction : Reduction {
   static constexpr int kStates = 1, kOutputs = 1, kBlock = 8;
   template <typename A, int W, typename V>
   GNNSCRIPT_INLINE void init(V* s, V) {
@@ -63,7 +69,7 @@ struct MulReduction {
 // A row starts at its first value rather than at an infinity: rows of NaN and of infinities are
 // what they should be, and a row without edges finds 0 there.
 template <bool kMax>
-struct ExtremumReduction {
+struct ExtremumReduction : Reduction {
   static constexpr int kStates = 1, kOutputs = 1, kBlock = 8;
   template <typename A, int W, typename V>
   GNNSCRIPT_INLINE void init(V* s, V first) {
@@ -88,7 +94,7 @@ using MinReduction = ExtremumReduction<false>;
 using MaxReduction = ExtremumReduction<true>;
 
 // The value of the last edge.
-struct AnyReduction {
+struct AnyReduction : Reduction {
   static constexpr int kStates = 1, kOutputs = 1, kBlock = 8;
   template <typename A, int W, typename V>
   GNNSCRIPT_INLINE void init(V* s, V first) {
@@ -111,7 +117,7 @@ struct AnyReduction {
 // Variance in one pass: sums of the differences from the first edge, and of their squares. As the
 // first edge lies among the values, little cancels.
 template <bool kRoot>
-struct MomentReduction {
+struct MomentReduction : Reduction {
   static constexpr int kStates = 3, kOutputs = 1, kBlock = 4;
   template <typename A, int W, typename V>
   GNNSCRIPT_INLINE void init(V* s, V first) {
@@ -158,7 +164,7 @@ using VarReduction = MomentReduction<false>;
 using StdReduction = MomentReduction<true>;
 
 // The largest value m, and the sum of exp(x - m); both move when a larger value comes.
-struct LogSumExpReduction {
+struct LogSumExpReduction : Reduction {
   static constexpr int kStates = 2, kOutputs = 1, kBlock = 2;
   template <typename A, int W, typename V>
   GNNSCRIPT_INLINE void init(V* s, V) {
@@ -200,7 +206,7 @@ struct LogSumExpReduction {
 };
 
 // sum, mean, min, max, var and std at once: reading the edges costs more than all of them.
-struct StatisticsReduction {
+struct StatisticsReduction : Reduction {
   static constexpr int kStates = 6, kOutputs = 6, kBlock = 2;
   template <typename A, int W, typename V>
   GNNSCRIPT_INLINE void init(V* s, V first) {
@@ -231,6 +237,61 @@ struct StatisticsReduction {
     MaxReduction::finish<A, W>(s + 2, count, out + 3);
     VarReduction::finish<A, W>(s + 3, count, out + 4);
     StdReduction::finish<A, W>(s + 3, count, out + 5);
+  }
+};
+
+// -- for gradients ---------------------------------------------------------------------------------
+
+struct WideMeanReduction : MeanReduction {
+  static constexpr bool kWide = true;
+};
+
+// How many edges have the value that the row was reduced to.
+struct TiesReduction {
+  static constexpr int kStates = 2, kOutputs = 1, kBlock = 4;
+  static constexpr bool kTargeted = true, kWide = true;
+  template <typename A, int W, typename V>
+  GNNSCRIPT_INLINE void init(V* s, V target) {
+    s[0] = target;
+    s[1] = V{};
+  }
+  template <typename A, int W, typename V>
+  GNNSCRIPT_INLINE void step(V* s, V x) {
+    s[1] = s[1] + (x == s[0] ? V{} + A(1) : V{});
+  }
+  template <typename A>
+  GNNSCRIPT_INLINE void merge(A* s, int64_t, const A* t, int64_t) {
+    s[1] += t[1];
+  }
+  template <typename A, int W, typename V>
+  GNNSCRIPT_INLINE void finish(const V* s, int64_t, V* out) {
+    out[0] = s[1];
+  }
+};
+
+// How many edges are zero, and the product of the others.
+struct ProductsReduction {
+  static constexpr int kStates = 2, kOutputs = 2, kBlock = 4;
+  static constexpr bool kTargeted = false, kWide = true;
+  template <typename A, int W, typename V>
+  GNNSCRIPT_INLINE void init(V* s, V) {
+    s[0] = V{};
+    s[1] = V{} + A(1);
+  }
+  template <typename A, int W, typename V>
+  GNNSCRIPT_INLINE void step(V* s, V x) {
+    s[0] = s[0] + (x == A(0) ? V{} + A(1) : V{});
+    s[1] = s[1] * (x == A(0) ? V{} + A(1) : x);
+  }
+  template <typename A>
+  GNNSCRIPT_INLINE void merge(A* s, int64_t, const A* t, int64_t) {
+    s[0] += t[0];
+    s[1] *= t[1];
+  }
+  template <typename A, int W, typename V>
+  GNNSCRIPT_INLINE void finish(const V* s, int64_t, V* out) {
+    out[0] = s[0];
+    out[1] = s[1];
   }
 };
 

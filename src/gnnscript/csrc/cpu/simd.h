@@ -211,7 +211,8 @@ inline __attribute__((always_inline)) Vector<A, W> exponential(Vector<A, W> x) {
   // Adding and taking away 1.5 * 2^mantissa rounds to an integer, whose bits then stand low.
   constexpr A magic = single ? A(12582912.0) : A(6755399441055744.0);
 
-  const V clamped = x < lowest ? V{} + lowest : (x > highest ? V{} + highest : x);
+  const V below = x < highest ? x : V{} + highest;
+  const V clamped = x > lowest ? below : V{} + lowest;  // of NaN, too
   const V shifted = clamped * log2e + magic;
   const V n = shifted - magic;
   const V r = (clamped - n * ln2_high) - n * ln2_low;

@@ -21,7 +21,7 @@ PYTHON_WITH_TORCH ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test lint native install clean
+.PHONY: help demo test lint native install server clean
 .DELETE_ON_ERROR:
 
 help:
@@ -67,7 +67,14 @@ native: $(if $(PYTHON_WITH_TORCH),,$(VENV)/.base)
 	$(CMAKE) --build build/native --parallel 2
 	$(CMAKE) --install build/native --prefix src
 
-test: lint native
+# The inference server that the serving tests and the demo start; its wheel exists for Linux.
+$(VENV)/.server: $(VENV)/.test
+	$(BIN)/gnnscript serve --install
+	touch $@
+
+server: $(VENV)/.server
+
+test: lint native $(if $(filter Linux,$(shell uname -s)),server)
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 clean:

@@ -1,18 +1,24 @@
 """Scriptable, deployable PyTorch Geometric message passing.
 
 Importing this package patches nothing and does not import PyTorch Geometric;
-``import gnnscript.auto`` does, and so does the first use of :func:`scriptable`.
+``import gnnscript.auto`` does, and so does the first use of :func:`scriptable`. It does not import
+torch either: :mod:`gnnscript.client` runs where there is none.
 """
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from gnnscript._config import checks, kernels
 from gnnscript._errors import GnnscriptError, UnsupportedError
-from gnnscript.deploy.manifest import DeployError
-from gnnscript.deploy.manifest import read_manifest as inspect
-from gnnscript.deploy.package import load, save
-from gnnscript.intercept import install, scriptable, uninstall
-from gnnscript.script import source
+
+if TYPE_CHECKING:
+    from gnnscript.deploy.manifest import DeployError
+    from gnnscript.deploy.manifest import read_manifest as inspect
+    from gnnscript.deploy.package import load, save
+    from gnnscript.intercept import install, scriptable, uninstall
+    from gnnscript.script import source
 
 __version__ = "0.1.0"
 
@@ -31,3 +37,28 @@ __all__ = [
     "source",
     "uninstall",
 ]
+
+# Where each name is found when it is first asked for, as module and name there.
+_LAZY = {
+    "DeployError": ("deploy.manifest", "DeployError"),
+    "inspect": ("deploy.manifest", "read_manifest"),
+    "install": ("intercept", "install"),
+    "load": ("deploy.package", "load"),
+    "save": ("deploy.package", "save"),
+    "scriptable": ("intercept", "scriptable"),
+    "source": ("script", "source"),
+    "uninstall": ("intercept", "uninstall"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _LAZY[name]
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

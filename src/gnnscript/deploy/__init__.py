@@ -10,6 +10,9 @@ from gnnscript.deploy.manifest import (
     read_manifest,
 )
 from gnnscript.deploy.package import load, save
+from gnnscript.deploy.replicas import kubernetes
+from gnnscript.deploy.repository import triton
+from gnnscript.deploy.server import Installation, Server, ServerError, find_server, install_server
 from gnnscript.deploy.signature import Signature, derive
 from gnnscript.deploy.tensors import all_tensors, flat_call
 
@@ -17,14 +20,21 @@ __all__ = [
     "Argument",
     "Check",
     "DeployError",
+    "Installation",
     "Library",
     "Manifest",
+    "Server",
+    "ServerError",
     "Signature",
     "TensorSpec",
     "all_tensors",
     "derive",
+    "find_server",
     "flat_call",
+    "install_server",
+    "kubernetes",
     "load",
     "read_manifest",
     "save",
+    "triton",
 ]

@@ -1,0 +1,179 @@
+"""The client."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+from gnnscript.client._balance import Balancer, Endpoint
+from gnnscript.client._errors import (
+    ClientError,
+    RequestTimeoutError,
+    ServerUnavailableError,
+    UnknownModelError,
+)
+from gnnscript.client._signature import Signature
+from gnnscript.client._transport import Transport, connect
+
+__all__ = ["Client"]
+
+_FIRST_PAUSE = 0.1
+
+
+class Client:
+    """A model on a server, called as the model is: ``client(x, edge_index)``.
+
+    Arrays go in and come out as numpy's; whatever numpy takes as an array goes in, tensors
+    included. Integers are converted to the model's dtype where they fit, and so are floating-point
+    numbers. Tuples and dictionaries of arrays are taken where the model takes them. One client may
+    be called from several threads.
+
+    Args:
+        url: The server, such as ``http://host:8000``, ``host:8000`` or ``grpc://host:8001``; or
+            several, of which each request goes to the one with the fewest outstanding requests. A
+            server that fails is left out until its model is ready again, and what it has not
+            answered is sent to another.
+        model: The name of the model in the model repository.
+        timeout: Seconds that one call may take, retries included.
+        retries: How often a request is sent again to all servers where none is available.
+        workers: How many requests :meth:`submit` keeps outstanding at most.
+
+    Raises:
+        ValueError: A URL cannot be read.
+    """
+
+    def __init__(
+        self,
+        url: str | Sequence[str],
+        model: str,
+        *,
+        timeout: float = 60.0,
+        retries: int = 3,
+        workers: int = 8,
+    ) -> None:
+        urls = [url] if isinstance(url, str) else list(url)
+        if not urls:
+            raise ValueError("expected the URL of a server, got none")
+        if timeout <= 0:
+            raise ValueError(f"expected a timeout above 0 seconds, got {timeout}")
+        self.model = model
+        self._timeout = timeout
+        self._retries = retries
+        self._workers = workers
+        self._balancer = Balancer([connect(one) for one in urls], model)
+        self._known: Signature | None = None
+        self._lock = threading.Lock()
+        self._executor: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the model.
+
+        Args:
+            *args: The arguments of the model's ``forward``.
+            **kwargs: The same by name.
+
+        Returns:
+            What the model returns: an array, a tuple of arrays, or a dictionary of them.
+
+        Raises:
+            InvalidInputError: The arguments do not fit the model.
+            UnknownModelError: The server has no such model.
+            ServerUnavailableError: No server can be reached.
+            RequestTimeoutError: There was no answer in time.
+            ServerFailureError: The server failed.
+        """
+        deadline = time.monotonic() + self._timeout
+        signature = self._signature(deadline)
+        inputs = signature.bind(args, kwargs)
+
+        def infer(transport: Transport, left: float) -> Any:
+            return transport.infer(self.model, inputs, left)
+
+        return signature.result(self._send(infer, deadline))
+
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Runs the model while the caller goes on.
+
+        Args:
+            *args: As for a call. The arrays must not be changed until the result is there.
+            **kwargs: Likewise.
+
+        Returns:
+            A future, whose ``result()`` is what a call returns, or raises what it raises.
+        """
+        with self._lock:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(self._workers, "gnnscript-client")
+        return self._executor.submit(self, *args, **kwargs)
+
+    def ready(self) -> bool:
+        """Whether a server answers and has the model ready."""
+        return self._balancer.any_ready()
+
+    def close(self) -> None:
+        """Waits for what was submitted, and closes the connections."""
+        if self._executor is not None:
+            self._executor.shutdown()
+        self._balancer.close()
+
+    def _signature(self, deadline: float) -> Signature:
+        if self._known is None:
+
+            def config(transport: Transport, left: float) -> Signature:
+                return Signature(self.model, transport.config(self.model, left))
+
+            self._known = self._send(config, deadline)
+        return self._known
+
+    def _send(self, action: Any, deadline: float) -> Any:
+        """Lets a server do something; where it is lost, another, and where all are, again."""
+        pause = _FIRST_PAUSE
+        for turn in range(self._retries + 1):
+            tried: list[Endpoint] = []
+            failures: list[ClientError] = []
+            while len(tried) < self._balancer.size:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                with self._balancer.endpoint(tried) as endpoint:
+                    tried.append(endpoint)
+                    try:
+                        return action(endpoint.transport, left)
+                    except (ServerUnavailableError, UnknownModelError) as error:
+                        # Another server may have the model; of one alone, it is the answer.
+                        failures.append(error)
+                        if isinstance(error, ServerUnavailableError):
+                            self._balancer.lost(endpoint)
+                    except RequestTimeoutError:
+                        self._balancer.lost(endpoint)
+                        raise
+            if failures and all(isinstance(error, UnknownModelError) for error in failures):
+                raise failures[0]
+            if turn == self._retries or time.monotonic() + pause >= deadline:
+                break
+            time.sleep(pause)
+            pause *= 2
+        if not failures:
+            raise RequestTimeoutError(f"no server was available within {self._timeout:g} s")
+        reasons = "; ".join(str(error) for error in failures)
+        raise ServerUnavailableError(
+            f"no server is available for '{self.model}' ({reasons}); start one, or compare the URL"
+        ) from failures[-1]

@@ -1,0 +1,113 @@
+"""Write what a server needs: a model repository for Triton, a manifest for Kubernetes.
+
+gnnscript export train.py:model --inputs train.py:examples --triton models --name edgenet
+gnnscript export --kubernetes deployment.yaml --image registry/models:1
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from gnnscript._errors import GnnscriptError
+from gnnscript.commands._target import add_target, find, module_of
+from gnnscript.deploy.package import load
+from gnnscript.deploy.replicas import kubernetes
+from gnnscript.deploy.repository import triton
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of ``gnnscript export``."""
+    add_target(parser, nargs="?")
+    parser.add_argument(
+        "--inputs",
+        metavar="TARGET",
+        help="example inputs, named like the target: a tuple, a dict, a list of these, or a "
+        "function that returns one",
+    )
+    server = parser.add_argument_group("model repository")
+    server.add_argument("--triton", metavar="REPOSITORY", help="write the model into it")
+    server.add_argument("--name", help="what clients call the model; by default its class")
+    server.add_argument("--backend", choices=["python", "libtorch"], default="python")
+    server.add_argument("--kernels", choices=["native", "portable"])
+    server.add_argument(
+        "--merge",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="run requests that wait at the same time as one graph; by default where results "
+        "stay the same",
+    )
+    server.add_argument("--instances", type=int, default=1, metavar="N")
+    server.add_argument("--threads", type=int, default=0, metavar="N", help="of each instance")
+    server.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="SIZE=N",
+        help="the largest size that is accepted, such as --limit N=100000 --limit E=2000000",
+    )
+    server.add_argument("--overwrite", action="store_true", help="replace a model of that name")
+    cluster = parser.add_argument_group("Kubernetes")
+    cluster.add_argument("--kubernetes", metavar="FILE", help="write a manifest for replicas")
+    cluster.add_argument("--image", help="the image made of the model repository's Dockerfile")
+    cluster.add_argument("--replicas", type=int, default=2, metavar="N")
+    cluster.add_argument("--gpus", type=int, default=0, metavar="N", help="of each replica")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes what is asked for."""
+    if arguments.triton is None and arguments.kubernetes is None:
+        raise GnnscriptError("expected --triton REPOSITORY or --kubernetes FILE, got neither")
+    try:
+        if arguments.triton is not None:
+            _triton(arguments)
+        if arguments.kubernetes is not None:
+            if arguments.image is None:
+                raise GnnscriptError("--kubernetes needs --image, which the replicas run")
+            text = kubernetes(arguments.image, replicas=arguments.replicas, gpus=arguments.gpus)
+            Path(arguments.kubernetes).write_text(text, encoding="utf-8")
+            print(f"wrote {arguments.kubernetes}")
+    except ValueError as error:
+        raise GnnscriptError(str(error)) from error
+    return 0
+
+
+def _triton(arguments: argparse.Namespace) -> None:
+    if arguments.target is None or arguments.inputs is None:
+        raise GnnscriptError("--triton needs a target and --inputs, its example inputs")
+    if arguments.target.endswith(".pt"):
+        model: torch.nn.Module = load(arguments.target)
+        name = arguments.name or Path(arguments.target).stem
+    else:
+        model = module_of(find(arguments.target), arguments.target)
+        name = arguments.name or type(model).__name__
+    inputs = find(arguments.inputs)
+    if callable(inputs):
+        inputs = inputs()
+    if not isinstance(inputs, (tuple, dict, list)):
+        raise GnnscriptError(
+            f"expected {arguments.inputs!r} to be a tuple, a dict or a list of these, got "
+            f"{type(inputs).__name__}; write (x,) for a single argument"
+        )
+    limits = {}
+    for limit in arguments.limit:
+        symbol, _, value = limit.partition("=")
+        if not value.isdecimal():
+            raise GnnscriptError(f"expected --limit SIZE=N, such as N=100000, got {limit!r}")
+        limits[symbol] = int(value)
+    folder = triton(
+        model,
+        inputs,
+        arguments.triton,
+        name,
+        backend=arguments.backend,
+        kernels=arguments.kernels,
+        merge=arguments.merge,
+        instances=arguments.instances,
+        threads=arguments.threads,
+        limits=limits,
+        overwrite=arguments.overwrite,
+    )
+    print(f"wrote {folder}; serve it by: gnnscript serve {arguments.triton}")

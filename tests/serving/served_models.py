@@ -1,0 +1,86 @@
+"""Models that the tests serve: small, untrained, each of another form."""
+
+from __future__ import annotations
+
+from typing import Dict, Optional, Tuple
+
+import torch
+from torch import Tensor
+from torch.nn import Linear
+from torch_geometric.nn import EdgeConv, GCNConv, MessagePassing, global_add_pool
+
+Graph = Tuple[Tensor, Tensor]
+
+
+def graph(nodes: int, edges: int, seed: int = 0, features: int = 5) -> Graph:
+    """A random graph: float32 [nodes, features] and int64 [2, edges]."""
+    generator = torch.Generator().manual_seed(seed + 1000 * nodes + edges)
+    x = torch.randn(nodes, features, generator=generator)
+    if nodes == 0:
+        return x, torch.empty(2, 0, dtype=torch.int64)
+    return x, torch.randint(nodes, (2, edges), generator=generator)
+
+
+class Edges(torch.nn.Module):
+    """Classifies edges, as EdgeNet does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = EdgeConv(Linear(10, 8), aggr="max")
+        self.classifier = Linear(16, 4)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        h = self.conv(x, edge_index).relu()
+        return self.classifier(torch.cat([h[edge_index[0]], h[edge_index[1]]], dim=1))
+
+
+class Graphs(torch.nn.Module):
+    """One result a graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = GCNConv(5, 8)
+        self.out = Linear(8, 3)
+
+    def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor) -> Tensor:
+        return self.out(global_add_pool(self.conv(x, edge_index).relu(), batch))
+
+
+class Centred(torch.nn.Module):
+    """Looks at all nodes at once: graphs cannot run as one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = GCNConv(5, 4)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tuple[Tensor, Tensor]:
+        h = self.conv(x - x.mean(dim=0), edge_index)
+        return h, h.sum()
+
+
+class Weigh(MessagePassing):
+    """Sums weighted messages from one kind of nodes to another."""
+
+    def __init__(self) -> None:
+        super().__init__(aggr="add")
+
+    def forward(self, x: Tuple[Tensor, Tensor], edge_index: Tensor, weight: Tensor) -> Tensor:
+        return self.propagate(edge_index, x=x, weight=weight)
+
+    def message(self, x_j: Tensor, weight: Tensor) -> Tensor:
+        return weight.view(-1, 1) * x_j
+
+
+class Bipartite(torch.nn.Module):
+    """Takes a pair and an optional weight, returns a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = Weigh()
+
+    def forward(
+        self, x: Tuple[Tensor, Tensor], edge_index: Tensor, edge_weight: Optional[Tensor] = None
+    ) -> Dict[str, Tensor]:
+        if edge_weight is None:
+            edge_weight = torch.ones(edge_index.size(1))
+        return {"sums": self.conv(x, edge_index, edge_weight), "weights": edge_weight}

@@ -1,0 +1,179 @@
+"""What the client does by itself: binding arguments, refusing what does not fit, naming errors."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gnnscript.client import (
+    Client,
+    ClientError,
+    InvalidInputError,
+    RequestTimeoutError,
+    ServerUnavailableError,
+    UnknownModelError,
+)
+from gnnscript.deploy import Server
+from serving.served_models import graph
+
+X = np.zeros((4, 5), np.float32)
+EDGES = np.array([[0, 1, 2], [1, 2, 3]])
+
+# A process in which torch cannot be imported: whatever asks for it fails.
+WITHOUT_TORCH = """
+import sys
+
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torch_geometric", "wrapt"):
+            raise ModuleNotFoundError(f"there is no {name} here", name=name)
+
+sys.meta_path.insert(0, NoTorch())
+import json
+import numpy as np
+import gnnscript
+from gnnscript.client import Client
+
+urls, path = sys.argv[1:3], sys.argv[3]
+data = np.load(path)
+for url in urls:
+    with Client(url, "edges") as client:
+        found = client(data["x"], data["edge_index"])
+        assert np.allclose(found, data["expected"], rtol=1e-4, atol=1e-5), url
+        try:
+            client(data["x"], data["edge_index"] + 100)
+        except gnnscript.client.InvalidInputError as error:
+            assert "from 0 to N - 1" in str(error)
+print(sorted(name for name in sys.modules if name.split(".")[0] in ("torch", "torch_geometric")))
+"""
+
+
+def test_no_torch_is_needed(server: Server, models, run_python, tmp_path: Path) -> None:
+    x, edge_index = graph(9, 30)
+    expected = models["edges"](x, edge_index).detach()
+    np.savez(
+        tmp_path / "call.npz", x=x.numpy(), edge_index=edge_index.numpy(), expected=expected.numpy()
+    )
+    result = run_python(WITHOUT_TORCH, server.http_url, server.grpc_url, tmp_path / "call.npz")
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((X,), r"missing: edge_index; call edges\(x: float32 \[N, 5\], edge_index: int64 \[2, E\]"),
+        ((X, EDGES, EDGES), "expected at most 2 inputs, got 3"),
+        ((X[:, :4], EDGES), r"expected 'x' of shape \[N, 5\], got \[4, 4\]"),
+        ((X[0], EDGES), r"expected 'x' of shape \[N, 5\], got \[5\]"),
+        ((X, EDGES[0]), r"expected 'edge_index' of shape \[2, E\], got \[3\]"),
+        ((X, EDGES.T), r"expected 'edge_index' of shape \[2, E\], got \[3, 2\]"),
+        ((X, EDGES + 1), r"expected indices from 0 to N - 1 = 3 in 'edge_index', got 4"),
+        ((X, EDGES - 1), r"expected indices from 0 to N - 1 = 3 in 'edge_index', got -1"),
+        ((X, EDGES.astype(np.float32)), "expected 'edge_index' of dtype int64, got float32"),
+        ((X, EDGES.astype(np.uint64) + 2**63), "holds values that int64 cannot hold"),
+        ((X.astype(complex), EDGES), "expected 'x' of dtype float32, got complex128"),
+        ((["a"], EDGES), "expected 'x' of dtype float32"),
+        (([[1, 2], [3]], EDGES), "'x' is no array"),
+        ((np.zeros((50_001, 5), np.float32), EDGES), "expected N of at most 50000, got 50001"),
+    ],
+)
+def test_what_does_not_fit_is_not_sent(edges: Client, arguments, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        edges(*arguments)
+
+
+def test_names_are_checked(edges: Client) -> None:
+    with pytest.raises(InvalidInputError, match="unknown: y"):
+        edges(X, EDGES, y=X)
+    with pytest.raises(InvalidInputError, match="'x' is given twice"):
+        edges(X, EDGES, x=X)
+
+
+def test_whatever_numpy_takes_as_an_array_goes_in(edges: Client, models) -> None:
+    x, edge_index = graph(6, 9)
+    expected = models["edges"](x, edge_index).detach().numpy()
+    for call in (
+        (x.double().numpy(), edge_index.int().numpy()),
+        (x.tolist(), edge_index.tolist()),
+        (x, edge_index),
+        (np.asfortranarray(x.numpy()), np.ascontiguousarray(edge_index.T.numpy()).T),
+    ):
+        np.testing.assert_allclose(edges(*call), expected, rtol=1e-4, atol=1e-5)
+    result = edges(x, edge_index)
+    result += 1  # the caller's own
+
+
+def test_an_unknown_model(url: str) -> None:
+    with Client(url, "nothing") as client:
+        with pytest.raises(UnknownModelError, match="compare the name with the model repository"):
+            client(X, EDGES)
+        assert not client.ready()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_no_server(scheme: str) -> None:
+    with Client(f"{scheme}://127.0.0.1:{free_port()}", "edges", retries=1, timeout=10) as client:
+        start = time.monotonic()
+        with pytest.raises(ServerUnavailableError, match=f"no server is available .*{scheme}://"):
+            client(X, EDGES)
+        assert time.monotonic() - start < 8
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A server that takes connections and never answers."""
+    taken: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def accept() -> None:
+            while True:
+                try:
+                    taken.append(listening.accept()[0])
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield listening.getsockname()[1]
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    for connection in taken:
+        connection.close()
+
+
+def test_a_server_that_does_not_answer(silent_port: int) -> None:
+    with Client(f"127.0.0.1:{silent_port}", "edges", timeout=0.5) as client:
+        start = time.monotonic()
+        with pytest.raises(RequestTimeoutError, match=r"did not answer within 0\.5 s"):
+            client(X, EDGES)
+        assert time.monotonic() - start < 5
+
+
+def test_what_is_too_large_for_a_request(edges: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gnnscript.client._transport._MAX_BYTES", 100)
+    with pytest.raises(InvalidInputError, match="the inputs take 128 bytes, and a request at most"):
+        edges(X, EDGES)
+
+
+@pytest.mark.parametrize("url", ["ftp://host:8000", "http://", "grpc://host", []])
+def test_urls_are_checked(url) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        Client(url, "edges")
+
+
+def test_all_errors_have_one_base() -> None:
+    assert issubclass(ClientError, Exception)
+    for error in (InvalidInputError, UnknownModelError, RequestTimeoutError):
+        assert issubclass(error, ClientError)

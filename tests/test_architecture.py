@@ -184,18 +184,23 @@ def test_import_contracts_see_what_they_forbid(tmp_path: Path) -> None:
         "specialize": "from gnnscript.ops import anything\n",
         "ops": "import gnnscript._pyg\n",
         "intercept": "from torch_geometric.nn import MessagePassing\n",
+        "client": "import torch\n",
     }
     for subpackage, code in violations.items():
         (package / subpackage / "violation.py").write_text(code, encoding="utf-8")
+    with (package / "deploy" / "triton_model.py").open("a", encoding="utf-8") as copied:
+        copied.write("import gnnscript._errors\n")
     result = lint_imports(sources, tmp_path)
     assert result.returncode == 1, result.stdout + result.stderr
-    assert "0 kept, 4 broken" in result.stdout
+    assert "0 kept, 6 broken" in result.stdout
     for line in (
         "gnnscript.analyze is not allowed to import gnnscript.script",
         "gnnscript.specialize is not allowed to import gnnscript.ops",
         "gnnscript.ops is not allowed to import gnnscript._pyg",
         "gnnscript is not allowed to import torch_geometric",
         "gnnscript.analyze is not allowed to import re",
+        "gnnscript.client is not allowed to import torch",
+        "gnnscript.deploy.triton_model is not allowed to import gnnscript._errors",
     ):
         assert line in result.stdout
 

@@ -12,9 +12,10 @@ from typing import Any, TypeAlias
 
 import torch
 
-from gnnscript import _pyg
+from gnnscript import _config, _pyg
 from gnnscript._errors import Location, UnsupportedError
 from gnnscript.analyze.types import Type, of_value
+from gnnscript.passes import optimize
 from gnnscript.script.lowered import build, discard, origins_of
 from gnnscript.specialize import SpecializedModel, specialize
 
@@ -172,7 +173,8 @@ def _specialized(
         for name, module in root.named_modules():
             if policy(module):
                 _refuse_lazy(name, module)
-        return specialize(root, policy, given, known)
+        native = _config.options().kernels == "native"
+        return specialize(root, policy, given, known, optimize if native else None)
 
 
 def _refuse_lazy(name: str, module: torch.nn.Module) -> None:

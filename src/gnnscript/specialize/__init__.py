@@ -54,6 +54,7 @@ def specialize(
     lowers: Callable[[torch.nn.Module], bool],
     given: dict[str, Type] | None = None,
     known: dict[str, Any] | None = None,
+    optimize: Callable[[Program], None] | None = None,
 ) -> SpecializedModel:
     """Specialises a model from its ``forward`` (and ``@torch.jit.export`` methods) on.
 
@@ -62,6 +63,7 @@ def specialize(
         lowers: Says of each module whether it is specialised or left to TorchScript.
         given: Types of arguments of ``forward`` that are known better than its annotations say.
         known: Values of arguments of ``forward`` that are fixed, and no arguments any more.
+        optimize: Rewrites the methods before they are written down.
 
     Raises:
         UnsupportedError: Something that the code does has no TorchScript form.
@@ -75,6 +77,8 @@ def specialize(
             ]
         except AttributeFound:
             continue
+        if optimize is not None:
+            optimize(program)
         return _write(program, entries)
     raise UnsupportedError(
         "the types of the attributes that the model assigns do not settle",

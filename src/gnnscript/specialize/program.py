@@ -180,6 +180,10 @@ class Program:
 
     # Functions ####################################################################
 
+    def functions(self) -> list[Specialized]:
+        """Every function that was specialised."""
+        return [done for done in self._memo.values() if done is not None]
+
     def specialize(
         self,
         source: FunctionSource,

@@ -1,0 +1,164 @@
+"""Fused message passing: an elementwise message of gathered values, reduced as it is computed.
+
+What the specialised code calls. These functions bring operands into the form of the edge program
+(rows first, one dtype) and are compiled by ``torch.jit.script`` like the other ops.
+"""
+
+from typing import List, Optional, Tuple  # noqa: UP035  TorchScript reads these
+
+# What torch.ops returns is typed by the schema, which mypy does not read.
+# mypy: disable-error-code="no-any-return"
+import torch
+from torch import Tensor
+
+from gnnscript.ops.native import csr
+
+
+def edge_aggregate(
+    program: str,
+    operands: List[Tensor],  # noqa: UP006
+    index: Tensor,
+    other: Tensor,
+    size: Optional[int] = None,  # noqa: UP045
+    dim: int = 0,
+    reduce: str = "sum",
+) -> Tensor:
+    """Compute a message for each edge and reduce the messages of each node, in one pass.
+
+    Args:
+        program: The message: an elementwise expression over operands, each written as a letter
+            and its position: `i` is gathered at `index`, `j` at `other`, `e` has a row for each
+            edge, `s` is shared by all edges.
+        operands: Floating-point tensors. Those gathered hold nodes at `dim`, those per edge hold
+            edges there; an operand with fewer dimensions, or one row, is shared by all edges.
+        index: Node to which each edge is reduced, `[E]`; int32 or int64.
+        other: Node at the other end of each edge, `[E]`.
+        size: Number of nodes; None stands for the largest value of `index` plus one.
+        dim: Dimension that counts nodes and edges.
+        reduce: `sum`, `mean`, `min`, `max` or `mul`.
+
+    Returns:
+        Node values with `size` nodes at `dim`; a node without edges holds 0, or 1 for `mul`.
+
+    Raises:
+        ValueError: A gathered operand has another number of dimensions than the messages.
+        RuntimeError: Shapes do not broadcast, or an index is out of range.
+    """
+    program, rows, at = _rows(program, operands, dim)
+    nodes = size if size is not None else (int(index.max()) + 1 if index.numel() > 0 else 0)
+    ptr, perm = csr(index, nodes)
+    out = torch.ops.gnnscript.edge_reduce(program, rows, index, other, ptr, perm, reduce)
+    return out if at == -out.dim() else out.movedim(0, at)
+
+
+def edge_values(
+    program: str,
+    operands: List[Tensor],  # noqa: UP006
+    index: Tensor,
+    other: Tensor,
+    dim: int = 0,
+    sum_dims: int = 0,
+) -> Tensor:
+    """Compute an elementwise expression of gathered values for each edge.
+
+    Args:
+        program: The expression, as in `edge_aggregate`.
+        operands: As in `edge_aggregate`.
+        index: Node at the end `i` of each edge, `[E]`.
+        other: Node at the end `j` of each edge, `[E]`.
+        dim: Dimension that counts nodes and edges.
+        sum_dims: How many of the last dimensions to add up.
+
+    Returns:
+        Edge values, with `E` at `dim`; without the dimensions that were added up.
+
+    Raises:
+        ValueError: As in `edge_aggregate`.
+        RuntimeError: As in `edge_aggregate`.
+    """
+    program, rows, at = _rows(program, operands, dim)
+    out = torch.ops.gnnscript.edge_map(program, rows, index, other, sum_dims)
+    at = at + sum_dims
+    return out if at == -out.dim() else out.movedim(0, at)
+
+
+def add_edge_bias(
+    out: Tensor,
+    bias: Tensor,
+    index: Tensor,
+    size: Optional[int] = None,  # noqa: UP045
+    dim: int = 0,
+    reduce: str = "sum",
+) -> Tensor:
+    """Add what a bias of every message comes to at each node.
+
+    Args:
+        out: Reduced messages, `[..., N, ..., F]` with `N` at `dim`.
+        bias: `[F]`, part of every message.
+        index: Node of each edge, `[E]`.
+        size: Number of nodes; None stands for the largest value of `index` plus one.
+        dim: Dimension that counts nodes.
+        reduce: `sum`: the bias for each edge of a node; `mean`: once, if the node has any.
+
+    Returns:
+        `out` with the bias added.
+
+    Raises:
+        RuntimeError: An index is out of range.
+    """
+    nodes = size if size is not None else (int(index.max()) + 1 if index.numel() > 0 else 0)
+    degree = csr(index, nodes)[0].diff()
+    if reduce == "mean":
+        degree = degree.clamp(max=1)
+    shape = [1] * out.dim()
+    shape[dim] = -1
+    return out + degree.to(out.dtype).view(shape) * bias
+
+
+def _rows(
+    program: str,
+    operands: List[Tensor],  # noqa: UP006
+    dim: int,
+) -> Tuple[str, List[Tensor], int]:  # noqa: UP006
+    """Bring operands into the form of the edge program; tell where rows are, from the right."""
+    dims = 0
+    dtype = torch.result_type(operands[0], operands[-1])
+    same = True
+    for operand in operands:
+        dims = max(dims, operand.dim())
+        if operand.dtype != dtype:
+            same = False
+            dtype = torch.promote_types(dtype, operand.dtype)
+    at = dim if dim < 0 else dim - dims
+    plain = same and at == -dims
+    rows: List[Tensor] = []  # noqa: UP006
+    for number, operand in enumerate(operands):
+        value = operand if same else operand.to(dtype)
+        if not plain or operand.dim() < dims or operand.size(0) == 1:
+            program, value = _row(program, number, value, at, dims if dim >= 0 else 0)
+        elif f"s{number}" in program:
+            program = _lettered(program, "s", "e", number)
+        rows.append(value)
+    return program, rows, at
+
+
+def _row(program: str, number: int, operand: Tensor, at: int, dims: int) -> Tuple[str, Tensor]:  # noqa: UP006
+    """One operand with its rows first; without rows if all edges share it."""
+    gathered = f"i{number}" in program or f"j{number}" in program
+    if gathered:
+        if operand.dim() < dims or operand.dim() < -at:
+            raise ValueError(
+                f"expected gathered values of {max(dims, -at)} dimensions, as the message has, "
+                f"got {operand.dim()}"
+            )
+        return program, operand.movedim(at, 0)
+    if operand.dim() < -at:
+        return _lettered(program, "e", "s", number), operand
+    if operand.size(at) == 1:
+        return _lettered(program, "e", "s", number), operand.squeeze(at)
+    return _lettered(program, "s", "e", number), operand.movedim(at, 0)
+
+
+def _lettered(program: str, old: str, new: str, number: int) -> str:
+    """Write another letter for an operand."""
+    return program.replace(f"{old}{number}", f"{new}{number}")

@@ -1,0 +1,417 @@
+"""Evaluates expressions symbolically: what each call of the code means to the passes."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+import torch
+
+from gnnscript.passes.elementwise import module_operation, operation
+from gnnscript.passes.expressions import (
+    Cat,
+    Code,
+    Const,
+    Expression,
+    Gather,
+    Linear,
+    Scatter,
+    Softmax,
+    Stack,
+    Total,
+    hole,
+)
+from gnnscript.passes.operators import Operators
+from gnnscript.passes.state import Abort, Frame
+from gnnscript.specialize.helpers import Import
+from gnnscript.specialize.program import Specialized
+from gnnscript.specialize.tree import clone
+
+__all__ = ["Calls"]
+
+_NAMESPACES = ("torch", "torch.nn.functional")
+_RANDOM = ("dropout", "rand", "bernoulli", "multinomial", "normal", "poisson", "rrelu", "gumbel")
+_PURE_BUILTINS = ("len", "int", "float", "bool", "min", "max", "isinstance", "str", "abs", "round")
+_NO_TENSOR = frozenset(
+    {"size", "dim", "numel", "item", "tolist", "is_floating_point", "stride", "is_contiguous"}
+)
+
+
+class Calls(Operators):
+    """The part of a tracer that knows what calls mean."""
+
+    def call(self, node: ast.Call, frame: Frame) -> Expression:
+        """A call, by what is called."""
+        func = node.func
+        target = getattr(func, "target_", None)
+        if isinstance(target, Import) and target.module.startswith("gnnscript.ops"):
+            return self.op(target.name, node, frame)
+        if isinstance(getattr(node, "target_", None), Specialized):
+            return self.specialized(node, frame)
+        name = torch_function(func)
+        if name is not None:
+            return self.function(name, node, frame)
+        if isinstance(func, ast.Name) and func.id not in frame.names:
+            value = self.kept(node, frame, tensor=False)
+            if func.id == "len":
+                inner = value.parts[0] if value.parts else value
+                if isinstance(inner.code, (ast.List, ast.Tuple)):
+                    return self.constant(len(inner.code.elts))
+            pure = func.id in _PURE_BUILTINS or func.id.endswith("Error")
+            return value if pure else self.strict(value)
+        if isinstance(func, ast.Attribute):
+            owner = self.evaluate(func.value, frame)
+            held = getattr(owner, "value", None)
+            if isinstance(held, torch.nn.Module):
+                child = getattr(held, func.attr, None)
+                if isinstance(child, torch.nn.Module):
+                    module = self.attribute(owner, func.attr)
+                    return self.module(module, node, frame)
+                return self.strict(self.kept(node, frame))
+            return self.method_call(owner, func.attr, node, frame)
+        called = self.evaluate(func, frame)
+        if isinstance(getattr(called, "value", None), torch.nn.Module):
+            return self.module(called, node, frame)
+        return self.strict(self.kept(node, frame))
+
+    def kept(self, node: ast.Call, frame: Frame, *, tensor: bool = True) -> Code:
+        """A call as it stands, its arguments being expressions."""
+        args = [hole(self.evaluate(argument, frame)) for argument in node.args]
+        keywords = [ast.keyword(k.arg, hole(self.evaluate(k.value, frame))) for k in node.keywords]
+        func = node.func
+        if isinstance(func, ast.Attribute) and torch_function(func) is None:
+            func = ast.Attribute(hole(self.evaluate(func.value, frame)), func.attr, ast.Load())
+        elif isinstance(func, ast.Subscript):
+            func = hole(self.evaluate(func, frame))
+        else:
+            func = clone(func)
+        made = ast.Call(func, args, keywords)
+        if hasattr(node, "target_"):
+            made.target_ = node.target_  # type: ignore[attr-defined]
+        return Code(code=made, tensor=tensor)
+
+    def strict(self, value: Code) -> Code:
+        """A value that must be computed where it stands: it may have other effects."""
+        code = self.value(value)
+        return Code(code=code, tensor=value.tensor, hint=value.hint)
+
+    # Ops ##########################################################################
+
+    def op(self, name: str, node: ast.Call, frame: Frame) -> Expression:
+        """One of gnnscript's ops."""
+        kept = self.kept(node, frame)
+        given = [a.hole_ for a in kept.code.args]  # type: ignore[attr-defined]
+        named = {k.arg: k.value.hole_ for k in kept.code.keywords}  # type: ignore[attr-defined]
+        names = {
+            "gather": ("src", "index", "dim"),
+            "scatter": ("src", "index", "dim", "dim_size", "reduce"),
+            "softmax": ("src", "index", "ptr", "num_nodes", "dim"),
+        }.get(name, ())
+        bound = dict(zip(names, given, strict=False)) | named
+        dim = bound.get("dim", self.constant(0))
+        none = self.constant(None)
+        if not names or not isinstance(dim, Const) or "index" not in bound:
+            return kept
+        if name == "gather":
+            return Gather(code=kept.code, source=bound["src"], index=bound["index"], dim=dim.value)
+        if name == "softmax":
+            if not _is_none(bound.get("ptr", none)):
+                return kept
+            size = bound.get("num_nodes", none)
+            return Softmax(
+                code=kept.code,
+                operand=bound["src"],
+                index=bound["index"],
+                size=size,
+                dim=dim.value,
+            )
+        reduce = bound.get("reduce", self.constant("sum"))
+        if not isinstance(reduce, Const):
+            return kept
+        return Scatter(
+            code=kept.code,
+            operand=bound["src"],
+            index=bound["index"],
+            size=bound.get("dim_size", none),
+            reduce=reduce.value,
+            dim=dim.value,
+        )
+
+    # Functions that were specialised ##############################################
+
+    def inlined(self, node: ast.Call) -> Specialized | None:
+        """The function that a call enters, if the passes may look into it."""
+        done = getattr(node, "target_", None)
+        if not isinstance(done, Specialized) or id(done) in self.opaque:
+            return None
+        if done.owner is None:
+            return done
+        module = done.owner.ref.module
+        watched = module._forward_hooks or module._forward_pre_hooks
+        return None if watched and done.name.startswith("forward") else done
+
+    def enter(self, node: ast.Call, frame: Frame) -> tuple[Specialized, Frame]:
+        """The function that a call enters, and its names."""
+        done = self.inlined(node)
+        assert done is not None
+        inner = Frame({}, done)
+        parameters = [a.arg for a in done.node.args.args]
+        if done.owner is not None:
+            owner = node.func
+            if isinstance(owner, ast.Attribute) and owner.attr == done.name:
+                reached = self.evaluate(owner.value, frame)
+                if not isinstance(getattr(reached, "value", None), torch.nn.Module):
+                    raise Abort("a method of an unknown module")
+                if reached.value is not done.owner.ref.module:  # type: ignore[attr-defined]
+                    reached = self.evaluate(owner, frame)
+            else:
+                reached = self.evaluate(owner, frame)
+            if getattr(reached, "value", None) is not done.owner.ref.module:
+                raise Abort("a method of an unknown module")
+            inner.names[parameters.pop(0)] = reached
+        given = [self.evaluate(argument, frame) for argument in node.args]
+        if len(given) != len(parameters) or node.keywords:
+            raise Abort("a call by keyword")
+        inner.names.update(zip(parameters, given, strict=True))
+        return done, inner
+
+    def specialized(self, node: ast.Call, frame: Frame) -> Expression:
+        """A call of a specialised function inside of an expression: its value, or the call."""
+        if self.inlined(node) is not None:
+            saved = self.save()
+            results: list[Expression] = []
+            self.straight += 1
+            try:
+                done, inner = self.enter(node, frame)
+                self.execute(done.node.body, inner, results.append)  # type: ignore[attr-defined]
+            except Abort:
+                self.restore(saved)
+            else:
+                self.straight -= 1
+                if len(results) == 1:
+                    return results[0]
+                self.restore(saved)
+        done = node.target_  # type: ignore[attr-defined]
+        returns = done.node.returns
+        tensor = returns is not None and ast.unparse(returns) == "Tensor"
+        return self.strict(self.kept(node, frame, tensor=tensor))
+
+    # torch ########################################################################
+
+    def function(self, name: str, node: ast.Call, frame: Frame) -> Expression:
+        """``torch.name(...)`` or ``F.name(...)``."""
+        kept = self.kept(node, frame)
+        args = [a.hole_ for a in kept.code.args]  # type: ignore[attr-defined]
+        options = {k.arg: k.value.hole_ for k in kept.code.keywords}  # type: ignore[attr-defined]
+        self.refuse_changes(name, options)
+        kept.tensor = not name.startswith("is_")
+        if any(word in name for word in _RANDOM):
+            return self.strict(kept)
+        made = self.elementwise(name, kept.code, args, options)
+        if made is not None:
+            return made
+        if name == "linear" and len(args) in (2, 3) and not options and args[0].per_edge:
+            bias = args[2] if len(args) == 3 and not _is_none(args[2]) else None
+            return Linear(code=kept.code, operand=args[0], weight=args[1], bias=bias)
+        if name in ("cat", "concat", "concatenate", "stack") and args:
+            return self.joined(name, kept, args, options)
+        if name == "sum" and args:
+            return self.total(kept.code, args[0], args[1:], options) or kept
+        if name in ("matmul", "mm") and len(args) == 2:
+            return self.product(kept.code, *args) or kept
+        return kept
+
+    def joined(
+        self, name: str, kept: Code, args: list[Expression], options: dict[str | None, Any]
+    ) -> Expression:
+        """``torch.cat`` in the last dimension, ``torch.stack`` behind the first."""
+        held = args[0].code
+        dim = options.get("dim", args[1] if len(args) == 2 else self.constant(0))
+        if not isinstance(held, (ast.List, ast.Tuple)) or not isinstance(dim, Const):
+            return kept
+        operands = [element.hole_ for element in held.elts]  # type: ignore[attr-defined]
+        if not any(operand.per_edge for operand in operands):
+            return kept
+        if name == "stack":
+            one = dim.value == 1
+            return Stack(code=kept.code, operands=operands) if one else kept
+        # For rows in dimension -2, dimension 1 can only be the last: else it is that of the edges.
+        rows = {o.dim for o in operands if isinstance(o, Gather)}
+        if dim.value == -1 or (dim.value == 1 and rows == {-2}):
+            return operands[0] if len(operands) == 1 else Cat(code=kept.code, operands=operands)
+        return kept
+
+    @staticmethod
+    def refuse_changes(name: str, options: dict[str | None, Any]) -> None:
+        """What changes a tensor in place is not looked through."""
+        if name.endswith("_") and not name.endswith("__"):
+            raise Abort(f"'{name}' changes a tensor")
+        inplace = options.get("inplace")
+        if "out" in options or not (
+            inplace is None or (isinstance(inplace, Const) and not inplace.value)
+        ):
+            raise Abort(f"'{name}' changes a tensor")
+
+    def elementwise(
+        self,
+        name: str,
+        code: ast.expr,
+        args: list[Expression],
+        options: dict[str | None, Any],
+    ) -> Expression | None:
+        """An operation of the edge program, if the call is one."""
+        if name == "clamp":
+            return self.clamp(code, args, options)
+        operands = [a for a in args if a.tensor or isinstance(a, Const)]
+        if len(operands) != len(args) or not any(a.per_edge for a in args):
+            return None
+        constants: dict[Any, Any] = {k: v.value for k, v in options.items() if isinstance(v, Const)}
+        if len(constants) != len(options):
+            return None
+        tensors = args
+        if name in ("relu", "leaky_relu", "elu", "softplus", "gelu"):
+            tensors = args[:1]
+            for position, value in enumerate(args[1:]):
+                if not isinstance(value, Const):
+                    return None
+                constants[position] = value.value
+        found = operation(name, len(tensors), constants)
+        if found is None:
+            return None
+        return self.mapped(code, found[0], [*tensors, *map(self.constant, found[1])])
+
+    def clamp(
+        self, code: ast.expr, args: list[Expression], options: dict[str | None, Any]
+    ) -> Expression | None:
+        """``clamp(min, max)`` with numbers."""
+        bounds: dict[Any, Any] = dict(zip(("min", "max"), args[1:], strict=False))
+        bounds |= options
+        value = args[0]
+        if not value.per_edge or not all(isinstance(b, Const) for b in bounds.values()):
+            return None
+        for key, operator in (("min", "clamp_min"), ("max", "clamp_max")):
+            if key in bounds and bounds[key].value is not None:
+                value = self.mapped(code, operator, [value, bounds[key]])
+        return value
+
+    # Modules ######################################################################
+
+    def module(self, called: Expression, node: ast.Call, frame: Frame) -> Expression:
+        """A call of one of torch's modules."""
+        args = [self.evaluate(argument, frame) for argument in node.args]
+        if len(args) == 1 and not node.keywords and args[0].per_edge:
+            found = self.through(called, args[0], first=True)
+            if found is not None:
+                return found
+        made = ast.Call(clone(called.code), [hole(a) for a in args], [])
+        made.keywords = [
+            ast.keyword(k.arg, hole(self.evaluate(k.value, frame))) for k in node.keywords
+        ]
+        return self.strict(Code(code=made))
+
+    def through(self, called: Expression, given: Expression, *, first: bool) -> Expression | None:
+        """What a module makes of a value per edge, if the passes know it."""
+        module = getattr(called, "value", None)
+        if not isinstance(module, torch.nn.Module):
+            return None
+        watched = module._forward_hooks or module._forward_pre_hooks
+        if watched or "forward" in vars(module):
+            return None
+        kind = type(module)
+        code = ast.Call(clone(called.code), [hole(given)], [])
+        if isinstance(module, torch.nn.Sequential) and kind is torch.nn.Sequential:
+            value = given
+            for number in range(len(module)):
+                child = self.item(called, ast.Constant(number))
+                inner = self.through(child, value, first=first and number == 0)
+                if inner is None:
+                    held = ast.Call(clone(child.code), [hole(value)], [])
+                    inner = self.strict(Code(code=held))
+                value = inner
+            return value
+        if getattr(module, "inplace", False) and first:
+            return None  # it changes a value that the caller may still read
+        if kind is torch.nn.Linear:
+            biased = module._parameters["bias"] is not None
+            bias = self.attribute(called, "bias") if biased else None
+            weight = self.attribute(called, "weight")
+            return Linear(code=code, operand=given, weight=weight, bias=bias)
+        if kind in (torch.nn.Identity, torch.nn.Dropout) and getattr(module, "p", 0) == 0:
+            return given
+        found = module_operation(module)
+        if found is None:
+            return None
+        return self.mapped(code, found[0], [given, *map(self.constant, found[1])])
+
+    # Methods of tensors ###########################################################
+
+    def method_call(self, owner: Expression, name: str, node: ast.Call, frame: Frame) -> Expression:
+        """``owner.name(...)``."""
+        kept = self.kept(node, frame, tensor=owner.tensor and name not in _NO_TENSOR)
+        if isinstance(kept.code, ast.Call) and isinstance(kept.code.func, ast.Attribute):
+            kept.code.func.value = hole(owner)
+        args = [a.hole_ for a in kept.code.args]  # type: ignore[attr-defined]
+        options = {k.arg: k.value.hole_ for k in kept.code.keywords}  # type: ignore[attr-defined]
+        self.refuse_changes(name, options)
+        if isinstance(owner.code, (ast.List, ast.Tuple)):
+            return kept
+        if any(word in name for word in _RANDOM):
+            return self.strict(kept)
+        if not owner.per_edge:
+            return kept
+        if name == "sum":
+            return self.total(kept.code, owner, args, options) or kept
+        if name in ("matmul", "mm") and len(args) == 1:
+            return self.product(kept.code, owner, args[0]) or kept
+        if name == "contiguous" and not args:
+            return owner
+        if name == "where" and len(args) == 2:
+            args = [args[0], owner, args[1]]
+            return self.elementwise(name, kept.code, args, options) or kept
+        if name not in ("leaky_relu", "elu", "gelu", "silu", "softplus"):
+            made = self.elementwise(name, kept.code, [owner, *args], options)
+            if made is not None:
+                return made
+        return self.viewed(name, kept, owner, args, options)
+
+    def total(
+        self,
+        code: ast.expr,
+        operand: Expression,
+        args: list[Expression],
+        options: dict[str | None, Any],
+    ) -> Expression | None:
+        """A sum over the last dimensions."""
+        bound = dict(zip(("dim", "keepdim"), args, strict=False)) | options
+        dim, keep = bound.pop("dim", None), bound.pop("keepdim", None)
+        if bound or not operand.per_edge or dim is None:
+            return None
+        written = dim.code
+        elements = written.elts if isinstance(written, (ast.Tuple, ast.List)) else [written]
+        values = [getattr(e, "hole_", None) or dim for e in elements]
+        dims = sorted(v.value for v in values if isinstance(v, Const))
+        if len(dims) != len(values):
+            return None
+        if dims != list(range(-len(dims), 0)):
+            return None
+        total = Total(code=code, operand=operand, dims=len(dims))
+        if keep is None or (isinstance(keep, Const) and not keep.value):
+            return total
+        if len(dims) != 1:
+            return None
+        last: list[ast.expr] = [ast.UnaryOp(ast.USub(), ast.Constant(1))]
+        return Code(code=ast.Call(ast.Attribute(hole(total), "unsqueeze", ast.Load()), last, []))
+
+
+def torch_function(func: ast.expr) -> str | None:
+    """The name of a function of torch's, where ``func`` is one."""
+    if not isinstance(func, ast.Attribute) or not isinstance(func.value, ast.Name):
+        return None
+    target = getattr(func.value, "target_", None)
+    if isinstance(target, Import) and not target.name and target.module in _NAMESPACES:
+        return func.attr
+    return None
+
+
+def _is_none(expression: Expression) -> bool:
+    return isinstance(expression, Const) and expression.value is None

@@ -1,0 +1,217 @@
+"""What a written-out ``propagate`` computes, as a graph of expressions.
+
+Every expression knows the code that it came from. That code is its meaning; a rewrite adds a
+cheaper way to compute the same.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from gnnscript.specialize.tree import clone
+
+__all__ = [
+    "Cat",
+    "Code",
+    "Const",
+    "Expression",
+    "Gather",
+    "Linear",
+    "Map",
+    "Part",
+    "Scatter",
+    "Softmax",
+    "Stack",
+    "Total",
+    "filled",
+    "hole",
+]
+
+
+def hole(expression: Expression) -> ast.expr:
+    """A place in a piece of code that an expression fills."""
+    name = ast.Name("_", ast.Load())
+    name.hole_ = expression  # type: ignore[attr-defined]
+    return name
+
+
+@dataclass(eq=False, kw_only=True)
+class Expression:
+    """One value.
+
+    Args:
+        code: The code that computes it; holes stand for other expressions.
+        hint: The name that it has in the user's code.
+        tensor: Whether it is known to be a tensor.
+    """
+
+    code: ast.expr
+    hint: str = ""
+    tensor: bool = True
+
+    @property
+    def parts(self) -> list[Expression]:
+        """The expressions that its code needs."""
+        return holes(self.code)
+
+    @property
+    def per_edge(self) -> bool:
+        """Whether it has a row for each edge because it depends on gathered values."""
+        return any(part.per_edge for part in self.parts)
+
+
+def holes(node: ast.AST) -> list[Expression]:
+    """The expressions that a piece of code needs."""
+    found = [getattr(child, "hole_", None) for child in ast.walk(node)]
+    return [expression for expression in found if expression is not None]
+
+
+@dataclass(eq=False, kw_only=True)
+class Code(Expression):
+    """Anything that no rewrite needs to look into.
+
+    Args:
+        value: The object itself where it is known: a module of the model, a parameter.
+        bounds: For a number: what it lies between, as far as that is known.
+    """
+
+    value: Any = None
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+
+    @property
+    def shared(self) -> bool:
+        """Whether it is made of the model's parameters alone, so that all edges share it."""
+        if isinstance(self.value, torch.Tensor):
+            return True
+        parts = self.parts
+        return bool(parts) and all(isinstance(p, Code) and p.shared for p in parts)
+
+
+@dataclass(eq=False, kw_only=True)
+class Const(Expression):
+    """A number, or another literal."""
+
+    value: Any
+    tensor: bool = False
+
+
+@dataclass(eq=False, kw_only=True)
+class Gather(Expression):
+    """``source`` at one end of each edge."""
+
+    source: Expression
+    index: Expression
+    dim: int
+
+    @property
+    def per_edge(self) -> bool:
+        """It has."""
+        return True
+
+
+@dataclass(eq=False, kw_only=True)
+class Map(Expression):
+    """An elementwise operation of the edge program."""
+
+    operator: str
+    operands: list[Expression]
+
+
+@dataclass(eq=False, kw_only=True)
+class Total(Expression):
+    """The sum over the last ``dims`` dimensions."""
+
+    operand: Expression
+    dims: int
+
+
+@dataclass(eq=False, kw_only=True)
+class Linear(Expression):
+    """``operand @ weight.T + bias`` over the last dimension."""
+
+    operand: Expression
+    weight: Expression
+    bias: Expression | None
+
+
+@dataclass(eq=False, kw_only=True)
+class Cat(Expression):
+    """Operands beside each other in the last dimension."""
+
+    operands: list[Expression]
+
+
+@dataclass(eq=False, kw_only=True)
+class Part(Expression):
+    """``operand[:, at]``."""
+
+    operand: Expression
+    at: int
+
+
+@dataclass(eq=False, kw_only=True)
+class Stack(Expression):
+    """Operands along a new dimension 1."""
+
+    operands: list[Expression]
+
+
+@dataclass(eq=False, kw_only=True)
+class Softmax(Expression):
+    """A softmax over the edges of each node."""
+
+    operand: Expression
+    index: Expression
+    size: Expression
+    dim: int
+
+    @property
+    def per_edge(self) -> bool:
+        """It has."""
+        return True
+
+
+@dataclass(eq=False, kw_only=True)
+class Scatter(Expression):
+    """A reduction over the edges of each node."""
+
+    operand: Expression
+    index: Expression
+    size: Expression
+    reduce: str
+    dim: int
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def per_edge(self) -> bool:
+        """A row for each node."""
+        return False
+
+
+def filled(code: ast.expr, fill: Any) -> Any:
+    """A copy of a piece of code with its holes filled by ``fill(expression)``."""
+    if getattr(code, "hole_", None) is not None:
+        return fill(code.hole_)  # type: ignore[attr-defined]
+    return _copy(code, fill)
+
+
+def _copy(node: Any, fill: Any) -> Any:
+    if isinstance(node, list):
+        return [_copy(item, fill) for item in node]
+    if not isinstance(node, ast.AST):
+        return node
+    if getattr(node, "hole_", None) is not None:
+        return fill(node.hole_)  # type: ignore[attr-defined]
+    if isinstance(node, ast.Name):
+        return clone(node)
+    fields = {name: _copy(value, fill) for name, value in ast.iter_fields(node)}
+    copied = type(node)(**fields)
+    for extra in ("target_", "origin", "comment_", "annotation_"):
+        if hasattr(node, extra):
+            setattr(copied, extra, getattr(node, extra))
+    return copied

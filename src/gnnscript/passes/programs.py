@@ -1,0 +1,108 @@
+"""Elementwise expressions over edges as edge programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gnnscript.passes.expressions import Code, Const, Expression, Gather, Map, Scatter
+
+__all__ = ["Program", "build"]
+
+_LEVEL = {"+": 1, "-": 1, "*": 2, "/": 2, "neg": 3}
+_COMPARISONS = ("==", "<", "<=", ">", ">=")
+_MOST_OPERANDS = 10
+
+
+@dataclass
+class Program:
+    """An edge program and its operands.
+
+    Args:
+        text: The program.
+        operands: What its letters stand for: node values that it gathers, values per edge.
+        indices: The two ends of the edges that it reads: ``i``, then ``j``.
+        dim: The dimension that counts nodes or edges.
+        gathers: How many of the operands are gathered.
+    """
+
+    indices: list[Expression]
+    text: str = ""
+    operands: list[Expression] = field(default_factory=list)
+    dim: int = 0
+    gathers: int = 0
+    _letters: dict[tuple[int, int], str] = field(default_factory=dict)
+
+    def ends(self) -> tuple[Expression, Expression]:
+        """The index of each letter; the first where the second is not read."""
+        return self.indices[0], self.indices[-1]
+
+    def letter(self, leaf: Expression) -> str:
+        """The name of an operand."""
+        gather = leaf if isinstance(leaf, Gather) else None
+        if gather is not None and self._side(gather) is None:
+            gather = None
+        value = gather.source if gather is not None else leaf
+        key = (id(value), id(gather.index) if gather is not None else 0)
+        if key not in self._letters:
+            letter = self._side(gather) if gather is not None else None
+            if letter is None:
+                letter = "s" if isinstance(leaf, Code) and leaf.shared else "e"
+            self.gathers += gather is not None
+            self._letters[key] = f"{letter}{len(self.operands)}"
+            self.operands.append(value)
+        return self._letters[key]
+
+    def _side(self, gather: Gather | None) -> str | None:
+        if gather is None or gather.dim != self.dim:
+            return None
+        if gather.index not in self.indices:
+            if len(self.indices) == 2:
+                return None
+            self.indices.append(gather.index)
+        return "ij"[self.indices.index(gather.index)]
+
+
+def build(expression: Expression, scatter: Scatter | None) -> Program | None:
+    """The program of an elementwise expression.
+
+    Args:
+        expression: The expression.
+        scatter: The reduction that follows; its index is the end ``i`` of the edges.
+    """
+    gathers = _gathers(expression)
+    if not gathers:
+        return None
+    targets = [g.index for g in gathers if g.index.hint == "edge_index_i"]
+    program = Program([scatter.index if scatter is not None else [*targets, gathers[0].index][0]])
+    program.dim = scatter.dim if scatter is not None else gathers[0].dim
+    program.text = _text(expression, program, 0)
+    return program if len(program.operands) <= _MOST_OPERANDS else None
+
+
+def _gathers(expression: Expression) -> list[Gather]:
+    if isinstance(expression, Gather):
+        return [expression]
+    if isinstance(expression, Map):
+        return [gather for operand in expression.operands for gather in _gathers(operand)]
+    return []
+
+
+def _text(expression: Expression, program: Program, level: int) -> str:
+    if isinstance(expression, Const):
+        value = float(expression.value)
+        return repr(value) if value >= 0 else f"({value!r})"
+    if not isinstance(expression, Map):
+        return program.letter(expression)
+    operator, operands = expression.operator, expression.operands
+    own = _LEVEL.get(operator)
+    if operator == "neg":
+        text = "-" + _text(operands[0], program, 3)
+    elif operator in _COMPARISONS:
+        text = f" {operator} ".join(_text(o, program, 1) for o in operands)
+        own = 0
+    elif own is not None:
+        left, right = operands
+        text = f"{_text(left, program, own)} {operator} {_text(right, program, own + 1)}"
+    else:
+        return f"{operator}({', '.join(_text(o, program, 0) for o in operands)})"
+    return f"({text})" if own < level else text  # type: ignore[operator]

@@ -1,0 +1,149 @@
+"""Chooses how each value is computed: fused over edges, per node, or as it was written."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from gnnscript.passes.elementwise import MONOTONE
+from gnnscript.passes.expressions import (
+    Code,
+    Const,
+    Expression,
+    Linear,
+    Map,
+    Scatter,
+    Stack,
+    Total,
+    hole,
+)
+from gnnscript.passes.hoist import Hoist, stacked
+from gnnscript.passes.programs import Program, build
+from gnnscript.specialize.helpers import import_reference
+
+__all__ = ["Rewriting"]
+
+_FUSED = {"sum": "sum", "add": "sum", "mean": "mean", "mul": "mul"}
+_FUSED |= {"min": "min", "amin": "min", "max": "max", "amax": "max"}
+
+
+class Rewriting(Hoist):
+    """The part of a tracer that rewrites values when they are needed."""
+
+    def rewritten(self, expression: Expression) -> ast.expr:
+        """The best code for a value."""
+        expression = self.simplified(expression)
+        if isinstance(expression, Scatter):
+            return self.reduced(expression)
+        if isinstance(expression, (Map, Total)):
+            fused = self.mapped_over_edges(expression)
+            if fused is not None:
+                return fused
+        return self.spelled(expression)
+
+    def mapped_over_edges(self, expression: Map | Total) -> ast.expr | None:
+        """An elementwise expression of gathered values, without those values."""
+        operand = expression.operand if isinstance(expression, Total) else expression
+        program = build(operand, None)
+        if program is None or not program.gathers:
+            return None
+        self.gains += 1
+        index, other = program.ends()
+        args = [*self.program_arguments(program), self.value(index), self.value(other)]
+        dims = expression.dims if isinstance(expression, Total) else 0
+        options = {"dim": (program.dim, 0), "sum_dims": (dims, 0)}
+        return _op("edge_values", args, options)
+
+    def program_arguments(self, program: Program) -> list[ast.expr]:
+        """The program's text and the list of its operands."""
+        operands = [self.value(operand) for operand in program.operands]
+        return [ast.Constant(program.text), ast.List(operands, ast.Load())]
+
+    def reduced(self, scatter: Scatter) -> ast.expr:
+        """A reduction over edges."""
+        operand = self.simplified(scatter.operand)
+        if id(operand) in self.memo:
+            return self.spelled(scatter)
+        if isinstance(operand, Stack) and scatter.dim == 0:
+            parts = [self.rescattered(scatter, part) for part in operand.operands]
+            return self.spelled(Code(code=stacked(operand, parts)))
+        reduce = _FUSED.get(scatter.reduce)
+        if isinstance(operand, Linear) and reduce in ("sum", "mean") and scatter.dim in (0, -2):
+            return self.behind(scatter, operand, reduce)
+        if isinstance(operand, Map) and reduce in ("max", "min"):
+            inner = operand.operands[0]
+            rising = operand.operator in MONOTONE and _rises(operand)
+            if rising and inner.per_edge:
+                outer = _refilled(operand, self.rescattered(scatter, inner))
+                return self.spelled(Code(code=outer))
+        program = build(operand, scatter) if reduce is not None else None
+        if program is None or not program.gathers:
+            return self.spelled(scatter)
+        self.gains += 1
+        index, other = program.ends()
+        args = self.program_arguments(program)
+        args += [self.value(index), self.value(other), self.value(scatter.size)]
+        return _op("edge_aggregate", args, {"dim": (program.dim, 0), "reduce": (reduce, "sum")})
+
+    def rescattered(self, scatter: Scatter, operand: Expression) -> Scatter:
+        """The same reduction of something else."""
+        code = clone_call(scatter.code, operand)
+        return Scatter(
+            code=code,
+            operand=operand,
+            index=scatter.index,
+            size=scatter.size,
+            reduce=scatter.reduce,
+            dim=scatter.dim,
+        )
+
+    def behind(self, scatter: Scatter, linear: Linear, reduce: str) -> ast.expr:
+        """A linear layer behind a sum or mean: once for each node instead of each edge."""
+        self.gains += 1
+        total = self.rescattered(scatter, linear.operand)
+        none = ast.Constant(None)
+        summed = self.linear_code(total, linear.weight, None)
+        if linear.bias is None:
+            return self.spelled(summed)
+        held = self.name("out", self.spelled(summed))
+        args = [held, self.value(linear.bias), self.value(scatter.index)]
+        args.append(self.value(scatter.size) if not isinstance(scatter.size, Const) else none)
+        return _op("add_edge_bias", args, {"dim": (scatter.dim, 0), "reduce": (reduce, "sum")})
+
+
+def clone_call(code: ast.expr, operand: Expression) -> ast.Call:
+    """A call with another first argument."""
+    assert isinstance(code, ast.Call)
+    return ast.Call(code.func, [hole(operand), *code.args[1:]], code.keywords)
+
+
+def _rises(operand: Map) -> bool:
+    return all(isinstance(c, Const) and c.value >= 0 for c in operand.operands[1:])
+
+
+def _refilled(operand: Map, inner: Expression) -> ast.expr:
+    """The code of an operation of one value, on another value."""
+    code = operand.code
+    assert isinstance(code, ast.Call)
+    if isinstance(code.func, ast.Attribute) and getattr(code.func.value, "hole_", None):
+        func: Any = ast.Attribute(hole(inner), code.func.attr, ast.Load())
+        return ast.Call(func, code.args, code.keywords)
+    return ast.Call(code.func, [hole(inner), *code.args[1:]], code.keywords)
+
+
+def _op(name: str, args: list[ast.expr], options: dict[str, tuple[Any, Any]]) -> ast.Call:
+    """A call of one of the native ops; options that are the default are left out."""
+    keywords = [
+        ast.keyword(key, ast.Constant(value) if not _negative(value) else _minus(value))
+        for key, (value, default) in options.items()
+        if value != default
+    ]
+    return ast.Call(import_reference("gnnscript.ops.fused", name, name), args, keywords)
+
+
+def _negative(value: Any) -> bool:
+    return isinstance(value, int) and value < 0
+
+
+def _minus(value: int) -> ast.expr:
+    return ast.UnaryOp(ast.USub(), ast.Constant(-value))

@@ -49,14 +49,17 @@ def symbolic_trace(
 
     Source: ``torch.fx.symbolic_trace``.
     """
-    lowered, values = lower_for(model, example_inputs, fix_defaults=True)
+    if isinstance(example_inputs, Mapping):
+        call = lower_for(model, kwargs=example_inputs, everything=True)
+    else:
+        call = lower_for(model, tuple(example_inputs or ()), everything=True)
     with _unchanged(model), torch.random.fork_rng(devices=[]):
-        tracer = Tracer(_copied(values))
-        graph = tracer.trace(lowered)
-        _annotate(graph, lowered)
+        tracer = Tracer(_copied(call.values), call.fixed)
+        graph = tracer.trace(call.module)
+        _annotate(graph, call.module)
         graph.lint()
     name = type(model).__name__
-    module = torch.fx.GraphModule(lowered, graph, name if name.isidentifier() else "Traced")
+    module = torch.fx.GraphModule(call.module, graph, name if name.isidentifier() else "Traced")
     module.train(model.training)
     return module
 

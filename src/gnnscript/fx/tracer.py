@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
+import inspect
 import linecache
 import operator
 import sys
@@ -56,13 +58,17 @@ class Tracer(torch.fx.Tracer):
 
     Args:
         inputs: Examples of the arguments, by name; empty where there are none.
+        fixed: Values of the arguments that are no arguments of the graph, by name.
     """
 
     proxy_buffer_attributes = True
 
-    def __init__(self, inputs: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, inputs: Mapping[str, Any] | None = None, fixed: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__()
         self._inputs = inputs or {}
+        self._fixed = fixed or {}
         self._examples: dict[Node, Any] = {}
         self._from_values: set[Node] = set()
         self._asserted: dict[Node, Any] = {}
@@ -110,6 +116,23 @@ class Tracer(torch.fx.Tracer):
     def proxy(self, node: Node) -> Proxy:
         """The value that traced code sees for a node."""
         return Proxy(node, self)
+
+    def create_args_for_root(
+        self,
+        root_fn: Any,
+        is_module: bool,  # noqa: ARG002
+        concrete_args: Any = None,  # noqa: ARG002
+    ) -> Any:
+        """Makes a node for each argument of the root that is not fixed."""
+        parameters = list(inspect.signature(inspect.unwrap(root_fn)).parameters.values())[1:]
+        made: dict[str, Any] = {}
+        for parameter in parameters:
+            if parameter.name in self._fixed:
+                made[parameter.name] = self._fixed[parameter.name]
+            elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+                default = () if parameter.default is parameter.empty else (parameter.default,)
+                made[parameter.name] = self.create_proxy("placeholder", parameter.name, default, {})
+        return functools.partial(root_fn, **made), [self.root]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a module stays a module: those of torch, and scripted ones."""

@@ -16,6 +16,7 @@ import wrapt
 
 from gnnscript import _pyg
 from gnnscript.analyze.annotations import spelled_for_pyg
+from gnnscript.dynamo import compile_, export
 from gnnscript.intercept.pyg_lib import supply
 from gnnscript.script import MARK, needs_lowering, script
 from gnnscript.specialize import load
@@ -47,6 +48,7 @@ def install() -> None:
             return
         _state.active = True
         _wrap_script()
+        _state.undo.append(_wrap(torch, "compile", compile_))
         finders = list(sys.meta_path)
         for name, attach in _ATTACH.items():
             if name in sys.modules:
@@ -115,9 +117,15 @@ def _supply_ops(_module: Any) -> None:
     _state.undo.append(supply())
 
 
+def _wrap_export(module: Any) -> None:
+    """Wraps what ``torch.export.export`` calls, once torch imports it."""
+    _state.undo.append(_wrap(module, "_export", export))
+
+
 _ATTACH: dict[str, Callable[[Any], None]] = {
     _pyg.MESSAGE_PASSING_MODULE: _attach,
     _pyg.CONV_PACKAGE: _supply_ops,  # after its modules, which import pyg_lib where it is there
+    "torch.export._trace": _wrap_export,
 }
 
 
@@ -169,14 +177,14 @@ def _wrap_script() -> None:
     """Wraps what ``torch.jit.script`` calls, so that references to it taken earlier work too."""
     if _state.unwrap is not None:
         return
-    owner: Any = torch.jit._script
-    original = owner._script_impl
-    owner._script_impl = wrapt.FunctionWrapper(original, _script)
+    _state.unwrap = _wrap(torch.jit._script, "_script_impl", _script)
 
-    def unwrap() -> None:
-        owner._script_impl = original
 
-    _state.unwrap = unwrap
+def _wrap(owner: Any, name: str, wrapper: Any) -> Callable[[], None]:
+    """Wraps a function of a module; returns what undoes it."""
+    original = getattr(owner, name)
+    setattr(owner, name, wrapt.FunctionWrapper(original, wrapper))
+    return lambda: setattr(owner, name, original)
 
 
 def _script(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:

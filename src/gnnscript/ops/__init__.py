@@ -6,10 +6,21 @@ autograd, and needs neither PyG nor a compiled library. ``docs/ops.md`` is the r
 
 from gnnscript.ops.clusters import fps, graclus_cluster, grid_cluster
 from gnnscript.ops.neighbors import knn, nearest, radius
-from gnnscript.ops.portable import check_edge_index, csr, gather, scatter, segment, softmax
+from gnnscript.ops.portable import (
+    as_bool,
+    as_int,
+    check_edge_index,
+    csr,
+    gather,
+    scatter,
+    segment,
+    softmax,
+)
 from gnnscript.ops.splines import spline_basis, spline_weighting
 
 __all__ = [
+    "as_bool",
+    "as_int",
     "check_edge_index",
     "csr",
     "fps",

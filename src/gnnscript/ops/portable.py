@@ -4,6 +4,8 @@
 the part of Python that TorchScript knows, with every type stated and values as in eager PyG.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -212,6 +214,48 @@ def check_edge_index(edge_index: Tensor) -> None:
         )
 
 
+def as_int(value: Tensor) -> int:
+    """Return the number that a tensor holds, for a size that the values decide.
+
+    Args:
+        value: One element, of any shape; a floating-point number is rounded towards zero.
+
+    Returns:
+        What ``int(value)`` is. Under ``torch.export``, where that would be a constant, a size that
+        is known when the program runs.
+
+    Raises:
+        RuntimeError: If the tensor has not exactly one element.
+
+    Source: ``torch.Tensor.item``.
+    """
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return int(value)
+    number: Any = value.item()
+    return number if isinstance(number, torch.SymInt) else int(number)  # type: ignore[return-value]
+
+
+def as_bool(value: Tensor) -> bool:
+    """Return the truth of what a tensor holds.
+
+    Args:
+        value: One element, of any shape.
+
+    Returns:
+        What ``bool(value)`` is; under ``torch.export`` a value that the program computes, which is
+        decided only where something branches on it.
+
+    Raises:
+        RuntimeError: If the tensor has not exactly one element.
+
+    Source: ``torch.Tensor.item``.
+    """
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return bool(value)
+    truth: Any = value.ne(0).item()
+    return truth if isinstance(truth, torch.SymBool) else bool(truth)  # type: ignore[return-value]
+
+
 def _wrap_dim(dim: int, dims: int) -> int:
     """Return the dimension counted from the front."""
     if dim < -dims or dim >= dims:
@@ -236,7 +280,7 @@ def _as_int64(index: Tensor) -> Tensor:
 
 
 def _count_nodes(index: Tensor) -> int:
-    return int(index.max()) + 1 if index.numel() > 0 else 0
+    return as_int(index.max()) + 1 if index.numel() > 0 else 0
 
 
 def _expand_at(vector: Tensor, other: Tensor, dim: int) -> Tensor:

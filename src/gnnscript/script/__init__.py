@@ -3,6 +3,8 @@
 from gnnscript.script.lowered import Lowered
 from gnnscript.script.prepare import (
     MARK,
+    LoweredCall,
+    explained,
     lower,
     lower_for,
     needs_lowering,
@@ -14,6 +16,8 @@ from gnnscript.script.prepare import (
 __all__ = [
     "MARK",
     "Lowered",
+    "LoweredCall",
+    "explained",
     "lower",
     "lower_for",
     "needs_lowering",

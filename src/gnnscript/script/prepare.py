@@ -8,7 +8,8 @@ import sys
 import threading
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -19,9 +20,17 @@ from gnnscript.passes import optimize
 from gnnscript.script.lowered import build, discard, origins_of
 from gnnscript.specialize import SpecializedModel, specialize
 
-__all__ = ["MARK", "lower", "lower_for", "needs_lowering", "script", "source", "user_location"]
-
-Call: TypeAlias = "Sequence[Any] | Mapping[str, Any]"
+__all__ = [
+    "MARK",
+    "LoweredCall",
+    "explained",
+    "lower",
+    "lower_for",
+    "needs_lowering",
+    "script",
+    "source",
+    "user_location",
+]
 
 # The class attribute by which the interceptor marks what it handles.
 MARK = "__gnnscript__"
@@ -119,47 +128,61 @@ def lower(root: torch.nn.Module, given: dict[str, Type] | None = None) -> torch.
     return build(root, _specialized(root, given))
 
 
+@dataclass(frozen=True)
+class LoweredCall:
+    """A model, specialised for the calls that are like one call.
+
+    Args:
+        module: The specialised model; the model itself where there is nothing to specialise.
+        values: The arguments of the call that remain, by name.
+        fixed: The arguments that are fixed to a value, by name. ``module`` takes them, and does
+            not look at them.
+    """
+
+    module: torch.nn.Module
+    values: dict[str, Any]
+    fixed: dict[str, Any]
+
+
 def lower_for(
-    root: torch.nn.Module, call: Call | None, *, fix_defaults: bool
-) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """Specialises a model for one call, whether or not the interceptor has marked its classes.
+    root: torch.nn.Module,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    everything: bool = False,
+) -> LoweredCall:
+    """Specialises a model for one call.
+
+    Arguments that are ``None``, booleans or strings are fixed to their value, and so are those
+    that the call leaves to their default.
 
     Args:
         root: The model.
-        call: The arguments of the call: a sequence of positional or a mapping of keyword ones.
-        fix_defaults: Whether arguments that are ``None``, booleans or strings in the call, or
-            that are not in it, are fixed to their value.
-
-    Returns:
-        The specialised model, or the model itself where there is nothing to specialise, and the
-        arguments of the call that remain, by name.
+        args: Positional arguments of the call; may be empty where ``kwargs`` is, too.
+        kwargs: Keyword arguments of the call.
+        everything: Whether classes are specialised that the interceptor has not marked.
     """
-    parameters = inspect.signature(root.forward).parameters
-    values = _bound(root, call)
-    known: dict[str, Any] = {}
-    if fix_defaults:
-        known = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
-        known |= values
-        known = {
-            name: value
-            for name, value in known.items()
-            if value is None or isinstance(value, (bool, str)) or name not in values
-        }
-        values = {name: value for name, value in values.items() if name not in known}
-    policy = _Policy(root, everything=True)
-    if not any(policy(module) for module in root.modules()):
-        return root, values
-    given = {name: of_value(value) for name, value in values.items()}
-    return build(root, _specialized(root, given, known, policy)), values
-
-
-def _bound(root: torch.nn.Module, call: Call | None) -> dict[str, Any]:
-    if call is None:
-        return {}
     signature = inspect.signature(root.forward)
-    if isinstance(call, Mapping):
-        return dict(signature.bind(**call).arguments)
-    return dict(signature.bind(*call).arguments)
+    values: dict[str, Any] = {}
+    if args or kwargs:
+        values = dict(signature.bind(*args, **(kwargs or {})).arguments)
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    fixed = {
+        name: values.get(name, parameter.default)
+        for name, parameter in signature.parameters.items()
+        if parameter.kind not in kinds
+        and (
+            parameter.default is not parameter.empty
+            if name not in values
+            else values[name] is None or isinstance(values[name], (bool, str))
+        )
+    }
+    values = {name: value for name, value in values.items() if name not in fixed}
+    policy = _Policy(root, everything=everything)
+    if not any(policy(module) for module in root.modules()):
+        return LoweredCall(root, values, fixed)
+    given = {name: of_value(value) for name, value in values.items()}
+    return LoweredCall(build(root, _specialized(root, given, fixed, policy)), values, fixed)
 
 
 def _specialized(
@@ -199,10 +222,10 @@ def script(compile_: Any, root: torch.nn.Module, *args: Any, **kwargs: Any) -> A
             return compile_(lowered, *args, **kwargs)
         except Exception as error:
             discard(lowered)
-            explained = _explained(error, root)
-            if explained is error:
+            reason = explained(error, root)
+            if reason is error:
                 raise
-            raise explained from error
+            raise reason from error
 
 
 def _from_examples(root: torch.nn.Module, examples: Any) -> dict[str, Type]:
@@ -229,8 +252,8 @@ def user_location(file: str, line: int) -> Location | None:
     return Location(origin_file, origin_line, _line(origin_file, origin_line))
 
 
-def _explained(error: Exception, root: torch.nn.Module) -> Exception:
-    """A TorchScript error as one that names the user's line, where it is in specialised code."""
+def explained(error: Exception, root: torch.nn.Module, by: str = "TorchScript") -> Exception:
+    """An error of torch's as one that names the user's line, where it is in specialised code."""
     text = str(error)
     frames = _FRAME.findall(text)
     for file, number in frames:
@@ -246,7 +269,7 @@ def _explained(error: Exception, root: torch.nn.Module) -> Exception:
             remedy += f"; taken as tensors, having no annotation: {', '.join(assumed)}"
         cause = " ".join(text.strip().split("\n")[0].split()) or type(error).__name__
         return UnsupportedError(
-            f"TorchScript does not accept this: {cause.rstrip(':')}",
+            f"{by} does not accept this: {cause.rstrip(':')}",
             remedy,
             location,
         )

@@ -15,7 +15,7 @@ import torch
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.sources import class_location, function_source
-from gnnscript.analyze.types import Type, alternatives
+from gnnscript.analyze.types import Type, alternatives, optional
 from gnnscript.specialize.emit import ClassText, Method, emit_class
 from gnnscript.specialize.folding.base import Arguments
 from gnnscript.specialize.helpers import annotation
@@ -62,7 +62,8 @@ def specialize(
         root: The model.
         lowers: Says of each module whether it is specialised or left to TorchScript.
         given: Types of arguments of ``forward`` that are known better than its annotations say.
-        known: Values of arguments of ``forward`` that are fixed, and no arguments any more.
+        known: Values of arguments of ``forward`` that are fixed: it takes them still, and does not
+            look at them.
         optimize: Rewrites the methods before they are written down.
 
     Raises:
@@ -118,7 +119,7 @@ def _entry(
     arguments = list(root_arguments(source, cls, lambda n, t: _choose(choices.get(n), t)))
     while True:
         try:
-            return _specialize_entry(program, name, function, cls, arguments, fixed)
+            done = _specialize_entry(program, name, function, cls, arguments, fixed)
         except UnsupportedError as error:
             # An option that decides what is returned must be known; it is then its default.
             options = ((n, d) for n, t, d in arguments if n not in fixed and _is_option(t, d))
@@ -126,6 +127,35 @@ def _entry(
             if "returns values of different types" not in error.cause or option is None:
                 raise
             fixed[option[0]] = option[1]
+        else:
+            _keep_parameters(done, arguments, known if name == "forward" else {})
+            return done
+
+
+def _keep_parameters(
+    done: Specialized, arguments: list[tuple[str, Type, Any]], known: dict[str, Any]
+) -> None:
+    """Writes the parameters that are fixed back into the signature, where they stood."""
+    if not known:
+        return
+    first, *rest = done.node.args.args
+    present = {argument.arg: argument for argument in rest}
+    kept = [first]
+    defaults: list[ast.expr] = []
+    for name, t, default in arguments:
+        if name not in present and name not in known:
+            continue
+        spelled = annotation(optional(t) if default is None else t)
+        kept.append(present.get(name) or ast.arg(name, spelled))
+        literal_default = None
+        if default is not inspect.Parameter.empty:
+            literal_default = literal(Const(default)) or ast.Constant(None)
+        if literal_default is not None:
+            defaults.append(literal_default)
+        elif defaults:
+            defaults = []
+    done.node.args.args = kept
+    done.node.args.defaults = defaults
 
 
 def _is_option(t: Type, default: Any) -> bool:

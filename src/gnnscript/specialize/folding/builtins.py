@@ -29,7 +29,7 @@ from gnnscript.analyze.types import (
     tuple_of,
 )
 from gnnscript.specialize.folding.base import Arguments, Folded
-from gnnscript.specialize.helpers import import_reference, torch_name
+from gnnscript.specialize.helpers import import_reference, op_reference, torch_name
 from gnnscript.specialize.values import (
     Closure,
     Const,
@@ -236,6 +236,8 @@ def _convert(frame: Frame, function: Any, given: Arguments) -> Folded:
     result = {int: INT, float: FLOAT, bool: BOOL, str: STR}[function]
     if static_type(value) == result:
         return value, kept
+    if function in (int, bool) and static_type(value) == TENSOR:
+        return Dyn(result), ast.Call(op_reference(f"as_{function.__name__}"), [kept], [])
     return Dyn(result), ast.Call(ast.Name(function.__name__, ast.Load()), [kept], [])
 
 

@@ -1,0 +1,48 @@
+"""``torch.export.export`` of a model with PyG modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from gnnscript._errors import UnsupportedError
+from gnnscript.script import explained, lower_for, needs_lowering
+
+__all__ = ["export"]
+
+
+def export(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
+    """Stands in for torch's ``_export``: exports the specialised model.
+
+    What torch exports by itself it still exports: where a model cannot be specialised, it is
+    exported as it is, and an error of gnnscript's is raised only if that fails as well.
+
+    Raises:
+        UnsupportedError: The model cannot be exported; says where and why.
+    """
+
+    def names(
+        mod: Any, args: Any = (), kwargs: Any = None, dynamic_shapes: Any = None, **options: Any
+    ) -> tuple[Any, Any, Any, dict[str, Any]]:
+        return mod, args, kwargs, {"dynamic_shapes": dynamic_shapes, **options}
+
+    mod, call_args, call_kwargs, options = names(*args, **kwargs)
+    if (
+        not isinstance(mod, torch.nn.Module)
+        or isinstance(mod, torch.jit.ScriptModule)
+        or not isinstance(call_args, tuple)
+        or not needs_lowering(mod)
+    ):
+        return wrapped(*args, **kwargs)
+    try:
+        call = lower_for(mod, call_args, call_kwargs)
+        return wrapped(call.module, call_args, call_kwargs, **options)
+    except Exception as error:
+        try:
+            return wrapped(*args, **kwargs)
+        except Exception as plain:
+            reason = error
+            if not isinstance(error, UnsupportedError):
+                reason = explained(error, mod, "torch.export")
+            raise reason from plain

@@ -1,0 +1,241 @@
+"""``torch.compile`` and ``torch.export.export``, called unchanged on eager models."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+from torch_geometric.nn import GAT, GATConv, GCNConv, HypergraphConv, MessagePassing, RGCNConv
+
+import gnnscript
+from behaviour.models import Projecting
+from conformance.forms import Plain
+from conformance.graphs import GRAPHS, IN, OUT, RELATIONS, Graph, make_graph
+
+# Dynamo itself looks at .grad of the tensors that enter a graph after a break.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+FIRST, SECOND = ((g.x, g.edge_index) for g in GRAPHS)
+NODES, EDGES = Dim("nodes"), Dim("edges")
+SHAPES = {"x": {0: NODES}, "edge_index": {1: EDGES}}
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    """No compiled code and no counts of an earlier test."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def compiled(model: nn.Module, backend: str = "eager") -> Any:
+    return torch.compile(model, fullgraph=True, dynamic=True, backend=backend)
+
+
+def _x(g: Graph) -> tuple[Tensor, ...]:
+    return g.x, g.edge_index
+
+
+@pytest.mark.usefixtures("auto")
+@pytest.mark.parametrize(
+    ("make", "inputs"),
+    [
+        (lambda: GAT(IN, 8, 2, OUT, v2=True, jk="cat", norm="LayerNorm"), _x),
+        (lambda: Plain(RGCNConv(IN, OUT, RELATIONS)), lambda g: (*_x(g), g.kind)),
+        (lambda: HypergraphConv(IN, OUT), lambda g: (g.x, g.bipartite)),
+    ],
+    ids=["GAT", "RGCN", "Hypergraph"],
+)
+def test_ten_sizes_take_one_compilation(
+    make: Callable[[], nn.Module], inputs: Callable[[Graph], tuple[Tensor, ...]]
+) -> None:
+    model = make().eval()
+    if isinstance(model, Plain):
+        model = model.conv
+    fast = compiled(model)
+    graphs = [make_graph(7 + 3 * n, 5 + 2 * n, 16 + 5 * n, seed=n) for n in range(10)]
+    torch.testing.assert_close(fast(*inputs(graphs[0])), model(*inputs(graphs[0])))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for graph in graphs[1:]:
+            torch.testing.assert_close(fast(*inputs(graph)), model(*inputs(graph)))
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("auto")
+def test_inductor_compiles_forward_and_backward() -> None:
+    model = GCNConv(IN, OUT)
+    fast = compiled(model, "inductor")
+    for call in (FIRST, SECOND):
+        torch.testing.assert_close(fast(*call), model(*call))
+        expected = torch.autograd.grad(model(*call).square().sum(), list(model.parameters()))
+        found = torch.autograd.grad(fast(*call).square().sum(), list(model.parameters()))
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.usefixtures("auto")
+def test_a_compiled_model_follows_the_eager_one() -> None:
+    model = GCNConv(IN, OUT).eval()
+    fast = compiled(model)
+
+    def same() -> None:
+        torch.testing.assert_close(fast(*FIRST), model(*FIRST))
+
+    same()
+    torch.testing.assert_close(
+        fast(*FIRST, GRAPHS[0].weight), model(*FIRST, edge_weight=GRAPHS[0].weight)
+    )
+    with torch.no_grad():
+        model.bias.add_(1.0)
+    same()
+    model.lin.weight = nn.Parameter(torch.randn(OUT, IN))
+    same()
+    model.load_state_dict(GCNConv(IN, OUT).state_dict(), assign=True)
+    same()
+    model.normalize = False
+    same()
+    model.double()
+    torch.testing.assert_close(
+        fast(FIRST[0].double(), FIRST[1]), model(FIRST[0].double(), FIRST[1])
+    )
+    assert fast._orig_mod is model
+    assert [f"_orig_mod.{key}" for key in model.state_dict()] == list(fast.state_dict())
+
+
+class Dropping(Projecting):
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        out = self.propagate(edge_index, x=self.lin(x))
+        return out * 2 if self.training else out
+
+
+@pytest.mark.usefixtures("auto")
+def test_modes_and_state_are_those_of_the_eager_model() -> None:
+    model = Dropping()
+    fast = compiled(model)
+    trained = fast(*FIRST)
+    fast.eval()
+    assert not model.training
+    torch.testing.assert_close(2 * fast(*FIRST), trained)
+
+    cached = GCNConv(IN, OUT, cached=True)
+    fast = compiled(cached)
+    first = fast(*FIRST)
+    assert cached._cached_edge_index is not None
+    torch.testing.assert_close(fast(FIRST[0], FIRST[1][:, :3]), first)
+    cached._cached_edge_index = None
+    torch.testing.assert_close(fast(FIRST[0], FIRST[1][:, :3]), fast._orig_mod(*_cut(FIRST)))
+
+
+def _cut(call: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return call[0], call[1][:, :3]
+
+
+@pytest.mark.usefixtures("auto")
+def test_hooks_are_called_with_the_eager_modules() -> None:
+    model = Plain(GATConv(IN, OUT))
+    fast = torch.compile(model, backend="eager")
+    fast(*FIRST)
+    seen: list[nn.Module] = []
+    handle = model.conv.register_forward_hook(lambda module, args, out: seen.append(module))
+    torch.testing.assert_close(fast(*FIRST), model(*FIRST))
+    assert len(seen) == 2
+    assert all(module is model.conv for module in seen)
+    handle.remove()
+    fast(*FIRST)
+    assert len(seen) == 2
+
+
+class Unspecialisable(MessagePassing):
+    def forward(self, x: Tensor, edge_index: Tensor, **kwargs: Any) -> Tensor:
+        return self.propagate(edge_index, x=x, **kwargs)
+
+
+@pytest.mark.usefixtures("auto")
+def test_what_torch_compiles_and_exports_alone_it_still_does() -> None:
+    model = Unspecialisable()
+    with pytest.raises(gnnscript.UnsupportedError):
+        torch.jit.script(model)
+    torch.testing.assert_close(torch.compile(model, backend="eager")(*FIRST), model(*FIRST))
+    program = torch.export.export(model, FIRST)
+    torch.testing.assert_close(program.module()(*FIRST), model(*FIRST))
+    plain = nn.Linear(IN, OUT)
+    torch.testing.assert_close(compiled(plain)(FIRST[0]), plain(FIRST[0]))
+
+
+@pytest.mark.usefixtures("auto")
+def test_compiled_models_are_copied_and_pickled() -> None:
+    model = Plain(GATConv(IN, OUT)).eval()
+    fast = torch.compile(model, backend="eager")
+    expected = fast(*FIRST)
+    torch.testing.assert_close(copy.deepcopy(fast)(*FIRST), expected)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(model))(*FIRST), expected)
+
+
+@pytest.mark.usefixtures("auto")
+def test_export_has_dynamic_nodes_and_edges() -> None:
+    model = GAT(IN, 8, 2, OUT, norm="BatchNorm").eval()
+    program = torch.export.export(model, FIRST, dynamic_shapes={**SHAPES})
+    assert not [n for n in program.graph.nodes if "propagate" in str(n.target)]
+    assert set(program.state_dict) == set(model.state_dict())
+    for call in (FIRST, SECOND):
+        torch.testing.assert_close(program.module()(*call), model(*call))
+
+
+@pytest.mark.usefixtures("auto")
+@pytest.mark.parametrize("strict", [False, True])
+def test_export_of_sizes_that_values_decide(strict: bool) -> None:
+    model = HypergraphConv(IN, OUT).eval()
+    shapes = {"x": {0: NODES}, "hyperedge_index": {1: EDGES}}
+    calls = [(g.x, g.bipartite) for g in GRAPHS]
+    program = torch.export.export(model, calls[0], dynamic_shapes=shapes, strict=strict)
+    for call in calls:
+        torch.testing.assert_close(program.module()(*call), model(*call))
+
+
+@pytest.mark.usefixtures("auto")
+def test_export_takes_keywords_and_options() -> None:
+    conv = GATConv(IN, OUT)
+    options = {"edge_index": FIRST[1], "return_attention_weights": True}
+    program = torch.export.export(conv, FIRST[:1], options)
+    out, (_, alpha) = program.module()(FIRST[0], **options)
+    expected, (_, weights) = conv(FIRST[0], **options)
+    torch.testing.assert_close((out, alpha), (expected, weights))
+
+    weighted = GCNConv(IN, OUT)
+    shapes = (SHAPES["x"], SHAPES["edge_index"], {0: EDGES})
+    g, h = GRAPHS
+    program = torch.export.export(weighted, (*_x(g), g.weight), dynamic_shapes=shapes)
+    torch.testing.assert_close(program.module()(*_x(h), h.weight), weighted(*_x(h), h.weight))
+
+
+class ByValue(Projecting):
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        if float(x.max()) > 3:
+            x = x / x.max()
+        return self.propagate(edge_index, x=self.lin(x))
+
+
+@pytest.mark.usefixtures("auto")
+def test_what_cannot_be_exported_names_the_line() -> None:
+    with pytest.raises(gnnscript.UnsupportedError, match=r"torch\.export does not accept") as info:
+        torch.export.export(ByValue(), FIRST)
+    assert info.value.location is not None
+    assert info.value.location.code == "if float(x.max()) > 3:"
+
+
+def test_uninstall_gives_torch_back() -> None:
+    import torch.export._trace as trace
+
+    before = torch.compile, trace._export
+    gnnscript.install()
+    assert torch.compile is not before[0]
+    assert trace._export is not before[1]
+    gnnscript.uninstall()
+    assert (torch.compile, trace._export) == before

@@ -92,5 +92,5 @@ def test_a_wrong_target_is_explained(conv_file: str, target: str, message: str, 
 
 def test_python_m_gnnscript_lists_the_commands(run_python) -> None:
     code = "import runpy, sys; sys.argv[1:] = ['--help']; runpy.run_module('gnnscript')"
-    completed = run_python(code)
+    completed = run_python(code, env={"COLUMNS": "120"})
     assert "Print the explicit tensor code that a module is specialised to" in completed.stdout

@@ -14,7 +14,7 @@ from gnnscript._config import checks, kernels
 from gnnscript._errors import GnnscriptError, UnsupportedError
 
 if TYPE_CHECKING:
-    from gnnscript.deploy.manifest import DeployError
+    from gnnscript.deploy.manifest import DeployError, Manifest
     from gnnscript.deploy.manifest import read_manifest as inspect
     from gnnscript.deploy.package import load, save
     from gnnscript.intercept import install, scriptable, uninstall
@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DeployError",
     "GnnscriptError",
+    "Manifest",
     "UnsupportedError",
     "__version__",
     "checks",
@@ -41,6 +42,7 @@ __all__ = [
 # Where each name is found when it is first asked for, as module and name there.
 _LAZY = {
     "DeployError": ("deploy.manifest", "DeployError"),
+    "Manifest": ("deploy.manifest", "Manifest"),
     "inspect": ("deploy.manifest", "read_manifest"),
     "install": ("intercept", "install"),
     "load": ("deploy.package", "load"),

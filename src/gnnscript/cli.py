@@ -13,6 +13,7 @@ from typing import Any
 import gnnscript
 from gnnscript import commands
 from gnnscript._errors import GnnscriptError
+from gnnscript.cpp import cmake_prefix
 
 __all__ = ["main"]
 
@@ -35,11 +36,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+class _PrintPrefix(argparse.Action):
+    """Prints as it is what ``action="version"`` would wrap."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(cmake_prefix())
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gnnscript", description=inspect.getdoc(gnnscript), allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=gnnscript.__version__)
+    parser.add_argument(
+        "--cmake-prefix",
+        action=_PrintPrefix,
+        nargs=0,
+        help="print the CMAKE_PREFIX_PATH with which find_package(gnnscript) succeeds, and exit",
+    )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for found in pkgutil.iter_modules(commands.__path__):
         if found.name.startswith("_"):

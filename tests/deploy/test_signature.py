@@ -102,6 +102,20 @@ class TestShapes:
         ]
         assert found.inputs[0].index == ()  # bounded by the table, not by a size of the inputs
 
+    @pytest.mark.parametrize("count", [20, 5])
+    def test_a_width_that_is_the_number_of_nodes_stays_a_number(self, count: int) -> None:
+        call = hetero_call(5, 7, count)  # and so is the width of the scales
+        inputs = signature(Hetero(), call).inputs
+        shapes = {spec.name: spec.shape for spec in inputs}
+        assert shapes == {
+            "x_dict_source": ("N", 4),
+            "x_dict_target": ("N2", 6),
+            "edge_index": (2, "E"),
+            "scales_0": (5,),
+            "scales_1": (1, 5),
+        }
+        assert inputs[2].index == ("N", "N2")
+
     def test_a_size_that_the_code_fixes_is_a_number(self) -> None:
         class Fixed(nn.Module):
             def __init__(self) -> None:

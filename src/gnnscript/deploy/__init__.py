@@ -15,6 +15,7 @@ from gnnscript.deploy.repository import triton
 from gnnscript.deploy.server import Installation, Server, ServerError, find_server, install_server
 from gnnscript.deploy.signature import Signature, derive
 from gnnscript.deploy.tensors import all_tensors, flat_call
+from gnnscript.deploy.validate import validate
 
 __all__ = [
     "Argument",
@@ -37,4 +38,5 @@ __all__ = [
     "read_manifest",
     "save",
     "triton",
+    "validate",
 ]

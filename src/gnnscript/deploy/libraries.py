@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gnnscript._errors import GnnscriptError
 from gnnscript.deploy.manifest import DeployError, Library, Manifest
+from gnnscript.ops import library as own
 
 __all__ = ["libraries_for", "ops_of", "provide", "sha256_of"]
 
 _NAMESPACE = "gnnscript::"
+_CUDA = "_cuda"
 # What every libtorch has.
 _BUILTIN = frozenset({"aten", "prim", "prims", "quantized", "_quantized", "c10d", "inductor"})
 
@@ -67,16 +72,29 @@ def schema_of(op: str) -> str | None:
 
 
 def libraries_for(ops: Iterable[str]) -> dict[Path, Library]:
-    """The libraries that have the ops of gnnscript's among these, as they go into a manifest."""
-    needed = [op for op in ops if op.startswith(_NAMESPACE)]
-    schemas = tuple(schema for op in needed if (schema := schema_of(op)) is not None)
-    if not needed:
+    """The libraries that have the ops of gnnscript's among these, as they go into a manifest.
+
+    The library of CUDA kernels declares no ops; its entry has none.
+    """
+    schemas = tuple(
+        schema for op in ops if op.startswith(_NAMESPACE) and (schema := schema_of(op)) is not None
+    )
+    if not schemas:
         return {}
-    return {path: Library(path.name, sha256_of(path), schemas) for path in loaded()}
+    found: dict[Path, Library] = {}
+    for path in loaded():
+        if not path.stem.endswith(_CUDA):
+            found[path] = Library(path.name, sha256_of(path), schemas)
+            cuda = path.with_stem(path.stem + _CUDA)
+            if cuda.is_file():  # also where this torch has no CUDA: the model goes elsewhere
+                found[cuda] = Library(cuda.name, sha256_of(cuda), ())
+    return found
 
 
 def provide(manifest: Manifest, folder: Path) -> None:
     """Makes sure that all ops of a model are registered, loading libraries where they are not.
+
+    What decides is the schemas of the ops: the checksum says which file to look for.
 
     Args:
         manifest: What the model says of itself.
@@ -86,6 +104,13 @@ def provide(manifest: Manifest, folder: Path) -> None:
         DeployError: An op is missing or has another schema; says which library to load.
     """
     for library in manifest.libraries:
+        if not library.ops:  # that of CUDA kernels
+            if torch.cuda.is_available() and not _is_loaded(library):
+                _load(library, folder)
+            continue
+        if not any(schema_of(_name(schema)) for schema in library.ops):
+            with contextlib.suppress(GnnscriptError):  # ours first: it has gradients as well
+                own.load()
         if not any(schema_of(_name(schema)) for schema in library.ops):
             _load(library, folder)
         for schema in library.ops:
@@ -107,7 +132,11 @@ def provide(manifest: Manifest, folder: Path) -> None:
 
 
 def _name(schema: str) -> str:
-    return schema.split("(", maxsplit=1)[0].split(".", maxsplit=1)[0]
+    return re.split(r"[.(]", schema, maxsplit=1)[0]
+
+
+def _is_loaded(library: Library) -> bool:
+    return any(path.name == library.file for path in loaded())
 
 
 def _load(library: Library, folder: Path) -> None:
@@ -117,16 +146,10 @@ def _load(library: Library, folder: Path) -> None:
             f"the model needs {library.file}, and there is no '{path}'; put the file with sha256 "
             f"{library.sha256} there"
         )
-    found = sha256_of(path)
-    if found != library.sha256:
-        raise DeployError(
-            f"'{path}' has sha256 {found}, and the model needs the {library.file} with sha256 "
-            f"{library.sha256}; put that there"
-        )
     try:
         torch.ops.load_library(path)  # type: ignore[no-untyped-call]
     except OSError as error:
         raise DeployError(
-            f"'{path}' does not load ({error}); use the torch {torch.__version__} it was built "
-            "for or a later one"
+            f"'{path}' does not load ({error}); put the {library.file} with sha256 "
+            f"{library.sha256} there, and use the torch that it was built for or a later one"
         ) from error

@@ -15,6 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from gnnscript._config import kernels as choose
+from gnnscript._config import options
 from gnnscript.deploy.libraries import is_native, libraries_for, ops_of, provide
 from gnnscript.deploy.manifest import (
     JSON_FILE,
@@ -162,16 +164,17 @@ def scripted_for(model: nn.Module, kernels: Kernels | None) -> torch.jit.ScriptM
     """
     if kernels not in (None, "native", "portable"):
         raise ValueError(f"expected kernels to be 'native', 'portable' or None, got {kernels!r}")
+    given = isinstance(model, torch.jit.ScriptModule)
     if isinstance(model, torch.jit.ScriptModule):
         scripted = model
     else:
-        with installed():
+        with installed(), choose(kernels or options().kernels):
             scripted = torch.jit.script(model)
     found = "native" if is_native(ops_of(scripted)) else "portable"
     if kernels is not None and kernels != found:
         raise DeployError(
-            f"expected a model of {kernels} ops, and '{_name(model)}' was scripted with {found} "
-            "ones; pass the eager model"
+            f"expected a model of {kernels} ops, and '{_name(model)}' has {found} ones "
+            f"alone; {'pass the eager model' if given else 'leave kernels out'}"
         )
     return scripted
 

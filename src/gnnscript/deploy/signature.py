@@ -196,38 +196,57 @@ class _Deriver:
         inner = [
             (p, d) for p, t in enumerate(self.first) if p not in edges for d in range(1, t.dim())
         ]
-        by_size = self._by_size([*columns, *leading])
-        classes: list[list[Axis]] = []
-        for members in by_size:
-            tied = [axis for axis in members if axis in columns]
-            # As many edges as nodes: what the model takes more edges without is no edge value.
-            free = [
-                axis
-                for axis in members
-                if tied
-                and axis not in columns
-                and self._runs(self._grown([a for a in members if a != axis], self.first, _STEP))
-            ]
-            tied = [axis for axis in members if axis not in free]
-            classes += [group for group in (tied, free) if group]
         found: list[tuple[str, list[Axis]]] = []
         secondary = self._by_size(inner)
-        for axes in classes:
-            kind = "E" if axes[0] in columns else "N"
-            same = [s for s in secondary if self._sizes(s[0]) == self._sizes(axes[0])]
-            for group in (axes, [*axes, *itertools.chain(*same)]):
-                if self._accept(group):
-                    found.append((kind, group))
-                    secondary = [s for s in secondary if s[0] not in group]
+        for members in self._by_size([*columns, *leading]):
+            same = next((s for s in secondary if self._sizes(s[0]) == self._sizes(members[0])), [])
+            own = [axis for axis in members if axis in columns]
+            rest = [axis for axis in members if axis not in columns]
+            if own:
+                group = self._smallest(own, rest)
+                if group:
+                    found.append(("E", group))
+                    rest = [axis for axis in rest if axis not in group]
+                else:
+                    self._must_be_constant(own)
+            while rest:
+                group = self._largest(rest, same)
+                if not group:
+                    self._must_be_constant(rest)
                     break
-            else:
-                self._must_be_constant(axes)
+                found.append(("N", group))
+                rest = [axis for axis in rest if axis not in group]
+                secondary = [s for s in secondary if s[0] not in group]
         for axes in secondary:
             if self._accept(axes):
                 found.append(("F", axes))
             else:
                 self._must_be_constant(axes)
         return _named(found)
+
+    def _smallest(self, required: list[Axis], others: list[Axis]) -> list[Axis]:
+        """The fewest axes of one size that can grow together, of edges.
+
+        Where there are as many edges as nodes, this leaves the nodes out.
+        """
+        for count in range(len(others) + 1):
+            for chosen in itertools.combinations(others, count):
+                if self._accept([*required, *chosen]):
+                    return [*required, *chosen]
+        return []
+
+    def _largest(self, axes: list[Axis], inner: list[Axis]) -> list[Axis]:
+        """The most axes of one size that can grow together, of nodes.
+
+        A square input, such as an adjacency matrix, grows along its inner axis as well. What
+        cannot grow, such as a width that happens to be the number of nodes, is left out.
+        """
+        for count in range(len(axes), 0, -1):
+            for chosen in itertools.combinations(axes, count):
+                for group in ([*chosen], [*chosen, *inner]):
+                    if self._accept(group):
+                        return group
+        return []
 
     def _sizes(self, axis: Axis) -> tuple[int, ...]:
         return tuple(tensors[axis[0]].size(axis[1]) for tensors in self.tensors)

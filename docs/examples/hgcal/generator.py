@@ -127,6 +127,29 @@ def generate_hits(
     return _read_out(rng, deposits, endcap)
 
 
+def generate_shower(seed: int, energy: float, category: int = ELECTROMAGNETIC) -> Hits:
+    """Generates one shower and nothing else.
+
+    Args:
+        seed: The same seed gives the same hits.
+        energy: Energy of the particle in GeV.
+        category: `ELECTROMAGNETIC` for a photon, `HADRONIC` for a pion.
+
+    Returns:
+        Its hits, above threshold.
+
+    Raises:
+        ValueError: If the energy is not positive or the category another.
+    """
+    if energy <= 0:
+        raise ValueError(f"generator: expected energy > 0, got {energy}")
+    if category not in (ELECTROMAGNETIC, HADRONIC):
+        raise ValueError(f"generator: expected category 1 or 2, got {category}")
+    rng = np.random.default_rng(seed)
+    shower = _photon(rng, energy) if category == ELECTROMAGNETIC else _pion(rng, energy)
+    return _read_out(rng, [shower], endcap=1)
+
+
 def _muon(rng: np.random.Generator) -> Deposits:
     slope = _direction(rng)
     return _track(rng, slope, layers=len(LAYER_Z), category=MIP)

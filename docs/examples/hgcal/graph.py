@@ -147,6 +147,24 @@ def edge_categories(
     return categories
 
 
+def hit_labels(hits: Hits) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Labels every hit; where it lies in several clusters, the last one counts.
+
+    Args:
+        hits: The hits of one endcap.
+
+    Returns:
+        The category of each hit, int64 [N], `INVALID` for noise; and its cluster, int64 [N],
+        position in `hits.clusters`, -1 for noise.
+    """
+    category = np.full(len(hits), INVALID, dtype=np.int64)
+    cluster = np.full(len(hits), -1, dtype=np.int64)
+    for number, true in enumerate(hits.clusters):
+        category[true.hits] = true.category
+        cluster[true.hits] = number
+    return category, cluster
+
+
 def build_graph(hits: Hits, neighbours: int = NEIGHBOURS) -> Data:
     """Builds the graph of one endcap.
 
@@ -156,8 +174,9 @@ def build_graph(hits: Hits, neighbours: int = NEIGHBOURS) -> Data:
 
     Returns:
         A graph with `x` float32 [N, 5] (`FEATURES`, scaled), `pos` float32 [N, 3] in cm,
-        `edge_index` int64 [2, E] (symmetric, coalesced, without self loops) and `edge_label`
-        int64 [E] (position in `CATEGORIES`).
+        `edge_index` int64 [2, E] (symmetric, coalesced, without self loops), `edge_label`
+        int64 [E] and `hit_label` int64 [N] (positions in `CATEGORIES`), and `cluster` int64 [N]
+        (the true cluster, -1 for noise).
 
     Raises:
         ValueError: If there are no hits or `neighbours` is not positive.
@@ -168,11 +187,14 @@ def build_graph(hits: Hits, neighbours: int = NEIGHBOURS) -> Data:
         raise ValueError(f"graph: expected at least one neighbour, got {neighbours}")
     features = np.stack([getattr(hits, name) for name in FEATURES], axis=1)
     edges = neighbour_edges(hits.position, neighbours)
+    category, cluster = hit_labels(hits)
     return Data(
         x=torch.from_numpy(features.astype(np.float32) * SCALES),
         pos=torch.from_numpy(hits.position),
         edge_index=torch.from_numpy(edges),
         edge_label=torch.from_numpy(edge_categories(edges, hits.clusters, len(hits))),
+        hit_label=torch.from_numpy(category),
+        cluster=torch.from_numpy(cluster),
     )
 
 

@@ -1,0 +1,72 @@
+"""Pictures: an event with its true and found clusters, and how fast events were served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from numpy.typing import NDArray
+
+mpl.use("Agg")  # files, no window
+from matplotlib import pyplot as plt  # noqa: E402
+
+COLOURS = plt.get_cmap("tab10").colors
+
+
+def draw_event(
+    path: Path,
+    position: NDArray[np.float32],
+    true: NDArray[np.int64],
+    found: NDArray[np.int64],
+    largest: int = 10,
+) -> None:
+    """Draws one endcap twice: true clusters, found clusters; each along the beam and across it.
+
+    Args:
+        path: Where the picture goes, a PNG.
+        position: float32 [N, 3], in cm.
+        true: int64 [N], the true cluster of each hit, -1 for noise.
+        found: int64 [N], the found cluster of each hit, -1 for none.
+        largest: How many clusters of each kind have a colour of their own.
+    """
+    figure, panels = plt.subplots(2, 2, figsize=(12, 10), layout="constrained")
+    x, y, z = position.T
+    for row, (title, cluster) in enumerate((("true", true), ("found", found))):
+        sizes = np.bincount(cluster[cluster >= 0])
+        shown = np.argsort(-sizes, kind="stable")[:largest]
+        for panel, (across, up), names in zip(
+            panels[row], ((z, x), (x, y)), (("z", "x"), ("x", "y")), strict=True
+        ):
+            panel.scatter(across, up, s=1, c="lightgrey", linewidths=0, label="other hits")
+            for colour, number in enumerate(shown):
+                chosen = cluster == number
+                panel.scatter(
+                    across[chosen], up[chosen], s=9, linewidths=0,
+                    color=COLOURS[colour % len(COLOURS)], label=f"{chosen.sum()} hits",
+                )  # fmt: skip
+            panel.set(xlabel=f"{names[0]} in cm", ylabel=f"{names[1]} in cm")
+        panels[row, 0].set_title(f"{title} clusters: {(sizes > 0).sum()}", loc="left")
+        panels[row, 1].legend(loc="upper right", fontsize="x-small", markerscale=2)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_throughput(path: Path, seconds: Mapping[str, Sequence[float]]) -> None:
+    """Draws how many events a minute each served model answered.
+
+    Args:
+        path: Where the picture goes, a PNG.
+        seconds: For each model, the time of each event, from sending it to having the answer.
+    """
+    names = list(seconds)
+    rate = [60 / np.median(seconds[name]) for name in names]
+    spread = np.array(
+        [np.abs(60 / np.quantile(seconds[name], (0.84, 0.16)) - r) for name, r in zip(names, rate, strict=True)]
+    ).T  # fmt: skip
+    figure, panel = plt.subplots(figsize=(7, 4), layout="constrained")
+    panel.bar(names, rate, yerr=spread, capsize=4, color=COLOURS[: len(names)])
+    panel.set(ylabel="events per minute, one client", yscale="log")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -26,6 +26,13 @@ STABLE_TORCH_LIBRARY(gnnscript, m) {
   m.def("edge_softmax(Tensor src, Tensor ptr, Tensor? perm) -> Tensor");
   m.def("edge_softmax_backward(Tensor grad, Tensor out, Tensor ptr, Tensor? perm) -> Tensor");
 
+  // Neighbour search and sampling; points of several examples one after the other, bounded by ptr.
+  m.def("knn(Tensor x, Tensor y, Tensor ptr_x, Tensor ptr_y, int k) -> Tensor");
+  m.def(
+      "radius(Tensor x, Tensor y, Tensor ptr_x, Tensor ptr_y, float r, int? max_num_neighbors, "
+      "bool ignore_same_index) -> Tensor");
+  m.def("fps(Tensor src, Tensor ptr, Tensor samples, Tensor first) -> Tensor");
+
   // Programs over edges: see ops/program.py.
   m.def(
       "edge_reduce(str program, Tensor[] operands, Tensor index, Tensor other, Tensor ptr, "

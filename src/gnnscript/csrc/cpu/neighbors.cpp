@@ -1,0 +1,293 @@
+#include "cpu/neighbors.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "checks.h"
+#include "parallel.h"
+
+namespace gnnscript {
+namespace {
+
+void check_points(const Tensor& points, const char* name) {
+  check(points.dim() == 2, "expected ", name, " of shape [points, dimensions], got shape ",
+        shape_of(points));
+  const ScalarType type = points.scalar_type();
+  check(type == ScalarType::Float || type == ScalarType::Double, "expected ", name,
+        " of dtype float32 or float64, got ", torch::headeronly::toString(type));
+}
+
+// Where the examples begin and end, checked: [examples + 1].
+std::vector<int64_t> bounds_of(const Tensor& ptr_given, int64_t points, const char* name) {
+  check_index(ptr_given, name);
+  const Tensor ptr = torch::stable::contiguous(ptr_given);
+  check(ptr.numel() > 0, "expected ", name, " of shape [examples + 1], got no values");
+  std::vector<int64_t> bounds(ptr.numel());
+  for (int64_t i = 0; i < ptr.numel(); ++i) {
+    bounds[i] = value_at(ptr, i);
+    check(i == 0 || bounds[i] >= bounds[i - 1], "expected ", name, " never to decrease, got ",
+          bounds[i], " after ", bounds[i > 0 ? i - 1 : 0], " at position ", i);
+  }
+  check(bounds.front() == 0 && bounds.back() == points, "expected ", name, " to run from 0 to the ",
+        points, " points, got ", bounds.front(), " to ", bounds.back());
+  return bounds;
+}
+
+// Sorts the points of each example into blocks, and bounds them by boxes.
+template <typename T>
+class Forest {
+ public:
+  Forest(const Tensor& x, const std::vector<int64_t>& bounds)
+      : dims_(x.size(1)), trees(bounds.size() - 1) {
+    int64_t block_count = 0, box_count = 0;
+    for (size_t e = 0; e < trees.size(); ++e) {
+      const int64_t blocks = ceil_div(bounds[e + 1] - bounds[e], kLanes);
+      int64_t leaves = 1;
+      while (leaves < blocks) leaves *= 2;
+      trees[e] = {block_count, blocks, box_count};
+      block_count += blocks;
+      box_count += 2 * leaves;
+    }
+    blocks.resize(block_count * dims_ * kLanes);
+    positions.assign(block_count * kLanes, -1);
+    boxes.resize(box_count * 2 * dims_);
+    // A NaN is put at infinity, where nothing is a neighbour, so that points have an order.
+    points_.assign(x.const_data_ptr<T>(), x.const_data_ptr<T>() + x.numel());
+    for (T& value : points_) {
+      if (std::isnan(value)) value = std::numeric_limits<T>::infinity();
+    }
+    order_.resize(x.size(0));
+    for (size_t i = 0; i < order_.size(); ++i) order_[i] = static_cast<int64_t>(i);
+    parallel_tasks(static_cast<int64_t>(trees.size()),
+                   [&](int64_t e) { build(trees[e], bounds[e], bounds[e + 1]); });
+  }
+
+ private:
+  struct Node {
+    int64_t number, begin, end;  // of its blocks
+  };
+
+  // Level by level, so that the nodes of a level are independent tasks.
+  void build(const Tree& tree, int64_t first, int64_t last) {
+    std::vector<Node> level;
+    if (tree.blocks > 0) level.push_back({1, 0, tree.blocks});
+    while (!level.empty()) {
+      parallel_tasks(static_cast<int64_t>(level.size()),
+                     [&](int64_t n) { split(tree, level[n], first, last); });
+      std::vector<Node> next;
+      for (const Node& node : level) {
+        if (node.end - node.begin <= 1) continue;
+        const int64_t middle = node.begin + (node.end - node.begin) / 2;
+        next.push_back({2 * node.number, node.begin, middle});
+        next.push_back({2 * node.number + 1, middle, node.end});
+      }
+      level = std::move(next);
+    }
+  }
+
+  void split(const Tree& tree, const Node& node, int64_t first, int64_t last) {
+    const auto begin = order_.begin() + first + node.begin * kLanes;
+    const auto end = order_.begin() + std::min(first + node.end * kLanes, last);
+    T* low = boxes.data() + (tree.first_box + node.number) * 2 * dims_;
+    T* high = low + dims_;
+    std::fill(low, low + dims_, std::numeric_limits<T>::infinity());
+    std::fill(high, high + dims_, -std::numeric_limits<T>::infinity());
+    for (auto i = begin; i != end; ++i) {
+      for (int64_t d = 0; d < dims_; ++d) {
+        const T value = points_[*i * dims_ + d];
+        low[d] = std::min(low[d], value);
+        high[d] = std::max(high[d], value);
+      }
+    }
+    if (node.end - node.begin > 1) {
+      int64_t widest = 0;
+      for (int64_t d = 1; d < dims_; ++d) {
+        if (high[d] - low[d] > high[widest] - low[widest]) widest = d;
+      }
+      const auto middle = begin + (node.end - node.begin) / 2 * kLanes;
+      // Positions break ties: the order, and with it every result, is the same on each machine.
+      std::nth_element(begin, middle, end, [&](int64_t a, int64_t b) {
+        const T one = dims_ ? points_[a * dims_ + widest] : T(0);
+        const T other = dims_ ? points_[b * dims_ + widest] : T(0);
+        return one < other || (one == other && a < b);
+      });
+      return;
+    }
+    T* block = blocks.data() + (tree.first_block + node.begin) * dims_ * kLanes;
+    std::fill(block, block + dims_ * kLanes, std::numeric_limits<T>::infinity());
+    int64_t* position = positions.data() + (tree.first_block + node.begin) * kLanes;
+    for (int64_t lane = 0; lane < end - begin; ++lane) {
+      position[lane] = begin[lane];
+      for (int64_t d = 0; d < dims_; ++d) {
+        block[d * kLanes + lane] = points_[begin[lane] * dims_ + d];
+      }
+    }
+  }
+
+  int64_t dims_;
+  std::vector<T> points_;
+  std::vector<int64_t> order_;
+
+ public:
+  std::vector<Tree> trees;
+  std::vector<T> blocks, boxes;
+  std::vector<int64_t> positions;
+};
+
+constexpr int64_t kMostRoom = 64;  // neighbours of a point
+
+struct Question {
+  int64_t limit;
+  double within;  // a distance
+  bool skip_same, by_distance;
+};
+
+template <typename T, typename Kernel>
+Tensor run(const Tensor& x, const Tensor& y, const std::vector<int64_t>& of_x,
+           const std::vector<int64_t>& of_y, const Question& question, Kernel* kernel) {
+  const Forest<T> forest(x, of_x);
+  const int64_t queries = y.size(0);
+  std::vector<int64_t> example(queries), counts(queries), starts(queries);
+  for (size_t e = 0; e + 1 < of_y.size(); ++e) {
+    std::fill(example.begin() + of_y[e], example.begin() + of_y[e + 1], static_cast<int64_t>(e));
+  }
+  NeighborArgs<T> args{};
+  args.blocks = forest.blocks.data();
+  args.positions = forest.positions.data();
+  args.boxes = forest.boxes.data();
+  args.trees = forest.trees.data();
+  args.y = y.const_data_ptr<T>();
+  args.example = example.data();
+  args.queries = queries;
+  args.dims = x.size(1);
+  args.limit = std::min(question.limit, x.size(0));
+  args.within = static_cast<T>(question.within) * static_cast<T>(question.within);
+  args.skip_same = question.skip_same;
+  args.by_distance = question.by_distance;
+  args.counts = counts.data();
+  args.limit = std::max<int64_t>(args.limit, 0);
+  // A radius may hold any number of points, so these are counted first; of nearest ones, or where
+  // few are kept, there is room for all that may be.
+  const bool counted = !question.by_distance && args.limit > kMostRoom;
+  if (counted) (*kernel)(args);
+  int64_t room = 0, most = 0;
+  for (int64_t i = 0; i < queries; ++i) {
+    if (!counted) counts[i] = args.limit;
+    starts[i] = room;
+    room += counts[i];
+    most = std::max(most, counts[i]);
+  }
+  std::vector<int64_t> found(room);
+  if (room > 0) {
+    args.limit = most;
+    std::vector<char> scratch(ceil_div(queries, kQueries) * scratch_bytes<T>(most));
+    args.scratch = scratch.data();
+    args.starts = starts.data();
+    args.found = found.data();
+    (*kernel)(args);
+  }
+  int64_t total = 0;
+  for (int64_t i = 0; i < queries; ++i) total += counts[i];
+  const int64_t shape[] = {2, total};
+  Tensor out = torch::stable::new_empty(x, {shape, 2}, ScalarType::Long);
+  int64_t* from = out.mutable_data_ptr<int64_t>();
+  int64_t* to = from + total;
+  for (int64_t i = 0; i < queries; ++i) {
+    from = std::fill_n(from, counts[i], i);
+    to = std::copy_n(found.data() + starts[i], counts[i], to);
+  }
+  return out;
+}
+
+Tensor neighbors(const Tensor& x_given, const Tensor& y_given, const Tensor& ptr_x,
+                 const Tensor& ptr_y, const Question& question) {
+  check_points(x_given, "x");
+  check_points(y_given, "y");
+  check(x_given.size(1) == y_given.size(1) && x_given.scalar_type() == y_given.scalar_type(),
+        "expected x and y of one dtype and number of coordinates, got shapes ", shape_of(x_given),
+        " and ", shape_of(y_given));
+  const Tensor x = torch::stable::contiguous(x_given), y = torch::stable::contiguous(y_given);
+  std::vector<int64_t> of_x = bounds_of(ptr_x, x.size(0), "ptr_x");
+  std::vector<int64_t> of_y = bounds_of(ptr_y, y.size(0), "ptr_y");
+  // The last examples of one may be empty, and not be counted.
+  of_x.resize(std::max(of_x.size(), of_y.size()), of_x.back());
+  of_y.resize(of_x.size(), of_y.back());
+  if (x.scalar_type() == ScalarType::Float) {
+    return run<float>(x, y, of_x, of_y, question, GNNSCRIPT_SELECT(search_float));
+  }
+  return run<double>(x, y, of_x, of_y, question, GNNSCRIPT_SELECT(search_double));
+}
+
+Tensor knn(const Tensor& x, const Tensor& y, const Tensor& ptr_x, const Tensor& ptr_y, int64_t k) {
+  check(k >= 0, "expected k to be no less than 0, got ", k);
+  const double infinite = std::numeric_limits<double>::infinity();
+  return neighbors(x, y, ptr_x, ptr_y, {k, infinite, false, true});
+}
+
+Tensor radius(const Tensor& x, const Tensor& y, const Tensor& ptr_x, const Tensor& ptr_y, double r,
+              std::optional<int64_t> max_num_neighbors, bool ignore_same_index) {
+  const int64_t limit =
+      std::max<int64_t>(max_num_neighbors.value_or(std::numeric_limits<int64_t>::max()), 0);
+  return neighbors(x, y, ptr_x, ptr_y, {r > 0 ? limit : 0, r, ignore_same_index, false});
+}
+
+template <typename T, typename Kernel>
+void run_sample(const Tensor& src, SampleArgs<T> args, Kernel* kernel) {
+  std::vector<T> distance(src.size(0));
+  args.src = src.const_data_ptr<T>();
+  args.distance = distance.data();
+  (*kernel)(args);
+}
+
+Tensor fps(const Tensor& src_given, const Tensor& ptr, const Tensor& samples_given,
+           const Tensor& first_given) {
+  check_points(src_given, "src");
+  const Tensor src = torch::stable::contiguous(src_given);
+  const std::vector<int64_t> bounds = bounds_of(ptr, src.size(0), "ptr");
+  const int64_t examples = static_cast<int64_t>(bounds.size()) - 1;
+  check_index(samples_given, "samples");
+  check_index(first_given, "first");
+  check(samples_given.numel() == examples && first_given.numel() == examples,
+        "expected samples and first of shape [", examples, "], one for each example, got shapes ",
+        shape_of(samples_given), " and ", shape_of(first_given));
+  const Tensor samples = torch::stable::contiguous(samples_given);
+  const Tensor first = torch::stable::contiguous(first_given);
+  std::vector<int64_t> starts(examples + 1, 0), begins(examples);
+  for (int64_t e = 0; e < examples; ++e) {
+    const int64_t points = bounds[e + 1] - bounds[e], count = value_at(samples, e);
+    check(count >= 0 && count <= points, "expected samples[", e, "] to lie in [0, ", points,
+          "], the points of the example, got ", count);
+    begins[e] = value_at(first, e);
+    check(count == 0 || (begins[e] >= 0 && begins[e] < points), "expected first[", e,
+          "] to lie in [0, ", points, "), got ", begins[e]);
+    starts[e + 1] = starts[e] + count;
+  }
+  Tensor out = empty_int64(src, starts.back());
+  const auto fill = [&](auto args) {
+    args.ptr = bounds.data();
+    args.counts = starts.data();
+    args.first = begins.data();
+    args.out = out.mutable_data_ptr<int64_t>();
+    args.examples = examples;
+    args.dims = src.size(1);
+    return args;
+  };
+  if (src.scalar_type() == ScalarType::Float) {
+    run_sample(src, fill(SampleArgs<float>{}), GNNSCRIPT_SELECT(sample_float));
+  } else {
+    run_sample(src, fill(SampleArgs<double>{}), GNNSCRIPT_SELECT(sample_double));
+  }
+  return out;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(gnnscript, CPU, m) {
+  m.impl("knn", TORCH_BOX(&knn));
+  m.impl("radius", TORCH_BOX(&radius));
+  m.impl("fps", TORCH_BOX(&fps));
+}
+
+}  // namespace gnnscript

@@ -93,9 +93,7 @@ class Matches:
     fakes: int
 
 
-def match_clusters(
-    true: NDArray[np.int64], found: NDArray[np.int64], smallest: int = 5
-) -> Matches:
+def match_clusters(true: NDArray[np.int64], found: NDArray[np.int64], smallest: int = 5) -> Matches:
     """Compares found clusters with true ones, hit by hit.
 
     Args:

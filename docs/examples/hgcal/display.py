@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 mpl.use("Agg")  # files, no window
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 COLOURS = plt.get_cmap("tab10").colors
 
@@ -61,12 +61,10 @@ def draw_throughput(path: Path, seconds: Mapping[str, Sequence[float]]) -> None:
         seconds: For each model, the time of each event, from sending it to having the answer.
     """
     names = list(seconds)
-    rate = [60 / np.median(seconds[name]) for name in names]
-    spread = np.array(
-        [np.abs(60 / np.quantile(seconds[name], (0.84, 0.16)) - r) for name, r in zip(names, rate, strict=True)]
-    ).T  # fmt: skip
+    rate = np.array([60 / np.median(seconds[name]) for name in names])
+    bounds = np.array([60 / np.quantile(seconds[name], (0.84, 0.16)) for name in names]).T
     figure, panel = plt.subplots(figsize=(7, 4), layout="constrained")
-    panel.bar(names, rate, yerr=spread, capsize=4, color=COLOURS[: len(names)])
+    panel.bar(names, rate, yerr=np.abs(bounds - rate), capsize=4, color=COLOURS[: len(names)])
     panel.set(ylabel="events per minute, one client", yscale="log")
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -72,9 +72,7 @@ def _save(
     partial.replace(checkpoint)
 
 
-def _restore(
-    state: dict[str, Any], task: Task, optimizer: torch.optim.Optimizer, seed: int
-) -> int:
+def _restore(state: dict[str, Any], task: Task, optimizer: torch.optim.Optimizer, seed: int) -> int:
     if (state["task"], state["seed"]) != (task.name, seed):
         raise ValueError(
             f"checkpoint: expected task '{task.name}' with seed {seed}, got '{state['task']}' "

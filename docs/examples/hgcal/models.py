@@ -185,6 +185,4 @@ class TrackNet(torch.nn.Module):
 
 
 def _mlp(in_channels: int, out_channels: int) -> Sequential:
-    return Sequential(
-        Linear(in_channels, out_channels), ReLU(), Linear(out_channels, out_channels)
-    )
+    return Sequential(Linear(in_channels, out_channels), ReLU(), Linear(out_channels, out_channels))

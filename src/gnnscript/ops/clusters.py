@@ -27,17 +27,10 @@ def fps(src: Tensor, ptr: Tensor, ratio: float = 0.5, random_start: bool = True)
     Source: "PointNet++: Deep Hierarchical Feature Learning on Point Sets in a Metric Space";
         ``pyg_lib.ops.fps``, ``torch_geometric.nn.fps``.
     """
-    if src.dim() != 2:
-        raise ValueError(f"expected points of shape [N, D], got shape {list(src.size())}")
-    if not 0 < ratio <= 1:
-        raise ValueError(f"expected ratio to lie in (0, 1], got {ratio}")
-    src = src.detach()
-    if src.dtype in (torch.float16, torch.bfloat16):
-        src = src.to(torch.float32)
+    src = _samplable(src, ratio)
     ptr = ptr.to(torch.int64)
     bounds: list[int] = ptr.tolist()
-    # In float32, as PyG counts: 0.1 of 30 points are 3, which in float64 would round up to 4.
-    counts: list[int] = torch.ceil(ptr.diff().to(torch.float32) * ratio).to(torch.int64).tolist()
+    counts: list[int] = _samples(ptr.diff(), ratio).tolist()
     sampled: list[Tensor] = []
     for example in range(len(counts)):
         begin, count = bounds[example], counts[example]
@@ -56,6 +49,21 @@ def fps(src: Tensor, ptr: Tensor, ratio: float = 0.5, random_start: bool = True)
     if len(sampled) == 0:
         return torch.zeros([0], dtype=torch.int64, device=src.device)
     return torch.cat(sampled)
+
+
+def _samplable(src: Tensor, ratio: float) -> Tensor:
+    if src.dim() != 2:
+        raise ValueError(f"expected points of shape [N, D], got shape {list(src.size())}")
+    if not 0 < ratio <= 1:
+        raise ValueError(f"expected ratio to lie in (0, 1], got {ratio}")
+    half = src.dtype in (torch.float16, torch.bfloat16)
+    return src.detach().to(torch.float32) if half else src.detach()
+
+
+def _samples(size: Tensor, ratio: float) -> Tensor:
+    """Return how many points of each example are sampled."""
+    # In float32, as PyG counts: 0.1 of 30 points are 3, which in float64 would round up to 4.
+    return torch.ceil(size.to(torch.float32) * ratio).to(torch.int64)
 
 
 def graclus_cluster(rowptr: Tensor, col: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -50,11 +50,22 @@ def _edge_softmax_backward(grad: Tensor, out: Tensor, ptr: Tensor, perm: Tensor 
     return out.new_empty(out.shape)
 
 
+def _found(x: Tensor, *_: Any) -> Tensor:
+    return x.new_empty([2, torch.library.get_ctx().new_dynamic_size()], dtype=torch.int64)
+
+
+def _fps(src: Tensor, *_: Any) -> Tensor:
+    return src.new_empty([torch.library.get_ctx().new_dynamic_size()], dtype=torch.int64)
+
+
 def register() -> None:
     """Registers the fake kernels; once, after the library has been loaded."""
     kernels: dict[str, Callable[..., Any]] = {
         "csr": _csr,
+        "fps": _fps,
         "gather": _gather,
+        "knn": _found,
+        "radius": _found,
         "segment_reduce": _segment_reduce,
         "segment_reduces": _segment_reduces,
         "segment_reduce_backward": _segment_reduce_backward,

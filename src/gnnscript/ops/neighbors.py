@@ -121,12 +121,16 @@ def nearest(x: Tensor, y: Tensor, ptr_x: Tensor | None, ptr_y: Tensor | None) ->
     Source: ``pyg_lib.ops.nearest``, ``torch_geometric.nn.nearest``.
     """
     found = knn(y, x, ptr_y, ptr_x, 1)
+    _check_found(found, x)
+    return found[1]
+
+
+def _check_found(found: Tensor, x: Tensor) -> None:
     if found.size(1) != x.size(0):
         raise ValueError(
             "expected every point in x to have a point in y of its own example at a finite "
             f"distance, got {x.size(0) - found.size(1)} points in x without one"
         )
-    return found[1]
 
 
 def _points(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

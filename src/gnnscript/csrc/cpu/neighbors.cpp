@@ -144,6 +144,17 @@ struct Question {
   bool skip_same, by_distance;
 };
 
+// The least number whose root is no less than `distance`: squares below it are of nearer points.
+template <typename T>
+T least_square(T distance) {
+  T square = distance * distance;
+  while (std::sqrt(square) < distance) square = std::nextafter(square, T(INFINITY));
+  for (T less; square > 0 && std::sqrt(less = std::nextafter(square, T(0))) >= distance;) {
+    square = less;
+  }
+  return square;
+}
+
 template <typename T, typename Kernel>
 Tensor run(const Tensor& x, const Tensor& y, const std::vector<int64_t>& of_x,
            const std::vector<int64_t>& of_y, const Question& question, Kernel* kernel) {
@@ -163,7 +174,7 @@ Tensor run(const Tensor& x, const Tensor& y, const std::vector<int64_t>& of_x,
   args.queries = queries;
   args.dims = x.size(1);
   args.limit = std::min(question.limit, x.size(0));
-  args.within = static_cast<T>(question.within) * static_cast<T>(question.within);
+  args.within = least_square(static_cast<T>(question.within));
   args.skip_same = question.skip_same;
   args.by_distance = question.by_distance;
   args.counts = counts.data();

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from gnnscript.client import Client
-from gnnscript.deploy.server import Server
 from torch_geometric.data import Data
 
 import gnnscript.auto  # noqa: F401  the one line that makes the models scriptable
+from gnnscript.client import Client
 from gnnscript.deploy import triton
+from gnnscript.deploy.server import Server
 from hgcal.clusters import find_clusters
 from hgcal.display import draw_event, draw_throughput
 from hgcal.fit import fit

@@ -97,8 +97,7 @@ def assert_scripts_like_eager(
         for mode in modes:
             for one in (module, reference, scripted):
                 one.train(mode == "train")
-            _restore(module, buffers)
-            _restore(reference, buffers)
+                _restore(one, buffers)
             outputs = [
                 _compare_call(
                     module, reference, scripted, call, gradients, rtol, atol,
@@ -141,8 +140,11 @@ def _compare_call(
     eager = _evaluate(module, call, gradients)
     eager_buffers = _buffers(module)
     before = _evaluate(reference, call, gradients)
-    _restore(module, buffers)
+    # A buffer that forward assigns anew, instead of changing it, is each module's own from then on.
+    for one in (module, scripted):
+        _restore(one, buffers)
     got = _evaluate(scripted, call, gradients)
+    scripted_buffers = _buffers(scripted)
     for name, old, new, scripted_value in zip(
         ("output", "gradient"), before, eager, got, strict=True
     ):
@@ -151,8 +153,10 @@ def _compare_call(
             new, scripted_value, rtol, atol, f"scripted differs from eager {where}: {name}"
         )
     _assert_close(
-        eager_buffers, _buffers(module), rtol, atol, f"scripted differs from eager {where}: buffer"
-    )
+        eager_buffers,
+        {name: scripted_buffers[name] for name in eager_buffers},
+        rtol, atol, f"scripted differs from eager {where}: buffer",
+    )  # fmt: skip
     return eager[0]
 
 
@@ -237,7 +241,8 @@ def _buffers(module: nn.Module) -> dict[str, Tensor]:
 def _restore(module: nn.Module, buffers: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in module.named_buffers():
-            value.copy_(buffers[name])
+            if name in buffers:  # TorchScript makes attributes buffers that are tensors
+                value.copy_(buffers[name])
 
 
 def _structure(module: nn.Module) -> dict[str, tuple[object, type, object]]:

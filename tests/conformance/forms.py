@@ -124,6 +124,70 @@ class Hyperedges(Model):
         return self.conv(x, edge_index, hyperedge_attr=hyperedge_attr)
 
 
+class FifthArgument(Model):
+    def forward(
+        self, x: Tensor, edge_index: Tensor, third: Tensor, fourth: Tensor, fifth: Tensor
+    ) -> Tensor:
+        return self.conv(x, edge_index, third, fourth, fifth)
+
+
+class StartAttention(Model):
+    def forward(
+        self, x: Tensor, start: Tensor, edge_index: Tensor
+    ) -> Tuple[Tensor, Tuple[Tensor, Tensor]]:
+        return self.conv(x, start, edge_index, return_attention_weights=True)
+
+
+class RelationalAttention(Model):
+    def forward(
+        self, x: Tensor, edge_index: Tensor, kind: Tensor, attr: Tensor
+    ) -> Tuple[Tensor, Tuple[Tensor, Tensor]]:
+        return self.conv(x, edge_index, kind, attr, return_attention_weights=True)
+
+
+class Batched(Model):
+    def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor) -> Tensor:
+        return self.conv(x, edge_index, batch=batch)
+
+
+class BatchedAttr(Model):
+    def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor, attr: Tensor) -> Tensor:
+        return self.conv(x, edge_index, batch, edge_attr=attr)
+
+
+class PositionsOnly(Model):
+    def forward(self, pos: Tensor, edge_index: Tensor) -> Tensor:
+        return self.conv(None, pos, edge_index)
+
+
+class PositionsPair(Model):
+    def forward(self, pos: Tensor, pos_dst: Tensor, edge_index: Tensor) -> Tensor:
+        return self.conv((None, None), (pos, pos_dst), edge_index)
+
+
+class PointsPair(Model):
+    def forward(
+        self, x: Tensor, x_dst: Tensor, pos: Tensor, pos_dst: Tensor, edge_index: Tensor
+    ) -> Tensor:
+        return self.conv((x, x_dst), (pos, pos_dst), edge_index)
+
+
+class NormalsOnly(Model):
+    def forward(self, pos: Tensor, normal: Tensor, edge_index: Tensor) -> Tensor:
+        return self.conv(None, pos, normal, edge_index)
+
+
+class NormalsPair(Model):
+    def forward(self, pos: Tensor, pos_dst: Tensor, edge_index: Tensor) -> Tensor:
+        normal = (pos + 1.0, pos_dst - 1.0)
+        return self.conv(None, (pos, pos_dst), normal, edge_index)
+
+
+class SignedPair(Model):
+    def forward(self, x: Tensor, x_dst: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        return self.conv((x, x_dst), first, second)
+
+
 class LambdaMax(Model):
     def forward(
         self, x: Tensor, edge_index: Tensor, weight: Tensor, batch: Tensor, lambda_max: Tensor
@@ -205,3 +269,41 @@ LAMBDA_MAX = Form(
     LambdaMax,
     lambda g: (*_x(g), g.weight, g.batch, g.batch.new_tensor([2, 3]).to(g.x)),
 )
+
+# Convs with a third or fourth argument of their own, called by position.
+START = Form("start", ThirdArgument, lambda g: (g.x, g.wide_start, g.edge_index))
+ROOT_START = Form("root", None, lambda g: (g.x, g.wide_start, g.edge_index))
+START_WEIGHT = Form(
+    "start-weight", FourthArgument, lambda g: (g.x, g.wide_start, g.edge_index, g.weight)
+)
+START_ATTENTION = Form("attention", StartAttention, lambda g: (g.x, g.wide_start, g.edge_index))
+ROOT_LAYERS = Form("root", None, lambda g: (g.layers, g.edge_index))
+LAYERS = Form("layers", Plain, lambda g: (g.layers, g.edge_index))
+LAYERS_WEIGHT = Form("layers-weight", ThirdArgument, lambda g: (g.layers, g.edge_index, g.weight))
+BATCH = Form("batch", Batched, lambda g: (*_x(g), g.batch))
+BATCH_ATTR = Form("batch-attr", BatchedAttr, lambda g: (*_x(g), g.batch, g.attr))
+NEGATIVE = Form("negative", ThirdArgument, lambda g: (*_x(g), g.edge_index.flip(1)[:, ::2]))
+MESH = Form("mesh", Plain, lambda g: (g.x, g.mesh))
+ROOT_MESH = Form("root", None, lambda g: (g.x, g.mesh))
+
+ROOT_POINTS = Form("root", None, lambda g: (g.x, g.pos, g.edge_index))
+POINTS = Form("points", ThirdArgument, lambda g: (g.x, g.pos, g.edge_index))
+POINTS_PAIR = Form(
+    "points-pair", PointsPair, lambda g: (g.x, g.x_dst, g.pos, g.pos_dst, g.bipartite)
+)
+POSITIONS = Form("positions", PositionsOnly, lambda g: (g.pos, g.edge_index))
+POSITIONS_PAIR = Form("positions-pair", PositionsPair, lambda g: (g.pos, g.pos_dst, g.bipartite))
+ROOT_NORMALS = Form("root", None, lambda g: (g.x, g.pos, g.pos.flip(0), g.edge_index))
+NORMALS = Form("normals", FourthArgument, lambda g: (g.x, g.pos, g.pos.flip(0), g.edge_index))
+NORMALS_ONLY = Form("normals-only", NormalsOnly, lambda g: (g.pos, g.pos.flip(0), g.edge_index))
+NORMALS_PAIR = Form("normals-pair", NormalsPair, lambda g: (g.pos, g.pos_dst, g.bipartite))
+
+KIND_ATTR = Form("type-attr", FourthArgument, lambda g: (*_x(g), g.kind, g.attr))
+KIND_ATTENTION = Form("type-attention", RelationalAttention, lambda g: (*_x(g), g.kind, g.attr))
+ROOT_SIGNED = Form("root", None, lambda g: (g.x, g.edge_index, g.edge_index.flip(0)))
+SIGNED = Form("signed", ThirdArgument, lambda g: (g.x, g.edge_index, g.edge_index.flip(0)))
+SIGNED_PAIR = Form(
+    "signed-pair", SignedPair, lambda g: (g.x, g.x_dst, g.bipartite, g.bipartite.roll(1, 1))
+)
+ROOT_TYPES = Form("root", None, lambda g: (*_x(g), g.batch, g.kind, g.attr))
+TYPES = Form("types", FifthArgument, lambda g: (*_x(g), g.batch, g.kind, g.attr))

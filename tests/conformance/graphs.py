@@ -45,6 +45,33 @@ class Graph:
         return self.edge_index[:, self.edge_index[1].argsort(stable=True)]
 
     @property
+    def wide_start(self) -> Tensor:
+        """Node features of an earlier layer, [num_nodes, IN]."""
+        return self.x.roll(1, 0) - 0.5
+
+    @property
+    def layers(self) -> Tensor:
+        """Node features of three layers, [num_nodes, 3, IN]."""
+        return torch.stack([self.x, self.wide_start, self.x.flip(1)], dim=1)
+
+    @property
+    def pos(self) -> Tensor:
+        """Positions of the source nodes, [num_nodes, 3]."""
+        return self.x[:, :3]
+
+    @property
+    def pos_dst(self) -> Tensor:
+        """Positions of the destination nodes, [num_dst, 3]."""
+        return self.x_dst[:, 3:6]
+
+    @property
+    def mesh(self) -> Tensor:
+        """Four ordered neighbours of each node, [2, 4 * num_nodes]."""
+        nodes = torch.arange(self.x.size(0)).repeat_interleave(4)
+        steps = torch.arange(4 * self.x.size(0)) % 4 + 1
+        return torch.stack([(nodes + steps) % self.x.size(0), nodes])
+
+    @property
     def hyperedges(self) -> int:
         """The number of hyperedges where `bipartite` is read as (node, hyperedge) pairs."""
         return int(self.bipartite[1].max()) + 1

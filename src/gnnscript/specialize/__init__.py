@@ -70,8 +70,9 @@ def specialize(
         UnsupportedError: Something that the code does has no TorchScript form.
     """
     written: dict[tuple[tuple[str, ...], str], Type] = {}
+    unfit: set[int] = set()
     for _ in range(_ATTEMPTS):
-        program = Program(root, lowers, written)
+        program = Program(root, lowers, written, unfit)
         try:
             entries = [
                 _entry(program, name, given or {}, known or {}) for name in _entry_points(root)

@@ -21,6 +21,7 @@ __all__ = [
     "Import",
     "absent",
     "annotation",
+    "as_list",
     "import_reference",
     "is_absent",
     "is_ignored",
@@ -106,6 +107,8 @@ def reference(value: Any) -> ast.expr | None:
         return torch_name(f"{spelled_as[1]}.{spelled_as[2]}")
     if getattr(builtins, name, None) is value:
         return ast.Name(name, ast.Load())
+    if _is_covered(value):
+        return torch_name(f"torch.ops.aten.{name}")
     if inspect.isclass(value) or isinstance(value, torch.jit.ScriptFunction):
         module = getattr(value, "__module__", "") or ""
         found = getattr(sys.modules.get(module), name, None)
@@ -127,6 +130,16 @@ def _by_identity() -> dict[int, tuple[Any, str, str]]:
     }
 
 
+def _is_covered(value: Any) -> bool:
+    """Whether a function is torch's own, but its name in ``torch`` was given to another.
+
+    PyG's ``HashTensor`` replaces ``torch.index_select``, for example.
+    """
+    name = getattr(value, "__name__", "")
+    original = getattr(torch._C._VariableFunctions, name, None)
+    return isinstance(value, types.BuiltinFunctionType) and original == value
+
+
 def is_torch_function(value: Any) -> bool:
     """Whether TorchScript itself knows or compiles a function of torch's or of ``math``."""
     if isinstance(
@@ -140,7 +153,7 @@ def is_torch_function(value: Any) -> bool:
         return False
     if any(getattr(namespace, name, None) is value for namespace, _, _ in _NAMESPACES):
         return True
-    if id(value) in _by_identity():
+    if id(value) in _by_identity() or _is_covered(value):
         return True
     module = getattr(value, "__module__", None) or ""
     return callable(value) and module.split(".")[0] == "torch"
@@ -167,6 +180,13 @@ def absent() -> ast.expr:
 def is_absent(node: ast.AST) -> bool:
     """Whether an expression contains something that has no form at run time."""
     return any(getattr(child, "target_", None) is _ABSENT for child in ast.walk(node))
+
+
+def as_list(node: ast.expr) -> ast.expr:
+    """A shape as a list: Python's is a tuple, TorchScript's a list."""
+    if isinstance(node, (ast.List, ast.BinOp)):
+        return node
+    return ast.Call(ast.Name("list", ast.Load()), [node], [])
 
 
 def unwrap_optional(node: ast.expr) -> ast.expr:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 import typing
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from gnnscript._errors import UnsupportedError
+from gnnscript.analyze.sources import function_source
 from gnnscript.analyze.types import (
     BOOL,
     DEVICE,
@@ -36,6 +38,7 @@ __all__ = [
     "function_type",
     "match",
     "method_type",
+    "module_is_unfit",
     "module_type",
     "module_unwraps",
 ]
@@ -279,6 +282,52 @@ def module_unwraps(
         if t.name == "Optional" and name in names and not is_optional(wanted[names.index(name)]):
             found.add(name)
     return frozenset(found)
+
+
+def module_is_unfit(module: torch.nn.Module, args: Sequence[Type], kwargs: dict[str, Type]) -> bool:
+    """Whether TorchScript would not compile a user's module for a call as its author wrote it.
+
+    It takes arguments without annotation for tensors, and knows no variable arguments.
+    """
+    if isinstance(module, torch.nn.Sequential) and len(module) > 0:
+        return module_is_unfit(module[0], args, kwargs) or any(
+            _returns_display(child) for child in module
+        )
+    forward = type(module).forward
+    if isinstance(module, torch.jit.ScriptModule) or _is_torchs(module):
+        return False
+    parameters = inspect.signature(forward).parameters
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters.values()):
+        return True
+    unannotated = [p.annotation is p.empty for p in list(parameters.values())[1:]]
+    named = {
+        p.name: free for p, free in zip(list(parameters.values())[1:], unannotated, strict=True)
+    }
+    given = [
+        *zip(unannotated, args, strict=False),
+        *((named.get(k, False), t) for k, t in kwargs.items()),
+    ]
+    return any(free and t not in (TENSOR, UNKNOWN) for free, t in given) or _returns_display(module)
+
+
+def _is_torchs(module: torch.nn.Module) -> bool:
+    return type(module).__module__.split(".")[0] == "torch"
+
+
+def _returns_display(module: torch.nn.Module) -> bool:
+    """Whether a user's module returns a tuple, list or dictionary, and does not say of what."""
+    forward = type(module).forward
+    if _is_torchs(module) or isinstance(module, torch.jit.ScriptModule):
+        return False
+    if not inspect.isfunction(forward) or "return" in forward.__annotations__:
+        return False
+    try:
+        node = function_source(forward).node
+    except UnsupportedError:
+        return False
+    displays = (ast.Tuple, ast.List, ast.Dict)
+    returns = [n.value for n in ast.walk(node) if isinstance(n, ast.Return)]
+    return any(isinstance(value, displays) for value in returns)
 
 
 def module_type(module: torch.nn.Module) -> Type:

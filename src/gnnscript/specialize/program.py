@@ -38,7 +38,7 @@ __all__ = [
 
 
 class AttributeFound(Exception):
-    """An attribute turned out to be written: specialisation starts again knowing it."""
+    """An attribute is written, or a module must be specialised: it starts again knowing it."""
 
 
 @dataclass(eq=False)
@@ -109,6 +109,7 @@ class Program:
         root: The model.
         lowers: Says of each module whether it is specialised or left to TorchScript.
         written: Attributes known to be written, from an earlier attempt: ``(path, name)`` to type.
+        unfit: Modules, by ``id``, that TorchScript would not compile for the calls that are made.
     """
 
     def __init__(
@@ -116,14 +117,29 @@ class Program:
         root: torch.nn.Module,
         lowers: Callable[[torch.nn.Module], bool],
         written: dict[tuple[tuple[str, ...], str], Type],
+        unfit: set[int],
     ) -> None:
         self.root = ModuleRef(root, ())
-        self.lowers = lowers
+        self._lowers = lowers
         self.written = written
+        self._unfit = unfit
         self.owners: dict[int, Owner] = {}
         self.used: dict[tuple[str, ...], torch.nn.Module] = {}
         self._memo: dict[Hashable, Specialized | None] = {}
         self._keep: list[Any] = []
+
+    def lowers(self, module: torch.nn.Module) -> bool:
+        """Whether a module is specialised; TorchScript compiles the others as they stand."""
+        return self._lowers(module) or any(id(m) in self._unfit for m in module.modules())
+
+    def refit(self, module: torch.nn.Module) -> None:
+        """Has a module specialised that was left to TorchScript so far.
+
+        Raises:
+            AttributeFound: Always.
+        """
+        self._unfit.add(id(module))
+        raise AttributeFound
 
     def owner(self, ref: ModuleRef) -> Owner:
         """The lowered class in the making for a module; shared modules have one."""

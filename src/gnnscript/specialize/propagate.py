@@ -381,6 +381,8 @@ class _Writer:
         if keyword in self.pairs:
             return self.pairs[keyword]
         items = constant_items(value) if isinstance(value, Seq) else None
+        if isinstance(value, Const) and type(value.value) in (tuple, list):
+            items = constant_items(value)
         if items is None and isinstance(value, Dyn) and value.type.name == "Tuple":
             items = [Dyn(t) for t in value.type.args]
         if items is None and isinstance(value, Dyn) and value.type.name == "List":

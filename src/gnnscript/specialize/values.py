@@ -223,8 +223,9 @@ def literal(value: Value) -> ast.expr | None:
         return ast.UnaryOp(ast.USub(), ast.Constant(-inner))
     if inner is None or inner is Ellipsis or type(inner) in (bool, int, float, str):
         return ast.Constant(inner)
-    if isinstance(inner, str):
-        return ast.Constant(str(inner))
+    for plain in (str, float, int):
+        if isinstance(inner, plain):
+            return ast.Constant(plain(inner))
     if isinstance(inner, torch.dtype):
         return torch_name(str(inner))
     if isinstance(inner, torch.device):

@@ -295,6 +295,9 @@ class Assignment(Folding):
                 row = ast.Subscript(node, ast.Constant(position), ast.Load())
                 self.assign(part, Dyn(TENSOR), row)
             return
+        if any(isinstance(part, ast.Starred) for part in target.elts):
+            self._unpack_starred(target, t, self.hold("items", node))
+            return
         names = []
         for part in target.elts:
             if isinstance(part, (ast.Tuple, ast.List)):
@@ -310,6 +313,29 @@ class Assignment(Folding):
         self.emit(ast.Assign([ast.Tuple(list(store), ast.Store())], node))
         for part, name in zip(target.elts, names, strict=True):
             self.assign(part, Dyn(element), ast.Name(name, ast.Load()))
+
+    def _unpack_starred(self, target: ast.Tuple | ast.List, t: Type, node: ast.expr | None) -> None:
+        """``first, *rest = values`` of a list whose length only the run knows."""
+        if t.name != "List" or node is None:
+            raise UnsupportedError(
+                f"a '{t}' is unpacked with '*', and its length is known only at run time",
+                "pick its elements by index",
+            )
+        count = len(target.elts)
+        star = next(i for i, e in enumerate(target.elts) if isinstance(e, ast.Starred))
+        length = ast.Call(ast.Name("len", ast.Load()), [node], [])
+        enough = ast.Compare(length, [ast.GtE()], [ast.Constant(count - 1)])
+        self.emit(ast.Assert(enough, ast.Constant(f"{count - 1} or more values are unpacked")))
+        for position, part in enumerate(target.elts):
+            at = literal(Const(position if position < star else position - count))
+            if isinstance(part, ast.Starred):
+                stop = None if star == count - 1 else literal(Const(star - count + 1))
+                rest = ast.Subscript(node, ast.Slice(ast.Constant(star), stop), ast.Load())
+                self.assign(part.value, Dyn(t), rest)
+            else:
+                assert at is not None
+                item = ast.Subscript(node, at, ast.Load())
+                self.assign(part, Dyn(t.args[0]), item)
 
     def _assign_attribute(
         self, target: ast.Attribute, value: Value, residual: ast.expr | None
@@ -332,6 +358,7 @@ class Assignment(Folding):
             node = ast.Attribute(self.module_node(holder), name, ast.Store())
             self.emit(ast.Assign([node], residual))
             self.forget({"self"})
+            self.note(ast.Attribute(node.value, name, ast.Load()), static_type(value))
             return
         node = ast.Attribute(self.needed(holder, base), target.attr, ast.Store())
         self.emit(ast.Assign([node], self.needed(value, residual)))
@@ -339,7 +366,9 @@ class Assignment(Folding):
     def store_target(self, node: ast.expr) -> ast.Subscript | ast.Attribute:
         """The residual form of ``x[...]`` or ``x.y`` as an assignment target."""
         if isinstance(node, ast.Subscript):
-            _, base = self.fold_needed(node.value)
+            _, base = self.present(*self.fold_needed(node.value))
+            if not isinstance(base, ast.Name):  # TorchScript stores into slices of variables only
+                base = self.hold("target", base) or base
             return ast.Subscript(base, self.index(node.slice)[1], ast.Store())
         if isinstance(node, ast.Attribute):
             holder, base_node = self.fold(node.value)

@@ -134,6 +134,7 @@ class Folding:
         self.conditional = 0
         self.open_lists: dict[str, ast.stmt] = {}
         self.origin: tuple[str, int] | None = None
+        self.restore: list[ast.stmt] = []
         self.depth_of_branches = 0
         self.returns: list[Value] = []
         self.loops: list[list[dict[str, Binding]] | None] = []
@@ -212,6 +213,8 @@ class Folding:
                 f"a '{type(value).__name__}' is used that is not registered in the model",
                 "register it as an attribute of its module, or in a torch.nn.ModuleList",
             )
+        if type(value).__module__ == "numpy" and hasattr(value, "item") and not value.shape:
+            value = value.item()
         if type(value) in (tuple, list) and any(isinstance(v, torch.nn.Module) for v in value):
             return Seq(tuple(self.wrap(v) for v in value), type(value).__name__)
         return Const(value)
@@ -267,6 +270,8 @@ class Folding:
 
         def recall(self, value: Value, residual: ast.expr) -> Folded: ...
 
+        def note(self, residual: ast.expr, t: Type) -> None: ...
+
         def refine(self, test: ast.expr, outcome: bool) -> None: ...
 
         def truth(self, value: Value, residual: ast.expr | None) -> Folded: ...
@@ -276,6 +281,10 @@ class Folding:
         def closure(self, node: ast.FunctionDef | ast.Lambda) -> Closure: ...
 
         def attribute(self, holder: Value, base: ast.expr | None, name: str) -> Folded: ...
+
+        def alike(
+            self, left: tuple[Value, ast.expr], right: tuple[Value, ast.expr]
+        ) -> list[tuple[Value, ast.expr]]: ...
 
         def fold_Name(self, node: ast.Name) -> Folded: ...
 
@@ -313,7 +322,7 @@ class Folding:
 
         def unwrapped(self, given: Arguments, which: frozenset[int | str]) -> Arguments: ...
 
-        def arguments(self, node: ast.Call) -> Arguments: ...
+        def arguments(self, node: ast.Call, spread: bool = False) -> Arguments: ...
 
         def call(self, callee: Value, given: Arguments, callee_node: ast.expr | None) -> Folded: ...
 

@@ -14,11 +14,12 @@ from gnnscript import _pyg
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.calls import refuse_open_keywords
 from gnnscript.analyze.sources import FunctionSource
-from gnnscript.analyze.types import UNKNOWN, Type, from_annotation
+from gnnscript.analyze.types import INT, UNKNOWN, Type, from_annotation, list_of
 from gnnscript.specialize.folding.base import Arguments, Binding, Folded, Folding
+from gnnscript.specialize.folding.builtin_math import numpy_function
 from gnnscript.specialize.folding.builtins import BUILTINS
 from gnnscript.specialize.folding.functions import _declared
-from gnnscript.specialize.helpers import is_ignored, is_torch_function
+from gnnscript.specialize.helpers import as_list, is_ignored, is_torch_function
 from gnnscript.specialize.values import (
     Closure,
     Const,
@@ -30,6 +31,7 @@ from gnnscript.specialize.values import (
     Super,
     Value,
     literal,
+    static_type,
 )
 
 if TYPE_CHECKING:
@@ -53,7 +55,8 @@ class Calls(Folding):
             callee, callee_node = self.attribute(holder, base, func.attr)
         else:
             callee, callee_node = self.fold(func)
-        return self.call(callee, self.arguments(node), callee_node)
+        spread = isinstance(callee, Const) and is_torch_function(callee.value)
+        return self.call(callee, self.arguments(node, spread), callee_node)
 
     def _super(self, node: ast.Call) -> Value:
         if node.args:
@@ -67,21 +70,33 @@ class Calls(Folding):
             raise UnsupportedError("'super()' is used outside of a class", "call the function")
         return Super(owner, cls)
 
-    def arguments(self, node: ast.Call) -> Arguments:
-        """Folds the arguments of a call, ``*`` and ``**`` expanded."""
+    def arguments(self, node: ast.Call, spread: bool = False) -> Arguments:
+        """Folds the arguments of a call, ``*`` and ``**`` expanded.
+
+        Args:
+            node: The call.
+            spread: Whether what is called takes integers as a list as well: ``x.view(*shape, 2)``.
+        """
         args: list[Folded] = []
         kwargs: dict[str, Folded] = {}
+        opened = False
         for arg in node.args:
             if not isinstance(arg, ast.Starred):
                 args.append(self.fold(arg))
                 continue
             value, residual = self.fold(arg.value)
+            if spread and isinstance(value, Dyn) and value.type == list_of(INT):
+                args.append((value, residual))
+                opened = True
+                continue
             items = self.known_items(value)
             if residual is None or isinstance(value, Const):
                 args += [(item, literal(item)) for item in items]
             else:
                 nodes = self.element_nodes(residual, len(items)).elts
                 args += list(zip(items, nodes, strict=True))
+        if opened:
+            args = self._one_list(args)
         for keyword in node.keywords:
             if keyword.arg is not None:
                 kwargs[keyword.arg] = self.fold(keyword.value)
@@ -101,6 +116,28 @@ class Calls(Folding):
                     "pass each argument by its own name",
                 )
         return Arguments(args, kwargs)
+
+    def _one_list(self, args: list[Folded]) -> list[Folded]:
+        """Integers and lists of them, behind the arguments that are neither, as one list."""
+        numbers = (INT, list_of(INT))
+        first = next(i for i, (v, _) in enumerate(args) if static_type(v) in numbers)
+        lists: list[ast.expr] = []
+        for value, node in args[first:]:
+            t, kept = static_type(value), self.needed(value, node)
+            if t not in (*numbers, UNKNOWN):
+                raise UnsupportedError(
+                    f"a list of unknown length is unpacked beside a '{t}'", "pass it as a list"
+                )
+            if t == list_of(INT):
+                lists.append(as_list(kept))
+            elif lists and isinstance(lists[-1], ast.List):
+                lists[-1].elts.append(kept)
+            else:
+                lists.append(ast.List([kept], ast.Load()))
+        whole = lists[0]
+        for part in lists[1:]:
+            whole = ast.BinOp(whole, ast.Add(), part)
+        return [*args[:first], (Dyn(list_of(INT)), whole)]
 
     def call(self, callee: Value, given: Arguments, callee_node: ast.expr | None) -> Folded:
         """Calls a value."""
@@ -160,6 +197,9 @@ class Calls(Folding):
         replaced = _pyg.replaced_op(function)
         if replaced is not None:
             return self.call_replaced(replaced, given)
+        by_numpy = numpy_function(cast("Frame", self), function, given)
+        if by_numpy is not None:
+            return by_numpy
         if is_torch_function(function):
             return self.call_torch(function, given)
         if is_ignored(function):

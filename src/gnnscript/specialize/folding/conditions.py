@@ -7,7 +7,15 @@ import ast
 import torch
 
 from gnnscript._errors import UnsupportedError
-from gnnscript.analyze.types import BOOL, NONE, TENSOR, UNKNOWN, is_optional, strip_optional
+from gnnscript.analyze.types import (
+    BOOL,
+    NONE,
+    TENSOR,
+    UNKNOWN,
+    Type,
+    is_optional,
+    strip_optional,
+)
 from gnnscript.specialize.folding.base import OPERATORS, Folded, Folding
 from gnnscript.specialize.helpers import unwrap_optional
 from gnnscript.specialize.values import (
@@ -45,6 +53,11 @@ class Conditions(Folding):
     def forget(self, names: set[str]) -> None:
         """Drops what tests have said of expressions in which one of these names occurs."""
         self.facts = {k: v for k, v in self.facts.items() if not names & k[1]}
+
+    def note(self, residual: ast.expr, t: Type) -> None:
+        """Remembers of an attribute whether what it was just assigned is ``None``."""
+        if t == NONE or not is_optional(t):
+            self.facts[_fact(residual)] = t != NONE
 
     def unwrap(self, value: Value, residual: ast.expr) -> tuple[Value, ast.expr]:
         """Asserts that a value is not ``None``, because it is used as if it were not."""
@@ -253,6 +266,10 @@ class Conditions(Folding):
                 right_node = ast.List(right_node.elts, ast.Load())
         left_value, left_node = self.present(left_value, self.needed(left_value, left_node))
         right_value, right_node = self.present(right_value, self.needed(right_value, right_node))
+        if isinstance(op, (ast.Eq, ast.NotEq)):
+            (left_value, left_node), (right_value, right_node) = self.alike(
+                (left_value, left_node), (right_value, right_node)
+            )
         tensor = TENSOR in (static_type(left_value), static_type(right_value))
         result_type = TENSOR if tensor and not isinstance(op, (ast.In, ast.NotIn)) else BOOL
         return Dyn(result_type), ast.Compare(left_node, [op], [right_node])

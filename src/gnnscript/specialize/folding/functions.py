@@ -99,6 +99,8 @@ class Functions(Folding):
     def _call_opaque(self, ref: ModuleRef, given: Arguments) -> Folded:
         """Calls a module that TorchScript compiles itself."""
         args, kwargs = given.types()
+        if inference.module_is_unfit(ref.module, args, kwargs):
+            self.program.refit(ref.module)
         unwrap: frozenset[int | str] = frozenset()
         if any(t.name == "Optional" for t in [*args, *kwargs.values()]):
             unwrap = inference.module_unwraps(ref.module, args, kwargs)
@@ -241,7 +243,8 @@ class Functions(Folding):
             return value, inlined
         func: ast.expr
         if done.owner is not None:
-            func = self.module_node(called or done.owner.ref)
+            same = called is not None and called.module is done.owner.ref.module
+            func = self.module_node(called if called is not None and same else done.owner.ref)
             if done.name != "forward":
                 func = ast.Attribute(func, done.name, ast.Load())
             elif isinstance(func, ast.Name):

@@ -11,9 +11,10 @@ import torch
 
 from gnnscript import _pyg
 from gnnscript._errors import UnsupportedError
-from gnnscript.analyze.types import NONE, STR, TENSOR, UNKNOWN, is_optional
+from gnnscript.analyze.types import INT, NONE, STR, TENSOR, UNKNOWN, is_optional, list_of
 from gnnscript.specialize import inference
 from gnnscript.specialize.folding.base import OPERATORS, Folded, Folding
+from gnnscript.specialize.helpers import as_list
 from gnnscript.specialize.values import (
     Closure,
     Const,
@@ -125,8 +126,35 @@ class Operators(Folding):
                 return self.sequence(left.kind, list(left.items) * right.value, list(elements))
         left, left_node = self.present(left, self.needed(left, left_node))
         right, right_node = self.present(right, self.needed(right, right_node))
+        if isinstance(node.op, ast.Add):
+            (left, left_node), (right, right_node) = self.alike(
+                (left, left_node), (right, right_node)
+            )
         t = arithmetic(static_type(left), static_type(right), node.op)
         return Dyn(t), ast.BinOp(left_node, node.op, right_node)
+
+    def alike(
+        self, left: tuple[Value, ast.expr], right: tuple[Value, ast.expr]
+    ) -> list[tuple[Value, ast.expr]]:
+        """Two sequences, both as lists where one is a shape: a tuple only in Python."""
+        types = [static_type(left[0]), static_type(right[0])]
+        if not any(t == list_of(INT) for t in types):
+            return [left, right]
+        sides: list[tuple[Value, ast.expr]] = []
+        for (value, node), t in zip((left, right), types, strict=True):
+            items = constant_items(value) if t.name in ("Tuple", "List") else None
+            count = len(t.args) if t.name == "Tuple" else None
+            if items is not None or count is not None:
+                size = len(items) if items is not None else count or 0
+                elements = self.element_nodes(node, size).elts
+                sides.append((Dyn(list_of(INT)), ast.List(elements, ast.Load())))
+            else:
+                sides.append((value, node))
+        if all(side is not given for side, given in zip(sides, (left, right), strict=True)):
+            return sides
+        if any(isinstance(node, ast.List) for _, node in sides):
+            return [(v, as_list(n) if static_type(v) == list_of(INT) else n) for v, n in sides]
+        return sides
 
     def _concatenate(
         self, left: Value, left_node: ast.expr | None, right: Value, right_node: ast.expr | None

@@ -16,6 +16,7 @@ from gnnscript.specialize.folding.base import Binding, MissingAttribute, NoRetur
 from gnnscript.specialize.folding.calls import Calls
 from gnnscript.specialize.folding.comprehensions import Comprehensions
 from gnnscript.specialize.folding.conditions import Conditions
+from gnnscript.specialize.folding.contexts import Contexts
 from gnnscript.specialize.folding.functions import Functions
 from gnnscript.specialize.folding.loops import Loops
 from gnnscript.specialize.folding.modules import Modules
@@ -24,6 +25,7 @@ from gnnscript.specialize.folding.sequences import Sequences
 from gnnscript.specialize.folding.torch_calls import TorchCalls
 from gnnscript.specialize.helpers import annotation
 from gnnscript.specialize.program import is_runtime
+from gnnscript.specialize.tree import clone
 from gnnscript.specialize.values import (
     Const,
     Dyn,
@@ -52,6 +54,7 @@ class Frame(
     Sequences,
     Operators,
     Conditions,
+    Contexts,
     Modules,
 ):
     """Specialises the body of one function."""
@@ -193,6 +196,9 @@ class Frame(
                     "raise in a statement of its own",
                     self.source.location(node),
                 ) from None
+            # TorchScript does not know that the call never comes back
+            text = ast.Constant("the call before raises")
+            self.emit(ast.Raise(ast.Call(ast.Name("RuntimeError", ast.Load()), [text], []), None))
             self.terminated = True
         except UnsupportedError as error:
             if isinstance(error, MissingAttribute) and self.depth_of_branches:
@@ -276,6 +282,9 @@ class Frame(
         self.returns.append(value)
         if residual is None:
             residual = literal(value)
+        if self.restore:
+            residual = self.hold("value", residual)
+            self.out.extend(self.stamped(clone(statement)) for statement in self.restore[::-1])
         self.emit(ast.Return(residual))
         self.terminated = True
 
@@ -302,37 +311,6 @@ class Frame(
         message = self.message_text(node.msg) if node.msg is not None else None
         self.emit(ast.Assert(residual, message))
         self.refine(node.test, True)
-
-    def _stmt_With(self, node: ast.With) -> None:
-        items = []
-        for item in node.items:
-            context = item.context_expr
-            if item.optional_vars is not None:
-                raise UnsupportedError(
-                    "'with ... as' has no TorchScript form", "use the context without 'as'"
-                )
-            _, residual = self.fold(context)
-            if residual is None:
-                raise UnsupportedError(
-                    f"'with {ast.unparse(context)}' has no TorchScript form",
-                    "move it out of what runs in the scripted model",
-                )
-            items.append(ast.withitem(residual))
-        env = dict(self.env)
-        with self.nested(env) as body:
-            self.block(node.body)
-            terminated = self.terminated
-        self.env, self.terminated = env, terminated
-        self.emit(ast.With(items, body or [ast.Pass()]))
-
-    def _stmt_Try(self, node: ast.Try) -> None:
-        if not node.finalbody and not node.orelse and all(map(_only_raises, node.handlers)):
-            self.block(node.body)  # the handlers only change the message of the error
-            return
-        raise UnsupportedError(
-            "'try' has no TorchScript form: exceptions cannot be caught in a scripted model",
-            "test the condition before, instead of catching the error afterwards",
-        )
 
     def _stmt_If(self, node: ast.If) -> None:
         value, test = self.condition(node.test)
@@ -396,8 +374,3 @@ class Frame(
                         body.append(self.stamped(store(residual, node)))
             merged[name] = Binding(value, residual)
         return merged
-
-
-def _only_raises(handler: ast.ExceptHandler) -> bool:
-    returns = any(isinstance(n, ast.Return) for n in ast.walk(handler))
-    return isinstance(handler.body[-1], ast.Raise) and not returns

@@ -26,7 +26,7 @@ from gnnscript.analyze.types import (
 from gnnscript.specialize import inference
 from gnnscript.specialize.folding.base import CHANGE_IN_PLACE, Arguments, Folded, Folding
 from gnnscript.specialize.folding.functions import _declared
-from gnnscript.specialize.helpers import annotation, op_reference
+from gnnscript.specialize.helpers import annotation, op_reference, torch_name
 from gnnscript.specialize.values import (
     Closure,
     Const,
@@ -45,6 +45,11 @@ class TorchCalls(Folding):
     """The part of a frame that keeps calls, and knows their types."""
 
     def call_torch(self, function: Any, given: Arguments) -> Folded:
+        if function is torch.nonzero and _is_true(given.kwargs.get("as_tuple")):
+            pairs = torch_name("torch.ops.aten.nonzero_numpy")
+            return Dyn(list_of(TENSOR)), ast.Call(pairs, [self.needed(*given.args[0])], [])
+        if "requires_grad" in given.kwargs and function is not torch.tensor:
+            return self._requiring_grad(function, given)
         args, kwargs = given.types()
         if given.constant and getattr(function, "__module__", "") == "math":
             values, named = given.values()
@@ -64,6 +69,16 @@ class TorchCalls(Folding):
         sparse = getattr(function, "__name__", "").startswith("sparse_")
         returns = SPARSE if sparse and found.returns in (TENSOR, UNKNOWN) else found.returns
         return Dyn(returns), ast.Call(self.needed(Const(function), None), *self.nodes(given))
+
+    def _requiring_grad(self, function: Any, given: Arguments) -> Folded:
+        """``torch.zeros(..., requires_grad=True)``, whose operator has no such argument."""
+        kwargs = dict(given.kwargs)
+        value, node = kwargs.pop("requires_grad")
+        made, call = self.call_torch(function, Arguments(given.args, kwargs))
+        if call is None or (isinstance(value, Const) and not value.value):
+            return made, call
+        flags = [] if isinstance(value, Const) else [self.needed(value, node)]
+        return made, ast.Call(ast.Attribute(call, "requires_grad_", ast.Load()), flags, [])
 
     def adapted(self, given: Arguments, found: inference.Signature) -> Arguments:
         """Arguments in the form that the operator takes."""
@@ -156,11 +171,14 @@ class TorchCalls(Folding):
         if is_optional(t) and t != NONE:
             holder, holder_node = self.unwrap(holder, holder_node)
             t = static_type(holder)
-        given = self.arguments(node)
+        given = self.arguments(node, spread=t in (TENSOR, UNKNOWN))
         if isinstance(holder_node, ast.Constant) and isinstance(holder_node.value, int):
             raise UnsupportedError(f"a number has no method '{name}'", "use a torch function")
         func = ast.Attribute(holder_node, name, ast.Load())
         if t in (TENSOR, UNKNOWN):
+            if name == "nonzero" and _is_true(given.kwargs.get("as_tuple")):
+                pairs = torch_name("torch.ops.aten.nonzero_numpy")
+                return Dyn(list_of(TENSOR)), ast.Call(pairs, [holder_node], [])
             for keyword, default in _PYTHON_DEFAULTS.get(name, {}).items():
                 if not given.args:
                     given.kwargs.setdefault(keyword, (Const(default), literal(Const(default))))
@@ -232,6 +250,10 @@ class TorchCalls(Folding):
         raise UnsupportedError(f"'{name}' of a dictionary of known names", "use its items")
 
 
+def _is_true(folded: Folded | None) -> bool:
+    return folded is not None and isinstance(folded[0], Const) and bool(folded[0].value)
+
+
 # Defaults that tensor methods have in Python, and their operators lack.
 _PYTHON_DEFAULTS: dict[str, dict[str, Any]] = {"norm": {"p": 2}}
 
@@ -252,6 +274,8 @@ _MATH: dict[str, Type] = {
     "ceil": INT,
     "gcd": INT,
     "factorial": INT,
+    "frexp": tuple_of(FLOAT, INT),
+    "modf": tuple_of(FLOAT, FLOAT),
     "isnan": Type("bool"),
     "isinf": Type("bool"),
     "isfinite": Type("bool"),

@@ -1,0 +1,133 @@
+"""Functions of numbers and of gradients whose TorchScript form is another than Python's."""
+
+from __future__ import annotations
+
+import ast
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gnnscript._errors import UnsupportedError
+from gnnscript.analyze.types import BOOL, FLOAT, INT, NUMBER, TENSOR, Type, list_of, optional
+from gnnscript.specialize.folding.base import Arguments, Folded
+from gnnscript.specialize.folding.builtin_sequences import parts_of
+from gnnscript.specialize.folding.builtins import evaluated, for_
+from gnnscript.specialize.helpers import torch_name, unwrap_optional
+from gnnscript.specialize.substitutes import SUBSTITUTES
+from gnnscript.specialize.values import Const, Dyn, Seq, arithmetic, literal, static_type
+
+if TYPE_CHECKING:
+    from gnnscript.specialize.folding.statements import Frame
+
+
+@for_(*SUBSTITUTES)
+def _substituted(frame: Frame, function: Any, given: Arguments) -> Folded:
+    done = evaluated(frame, function, given)
+    if done is not None:
+        return done
+    if function is math.prod and len(given.args) == 1:
+        parts = parts_of(frame, given.args[0])
+        if parts:
+            (t, kept), rest = (static_type(parts[0][0]), frame.needed(*parts[0])), parts[1:]
+            for value, node in rest:
+                t = arithmetic(t, static_type(value), ast.Mult())
+                kept = ast.BinOp(kept, ast.Mult(), frame.needed(value, node))
+            return Dyn(t), kept
+        if static_type(given.args[0][0]) != list_of(INT):
+            raise UnsupportedError(
+                "'math.prod' of a list whose elements are no integers", "multiply in a loop"
+            )
+    return frame.call_function(SUBSTITUTES[function], given, None)
+
+
+_ELEMENTWISE = (
+    "sqrt",
+    "log",
+    "log2",
+    "log10",
+    "log1p",
+    "exp",
+    "expm1",
+    "sin",
+    "cos",
+    "tan",
+    "tanh",
+)
+
+
+def numpy_function(frame: Frame, function: Any, given: Arguments) -> Folded | None:
+    """A function of NumPy's: evaluated on constants, Python's own for numbers of run time."""
+    module = type(function).__module__ if type(function).__name__ == "ufunc" else None
+    module = module or getattr(function, "__module__", None) or ""
+    if module.split(".")[0] != "numpy" or not callable(function):
+        return None
+    if given.constant:
+        args, kwargs = given.values()
+        spelled = ast.Constant(f"numpy.{getattr(function, '__name__', function)}")
+        return frame.wrap(frame.compute(spelled, function, *args, **kwargs)), None
+    name = getattr(function, "__name__", "")
+    types, _ = given.types()
+    if name in _ELEMENTWISE and types and types[0] in (INT, FLOAT, BOOL, NUMBER):
+        return frame.call(Const(getattr(math, name)), given, None)
+    raise UnsupportedError(
+        f"'numpy.{name}' is given a value that exists only at run time",
+        "use the torch function of that name",
+    )
+
+
+@for_(torch.autograd.grad)
+def _grad(frame: Frame, function: Any, given: Arguments) -> Folded:
+    """Gradients inside of the model (forces of an energy): TorchScript takes and gives lists."""
+    names = ("outputs", "inputs", "grad_outputs", "retain_graph", "create_graph")
+    bound = dict(zip(names, given.args, strict=False)) | given.kwargs
+    if set(bound) - {*names, "allow_unused"}:
+        raise UnsupportedError(
+            "'torch.autograd.grad' has no such options in TorchScript",
+            f"leave out {sorted(set(bound) - {*names, 'allow_unused'})}",
+        )
+    lists: dict[str, ast.expr] = {}
+    count = None
+    for name in names[:3]:
+        value, node = bound.pop(name, (Const(None), None))
+        if isinstance(value, Const) and value.value is None:
+            continue
+        parts = [(value, node)] if static_type(value) == TENSOR else parts_of(frame, (value, node))
+        t = optional(TENSOR) if name == "grad_outputs" else TENSOR
+        if parts is None:
+            lists[name] = frame.needed(value, node)
+            continue
+        display = ast.List([frame.needed(v, n) for v, n in parts], ast.Load())
+        lists[name] = display
+        if name == "grad_outputs":
+            held = frame.fresh("grad_outputs")
+            frame.emit(_annotated(held, list_of(t), display))
+            lists[name] = ast.Name(held, ast.Load())
+        if name == "inputs":
+            count = len(parts)
+    unused = bound.get("allow_unused", (Const(False), None))[0]
+    keep = bound.get("create_graph", (Const(False), None))
+    bound.setdefault("retain_graph", keep)
+    kwargs = [ast.keyword(k, frame.needed(v, n or literal(v))) for k, (v, n) in bound.items()]
+    call = ast.Call(
+        torch_name("torch.autograd.grad"),
+        [lists["outputs"], lists["inputs"]],
+        [*([ast.keyword("grad_outputs", lists[names[2]])] if names[2] in lists else []), *kwargs],
+    )
+    if count is None:
+        return Dyn(list_of(optional(TENSOR))), call
+    found = frame.hold("gradients", call)
+    assert found is not None
+    always = isinstance(unused, Const) and not unused.value
+    nodes: list[ast.expr | None] = []
+    for position in range(count):
+        entry: ast.expr = ast.Subscript(found, ast.Constant(position), ast.Load())
+        nodes.append(unwrap_optional(entry) if always else entry)
+    t = TENSOR if always else optional(TENSOR)
+    return Seq((Dyn(t),) * count), ast.Tuple([n for n in nodes if n is not None], ast.Load())
+
+
+def _annotated(name: str, t: Type, value: ast.expr) -> ast.stmt:
+    from gnnscript.specialize.helpers import annotation
+
+    return ast.AnnAssign(ast.Name(name, ast.Store()), annotation(t), value, 1)

@@ -1,0 +1,175 @@
+"""``with`` and ``try``: the contexts that TorchScript has, and those that can be written out."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+from typing import Any
+
+import torch
+
+from gnnscript._errors import UnsupportedError
+from gnnscript.specialize.folding.base import Folded, Folding, MissingAttribute, store
+from gnnscript.specialize.helpers import torch_name
+from gnnscript.specialize.values import Const, Dyn
+
+
+class Contexts(Folding):
+    """The part of a frame that folds ``with`` and ``try``."""
+
+    def _stmt_With(self, node: ast.With) -> None:
+        items = []
+        modes: list[ast.stmt] = []
+        for item in node.items:
+            context = item.context_expr
+            if item.optional_vars is not None:
+                raise UnsupportedError(
+                    "'with ... as' has no TorchScript form", "use the context without 'as'"
+                )
+            mode = self._grad_mode(context)
+            if mode is not None:
+                modes += self._enter_grad_mode(node, mode)
+                continue
+            callee = self.fold(context.func)[0] if isinstance(context, ast.Call) else None
+            if isinstance(callee, Const) and callee.value in _WITHOUT_EFFECT:
+                continue
+            _, residual = self.fold(context)
+            if residual is None:
+                raise UnsupportedError(
+                    f"'with {ast.unparse(context)}' has no TorchScript form",
+                    "move it out of what runs in the scripted model",
+                )
+            items.append(ast.withitem(residual))
+        self.restore += modes
+        try:
+            if items:
+                env = dict(self.env)
+                with self.nested(env) as body:
+                    self.block(node.body)
+                    terminated = self.terminated
+                self.env, self.terminated = env, terminated
+                self.emit(ast.With(items, body or [ast.Pass()]))
+            else:
+                self.block(node.body)
+        finally:
+            del self.restore[len(self.restore) - len(modes) :]
+        if not self.terminated:
+            for statement in modes[::-1]:
+                self.emit(statement)
+
+    def _grad_mode(self, context: ast.expr) -> Folded | None:
+        """The mode that a context sets for gradients; ``None`` for what TorchScript has itself."""
+        if not isinstance(context, ast.Call):
+            return None
+        callee, _ = self.fold(context.func)
+        if not isinstance(callee, Const):
+            return None
+        if callee.value is torch.enable_grad:
+            return Const(True), ast.Constant(True)
+        if callee.value is torch.inference_mode and not context.args and not context.keywords:
+            return Const(False), ast.Constant(False)
+        if callee.value is torch.set_grad_enabled and context.args:
+            return self.truth(*self.fold(context.args[0]))
+        return None
+
+    def _enter_grad_mode(self, node: ast.With, mode: Folded) -> list[ast.stmt]:
+        """Sets the mode; returns the statement that puts the old one back."""
+        if _leaves_loop(node.body):
+            raise UnsupportedError(
+                "a loop is left from inside of a context that sets the mode for gradients",
+                "put the loop into the context, or leave it afterwards",
+                self.source.location(node),
+            )
+        before = self.fresh("grad_enabled")
+        self.emit(store(before, ast.Call(torch_name("torch.is_grad_enabled"), [], [])))
+        setter = torch_name("torch.set_grad_enabled")
+        value, residual = mode
+        self.emit(ast.Expr(ast.Call(setter, [self.needed(value, residual)], [])))
+        return [ast.Expr(ast.Call(setter, [ast.Name(before, ast.Load())], []))]
+
+    def _stmt_Try(self, node: ast.Try) -> None:
+        if not node.finalbody and not node.orelse and all(map(_only_raises, node.handlers)):
+            self.block(node.body)  # the handlers only change the message of the error
+            return
+        outcome = self._decided(node)
+        if outcome is not None:
+            for statements in outcome:
+                self.block(statements)
+            return
+        raise UnsupportedError(
+            "'try' has no TorchScript form: exceptions cannot be caught in a scripted model",
+            "test the condition before, instead of catching the error afterwards",
+        )
+
+    def _decided(self, node: ast.Try) -> list[list[ast.stmt]] | None:
+        """The blocks that run, where configuration decides whether the body raises."""
+        try:
+            decided = [self._known(statement) for statement in node.body]
+        except Exception as error:
+            handler = next((h for h in node.handlers if self._catches(h, error)), None)
+            if handler is None:
+                return None
+            if handler.name is not None and handler.name in {
+                n.id for s in handler.body for n in ast.walk(s) if isinstance(n, ast.Name)
+            }:
+                return None
+            return [handler.body, node.finalbody]
+        if all(decided):
+            return [node.body, node.orelse, node.finalbody]
+        return None
+
+    def _known(self, statement: ast.stmt) -> bool:
+        """Whether a statement only reads configuration; raises what it raises in Python."""
+        if isinstance(statement, (ast.Import, ast.ImportFrom)):
+            env = dict(self.env)
+            try:
+                getattr(self, f"_stmt_{type(statement).__name__}")(statement)
+            finally:
+                self.env = env
+            return True
+        if isinstance(statement, (ast.Assign, ast.Expr, ast.Return)) and statement.value:
+            if any(isinstance(n, (ast.Call, ast.NamedExpr)) for n in ast.walk(statement.value)):
+                return False
+            try:
+                value, _ = self.fold(statement.value)
+            except MissingAttribute as error:
+                raise AttributeError(str(error)) from None
+            except UnsupportedError as error:
+                if isinstance(error.__cause__, Exception):
+                    raise error.__cause__ from None
+                raise
+            return not isinstance(value, Dyn) or _is_path(statement.value)
+        return isinstance(statement, ast.Pass)
+
+    def _catches(self, handler: ast.ExceptHandler, error: Exception) -> bool:
+        if isinstance(error, UnsupportedError):
+            return False
+        if handler.type is None:
+            return True
+        classes, _ = self.fold(handler.type)
+        found: Any = classes.value if isinstance(classes, Const) else ()
+        return isinstance(error, found)
+
+
+# Contexts that change nothing of what is computed.
+_WITHOUT_EFFECT = (contextlib.nullcontext, torch.autograd.set_detect_anomaly)
+
+
+def _is_path(node: ast.expr) -> bool:
+    """``a.b.c``: reading it cannot fail where it is known to exist."""
+    return isinstance(node, ast.Name) or (isinstance(node, ast.Attribute) and _is_path(node.value))
+
+
+def _leaves_loop(body: list[ast.stmt]) -> bool:
+    for statement in body:
+        if isinstance(statement, (ast.Break, ast.Continue)):
+            return True
+        if isinstance(statement, (ast.If, ast.With)):
+            if _leaves_loop(statement.body) or _leaves_loop(getattr(statement, "orelse", [])):
+                return True
+    return False
+
+
+def _only_raises(handler: ast.ExceptHandler) -> bool:
+    returns = any(isinstance(n, ast.Return) for n in ast.walk(handler))
+    return isinstance(handler.body[-1], ast.Raise) and not returns

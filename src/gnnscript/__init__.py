@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from gnnscript import hetero
 from gnnscript._config import checks, kernels
 from gnnscript._errors import GnnscriptError, UnsupportedError
 
@@ -29,6 +30,7 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "checks",
+    "hetero",
     "inspect",
     "install",
     "kernels",

@@ -7,6 +7,7 @@ that never uses it never pays for it.
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from typing import Any
 
@@ -19,9 +20,11 @@ __all__ = [
     "TEMPLATE_USERS",
     "inspector",
     "is_message_passing",
+    "is_own",
     "library_flag",
     "message_passing",
     "op_substitutes",
+    "predicate",
     "predicates",
     "replaced_op",
     "template",
@@ -106,10 +109,26 @@ def predicates() -> dict[Any, bool]:
     }
 
 
+def is_own(function: Any) -> bool:
+    """Whether a function is PyG's."""
+    module = getattr(inspect.unwrap(function), "__module__", None) or ""
+    return module.split(".")[0] == "torch_geometric"
+
+
+def predicate(function: Any, asked_by: Any) -> bool:
+    """What a function of :func:`predicates` answers in the code of another function.
+
+    PyG's code leaves things out where it is scripted, which specialised code has no need of: it
+    is as in eager mode.
+    """
+    if function is torch.jit.is_scripting and is_own(asked_by):  # type: ignore[attr-defined]
+        return False
+    return predicates()[function]
+
+
 def library_flag(owner: object, name: str) -> bool | None:
     """What a flag of PyG's that tells of an optional library reads as in specialised code.
 
-    None, if ``owner.name`` is no such flag.
     Specialised code must load where none of them is, so only what our ops replace is there.
     """
     if owner is not sys.modules.get("torch_geometric.typing") or not name.startswith("WITH_"):

@@ -195,3 +195,12 @@ def _argument_names(code: types.CodeType) -> tuple[str, ...]:
 def _arguments(node: Any) -> tuple[str, ...]:
     args = node.args
     return tuple(arg.arg for arg in [*args.posonlyargs, *args.args, *args.kwonlyargs])
+
+
+def collecting_names(function: Any) -> list[str]:
+    """The names of ``*args`` and ``**kwargs`` in the signature of a function."""
+    code = function.__code__
+    first = code.co_argcount + code.co_kwonlyargcount
+    flags = (inspect.CO_VARARGS, inspect.CO_VARKEYWORDS)
+    count = sum(bool(code.co_flags & flag) for flag in flags)
+    return list(code.co_varnames[first : first + count])

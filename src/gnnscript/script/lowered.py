@@ -92,6 +92,10 @@ class _Builder:
         text = self.specialized.texts.get(id(module))
         if text is None and self._is_kept(module):
             return module
+        if isinstance(module, torch.nn.ParameterList):
+            return module  # TorchScript knows it by its class
+        if isinstance(module, torch.nn.ParameterDict):
+            return _plain(module)
         if text is None or not self._has_code(module):
             container = self._container(module, path)
             if container is not None:
@@ -152,6 +156,16 @@ class _Builder:
 
     def _needed(self, module: torch.nn.Module) -> bool:
         return any(id(m) in self.used or self._has_code(m) for m in module.modules())
+
+
+def _plain(module: torch.nn.ParameterDict) -> torch.nn.ParameterDict:
+    """Torch's own dictionary of the same parameters; TorchScript does not read a subclass."""
+    if type(module) is torch.nn.ParameterDict:
+        return module
+    plain = torch.nn.ParameterDict()
+    plain._keys = dict(module._keys)
+    plain._parameters.update(module._parameters)
+    return plain
 
 
 def _has_state(module: torch.nn.Module) -> bool:

@@ -7,7 +7,8 @@ import re
 import sys
 import threading
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping as AnyMapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,11 @@ import torch
 
 from gnnscript import _config, _pyg
 from gnnscript._errors import Location, UnsupportedError
-from gnnscript.analyze.types import Type, of_value
+from gnnscript.analyze.types import of_value
 from gnnscript.passes import optimize
 from gnnscript.script.lowered import build, discard, origins_of
 from gnnscript.specialize import SpecializedModel, specialize
+from gnnscript.specialize.values import Dyn, Mapping, Value
 
 __all__ = [
     "MARK",
@@ -123,7 +125,7 @@ class _Policy:
         return any(self(child) for child in module.children())
 
 
-def lower(root: torch.nn.Module, given: dict[str, Type] | None = None) -> torch.nn.Module:
+def lower(root: torch.nn.Module, given: dict[str, Value] | None = None) -> torch.nn.Module:
     """The specialised model: a tree of its own that shares parameters with the eager one."""
     return build(root, _specialized(root, given))
 
@@ -147,7 +149,7 @@ class LoweredCall:
 def lower_for(
     root: torch.nn.Module,
     args: Sequence[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
+    kwargs: AnyMapping[str, Any] | None = None,
     *,
     everything: bool = False,
 ) -> LoweredCall:
@@ -181,13 +183,13 @@ def lower_for(
     policy = _Policy(root, everything=everything)
     if not any(policy(module) for module in root.modules()):
         return LoweredCall(root, values, fixed)
-    given = {name: of_value(value) for name, value in values.items()}
+    given = _given(signature, values)
     return LoweredCall(build(root, _specialized(root, given, fixed, policy)), values, fixed)
 
 
 def _specialized(
     root: torch.nn.Module,
-    given: dict[str, Type] | None = None,
+    given: dict[str, Value] | None = None,
     known: dict[str, Any] | None = None,
     policy: _Policy | None = None,
 ) -> SpecializedModel:
@@ -219,7 +221,7 @@ def script(compile_: Any, root: torch.nn.Module, *args: Any, **kwargs: Any) -> A
     with _lock:  # TorchScript compiles a class once, for all threads
         lowered = lower(root, given)
         try:
-            return compile_(lowered, *args, **kwargs)
+            return _explaining(compile_(lowered, *args, **kwargs))
         except Exception as error:
             discard(lowered)
             reason = explained(error, root)
@@ -228,15 +230,55 @@ def script(compile_: Any, root: torch.nn.Module, *args: Any, **kwargs: Any) -> A
             raise reason from error
 
 
-def _from_examples(root: torch.nn.Module, examples: Any) -> dict[str, Type]:
-    """Types of the arguments of ``forward`` from ``example_inputs`` of ``torch.jit.script``."""
+def _explaining(scripted: Any) -> Any:
+    """Has a scripted model that takes dictionaries refuse tuples as keys, saying what to do."""
+    forward = getattr(scripted, "forward", None)
+    arguments = getattr(getattr(forward, "schema", None), "arguments", ())
+    if any(argument.type.kind() == "DictType" for argument in arguments):
+        # A ScriptModule runs Python hooks, but refuses to register them.
+        scripted._forward_pre_hooks[0] = _refuse_tuple_keys
+        scripted._forward_pre_hooks_with_kwargs[0] = True
+    return scripted
+
+
+def _refuse_tuple_keys(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, dict) and any(isinstance(key, tuple) for key in value):
+            key = next(key for key in value if isinstance(key, tuple))
+            raise TypeError(
+                f"a scripted model takes dictionaries with strings as keys, got {key!r}: pass "
+                f"gnnscript.hetero.to_script(...) of the dictionary, which spells it "
+                f"{'__'.join(map(str, key))!r}"
+            )
+
+
+def _from_examples(root: torch.nn.Module, examples: Any) -> dict[str, Value]:
+    """What ``example_inputs`` of ``torch.jit.script`` say of the arguments of ``forward``."""
     if isinstance(examples, dict):
         examples = examples.get(root)
     if not examples:
         return {}
     signature = inspect.signature(type(root).forward)
     bound = signature.bind(root, *examples[0])
-    return {name: of_value(value) for name, value in list(bound.arguments.items())[1:]}
+    return _given(signature, dict(list(bound.arguments.items())[1:]))
+
+
+def _given(signature: inspect.Signature, arguments: dict[str, Any]) -> dict[str, Value]:
+    """What the arguments of one call say of all that are like it."""
+    several = inspect.Parameter.VAR_POSITIONAL
+    return {
+        name: _shown(
+            dict(enumerate(value)) if signature.parameters[name].kind is several else value
+        )
+        for name, value in arguments.items()
+    }
+
+
+def _shown(value: Any) -> Value:
+    """An example as what is known of all arguments like it: of a dictionary, its keys."""
+    if isinstance(value, dict):
+        return Mapping({key: _shown(item) for key, item in value.items()})
+    return Dyn(of_value(value))
 
 
 _FRAME = re.compile(r'File "(gnnscript_lowered/[^"]+)", line (\d+)')

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from gnnscript._errors import UnsupportedError
-from gnnscript.analyze.annotations import annotation_type, parameter_types
+from gnnscript.analyze.annotations import annotation_type
 from gnnscript.analyze.sources import FunctionSource, function_source
-from gnnscript.analyze.types import TENSOR, UNKNOWN, Type, is_subtype, join, optional
+from gnnscript.analyze.types import UNKNOWN, Type, is_subtype, join, optional
 from gnnscript.specialize.tree import is_inlinable, remove_dead_assignments
 from gnnscript.specialize.values import (
     Const,
@@ -33,7 +33,6 @@ __all__ = [
     "Program",
     "Specialized",
     "is_runtime",
-    "root_arguments",
 ]
 
 
@@ -222,6 +221,7 @@ class Program:
             body: Writes the body instead of folding the function's own statements.
             key: Tells apart functions that share ``source``.
         """
+        from gnnscript.specialize.folding.base import Opened
         from gnnscript.specialize.folding.statements import Frame
 
         memo = (
@@ -245,13 +245,22 @@ class Program:
         self._keep.append((source, bound))
         wish = name or str(getattr(source.node, "name", "function"))
         final = owner.method_name(wish) if owner is not None else wish
+        opened: set[str] = set()
         try:
-            frame = Frame(self, source, owner, cls)
-            parameters = frame.bind_parameters(bound)
-            if body is None:
-                frame.run()
-            else:
-                body(frame)
+            while True:
+                frame = Frame(self, source, owner, cls)
+                frame.opened = opened
+                parameters = frame.bind_parameters(bound)
+                try:
+                    if body is None:
+                        frame.run()
+                    else:
+                        body(frame)
+                    break
+                except Opened as error:
+                    if error.frame is not frame or not error.names:
+                        raise
+                    opened |= error.names
             node = remove_dead_assignments(frame.finish(final))
             value = frame.result()
         except BaseException:
@@ -283,23 +292,3 @@ def is_runtime(value: Value) -> bool:
     if isinstance(value, Mapping):
         return any(is_runtime(item) for item in value.items.values())
     return isinstance(value, Poison)
-
-
-def root_arguments(
-    source: FunctionSource, cls: type, choose: Callable[[str, Type], Type]
-) -> Iterator[tuple[str, Type, Any]]:
-    """The arguments of an entry point: name, concrete type, default."""
-    types = parameter_types(source, cls)
-    for name, parameter in list(inspect.signature(source.function).parameters.items())[1:]:
-        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-            yield name, UNKNOWN, parameter.kind
-            continue
-        declared = types[name]
-        chosen = choose(name, declared if declared != UNKNOWN else TENSOR)
-        if chosen.name == "Class":
-            raise UnsupportedError(
-                f"argument '{name}' is declared as '{chosen}', which TorchScript cannot hold",
-                "pass tensors (for a Data object: its fields) instead",
-                source.location(),
-            )
-        yield name, chosen, parameter.default

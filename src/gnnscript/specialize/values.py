@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import enum
 import math
+import re
 import types
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ from gnnscript.analyze.types import (
     tuple_of,
 )
 from gnnscript.specialize.helpers import torch_name
+from gnnscript.specialize.tree import free_name
 
 __all__ = [
     "Closure",
@@ -42,12 +44,16 @@ __all__ = [
     "Super",
     "Value",
     "constant_items",
+    "entry_names",
     "generalize",
+    "has_mapping",
     "is_mixed",
     "join_values",
     "key_of",
     "literal",
     "modules_in",
+    "packed_type",
+    "script_key",
     "static_type",
 ]
 
@@ -81,9 +87,11 @@ class Seq(Value):
 
 @dataclass(frozen=True, eq=False)
 class Mapping(Value):
-    """A dictionary with known keys."""
+    """A dictionary with known keys; ``default`` makes those that are missing."""
 
     items: dict[Any, Value]
+    default: Value | None = None
+    cls: type = dict
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +137,35 @@ class Poison(Value):
     reason: str
 
 
+def script_key(key: Any) -> Any:
+    """A key as TorchScript's dictionaries can hold it: an edge type as ``"src__rel__dst"``."""
+    if isinstance(key, tuple) and all(isinstance(part, str) for part in key):
+        return "__".join(key)
+    return key
+
+
+def entry_names(name: str, keys: Iterable[Any]) -> list[str]:
+    """For each key of a dictionary, the name of the argument that its entry is passed as."""
+    taken: set[str] = set()
+    return [free_name(re.sub(r"\W", "_", f"{name}_{script_key(key)}"), taken) for key in keys]
+
+
+def packed_type(value: Value) -> Type:
+    """The type in which a function hands back ``value``: dictionaries as tuples of entries."""
+    if isinstance(value, Mapping):
+        return tuple_of(*(packed_type(item) for item in value.items.values()))
+    if isinstance(value, Seq) and has_mapping(value):
+        return tuple_of(*(packed_type(item) for item in value.items))
+    return static_type(value)
+
+
+def has_mapping(value: Value) -> bool:
+    """Whether a value is a dictionary known by its entries, or has one inside."""
+    return isinstance(value, Mapping) or (
+        isinstance(value, Seq) and any(has_mapping(item) for item in value.items)
+    )
+
+
 def static_type(value: Value) -> Type:
     """The type that a variable holding ``value`` has in specialised code."""
     if isinstance(value, Dyn):
@@ -144,9 +181,16 @@ def static_type(value: Value) -> Type:
             element = join(element, other) or UNKNOWN
         return list_of(element)
     if isinstance(value, Mapping):
-        kinds = {static_type(item) for item in value.items.values()}
-        named = all(isinstance(key, str) for key in value.items)
-        return dict_of(STR, kinds.pop()) if named and len(kinds) == 1 else UNKNOWN
+        if not value.items:
+            return dict_of(STR, TENSOR)
+        keys = {of_value(script_key(key)) for key in value.items}
+        entries = list(value.items.values())
+        held: Type | None = static_type(entries[0])
+        for entry in entries[1:]:
+            held = join(held, static_type(entry)) if held is not None else None
+        if held is None or len(keys) > 1 or not keys <= {STR, INT}:
+            return UNKNOWN
+        return dict_of(keys.pop(), held)
     return UNKNOWN
 
 
@@ -172,6 +216,10 @@ def join_values(a: Value, b: Value) -> Value:
             items = tuple(map(join_values, a.items, b.items))
             if not any(isinstance(item, Poison) for item in items):
                 return Seq(items, a.kind, a.cls)
+    if isinstance(a, Mapping) and isinstance(b, Mapping) and list(a.items) == list(b.items):
+        entries = {name: join_values(item, b.items[name]) for name, item in a.items.items()}
+        if not any(isinstance(item, Poison) for item in entries.values()):
+            return Mapping(entries, a.default)
     if not _runtime(a) or not _runtime(b):
         return Poison("it is a different function or module on each path")
     joined = join(static_type(a), static_type(b))

@@ -7,7 +7,8 @@ import ast
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.annotations import annotation_type
 from gnnscript.analyze.types import TENSOR, UNKNOWN, Type, is_subtype, list_of, strip_optional
-from gnnscript.specialize.folding.base import Binding, Folding, store
+from gnnscript.specialize.folding.base import Arguments, Binding, Folding, store
+from gnnscript.specialize.folding.collections import is_collection
 from gnnscript.specialize.helpers import annotation, is_absent
 from gnnscript.specialize.program import is_runtime
 from gnnscript.specialize.tree import free_name, is_simple, names_read
@@ -21,6 +22,7 @@ from gnnscript.specialize.values import (
     Value,
     constant_items,
     generalize,
+    has_mapping,
     literal,
     static_type,
 )
@@ -74,11 +76,22 @@ class Assignment(Folding):
                 target = ast.Name(before.name or node.target.id, ast.Store())
                 self.emit(ast.AugAssign(target, node.op, operand))
                 return
+            if held is not None and before is not None and is_collection(held):
+                if isinstance(held, Seq) and isinstance(node.op, ast.Add):
+                    self.change(held, before.read, "extend", Arguments([self.fold(node.value)], {}))
+                    return
             self.assign(node.target, *self.fold(load))
             return
-        value, _ = self.fold(self.as_load(node.target))
+        value, element = self.fold(self.as_load(node.target))
         if isinstance(value, Dyn) and value.type in (TENSOR, UNKNOWN):
             _, operand = self.fold_needed(node.value)
+            if isinstance(node.target, ast.Subscript):
+                holder, _ = self.fold(node.target.value)
+                if is_collection(holder):
+                    held_in = self.hold("item", element, set())
+                    assert isinstance(held_in, ast.Name)
+                    self.emit(ast.AugAssign(ast.Name(held_in.id, ast.Store()), node.op, operand))
+                    return
             place = self.store_target(node.target)
             self.emit(ast.AugAssign(place, node.op, operand))
             return
@@ -93,6 +106,10 @@ class Assignment(Folding):
         elif isinstance(target, ast.Attribute):
             self._assign_attribute(target, value, residual)
         elif isinstance(target, ast.Subscript):
+            holder, base = self.fold(target.value)
+            if is_collection(holder):
+                self.set_item(holder, base, self.index(target.slice)[0], value, residual)
+                return
             self.forget(set(names_read(self.as_load(target))))
             self.emit(ast.Assign([self.store_target(target)], self.needed(value, residual)))
         else:
@@ -106,10 +123,14 @@ class Assignment(Folding):
         self.forget({name})
         if residual is None:
             residual = literal(value)
+        known = self.known_collection(name, value, residual)
+        if known is not None:
+            self.env[name] = Binding(known[0], None, known[1])
+            return
         if isinstance(value, Poison) or residual is None:
             self.env[name] = Binding(value, None)
             return
-        if is_absent(residual) or (isinstance(value, Mapping) and name not in self.mutated):
+        if is_absent(residual) or (has_mapping(value) and name not in self.opened):
             self.env[name] = Binding(value, None, self.hold(name, residual))
             return
         if isinstance(value, Mapping):
@@ -164,9 +185,11 @@ class Assignment(Folding):
             values = [self.hold(name, value, changing) or value for value in node.values]
             return ast.Dict(node.keys, values)
         stable = changing is not None and is_simple(node) and not changing & set(names_read(node))
+        stable = stable or (isinstance(node, ast.Name) and node.id in self.assigned_once)
         if is_absent(node) or stable or self.conditional:
             return node
         held = self.fresh(name)
+        self.assigned_once.add(held)
         self.emit(store(held, node))
         return ast.Name(held, ast.Load())
 

@@ -75,6 +75,15 @@ class MissingAttribute(UnsupportedError):
     """An attribute does not exist in this configuration: reading it raises, as in Python."""
 
 
+class Opened(UnsupportedError):
+    """A collection cannot be known by its elements: specialise again, with it held at run time."""
+
+    def __init__(self, frame: Folding, names: set[str], cause: str, remedy: str) -> None:
+        super().__init__(cause, remedy)
+        self.frame = frame
+        self.names = names
+
+
 class NoReturn(Exception):
     """A call never returns: what follows it in the block is not reached."""
 
@@ -111,6 +120,11 @@ class Binding:
     name: str | None
     node: ast.expr | None = None
 
+    @property
+    def read(self) -> ast.expr | None:
+        """The expression that reads it in the specialised code."""
+        return self.node if self.name is None else ast.Name(self.name, ast.Load())
+
 
 class Folding:
     """The state of a function being specialised, and what every part of its frame uses.
@@ -141,6 +155,9 @@ class Folding:
         self.variants: dict[str, list[tuple[Type, str]]] = {}
         self.declared: dict[str, Type] = {}
         self.mutated = mutated_names(source.node)
+        self.opened: set[str] = set()
+        self.frozen: list[list[Value]] = []
+        self.assigned_once: set[str] = set()
         names = {n.id for n in ast.walk(source.node) if isinstance(n, ast.Name)}
         self.taken = names | {n.arg for n in ast.walk(source.node) if isinstance(n, ast.arg)}
 
@@ -179,10 +196,12 @@ class Folding:
         Raises:
             UnsupportedError: The value exists only in Python.
         """
-        if isinstance(value, Mapping) and not all(isinstance(key, str) for key in value.items):
+        if isinstance(value, Mapping) and not static_type(value).known:
             raise UnsupportedError(
-                "a dictionary with keys that are no strings is used as a value",
-                "TorchScript knows no tuple keys: use strings, or pick the entries by constants",
+                "a dictionary is used as a value whose keys are no strings or whose entries have "
+                "several types",
+                "TorchScript's dictionaries have one type of key and one of value: pick the "
+                "entries by constants, or use a tuple",
             )
         if residual is not None and not is_absent(residual):
             return residual
@@ -304,10 +323,43 @@ class Folding:
         def known_items(self, value: Value) -> list[Value]: ...
 
         @staticmethod
-        def mapping(items: dict[Any, Value], nodes: list[ast.expr | None]) -> Folded: ...
+        def mapping(
+            items: dict[Any, Value],
+            nodes: list[ast.expr | None],
+            default: Value | None = None,
+        ) -> Folded: ...
 
         def sequence(
-            self, kind: str, items: list[Value], nodes: list[ast.expr | None], cls: Any = None
+            self,
+            kind: str,
+            items: list[Value],
+            nodes: list[ast.expr | None],
+            cls: Any = None,
+            *,
+            keep: bool = False,
+        ) -> Folded: ...
+
+        def known_collection(
+            self, name: str, value: Value, node: ast.expr | None
+        ) -> Folded | None: ...
+
+        def reachable(self) -> list[Value]: ...
+
+        def replace_held(self, old: Value, new: Value, node: ast.expr) -> None: ...
+
+        def set_item(
+            self,
+            holder: Value,
+            base: ast.expr | None,
+            key: Value,
+            value: Value,
+            node: ast.expr | None,
+        ) -> None: ...
+
+        def delete_item(self, holder: Value, base: ast.expr | None, key: Value) -> None: ...
+
+        def change(
+            self, holder: Value, base: ast.expr | None, name: str, given: Arguments
         ) -> Folded: ...
 
         def call_op(self, op: str, original: Any, given: Arguments) -> Folded: ...
@@ -373,7 +425,9 @@ class Folding:
 
         def loop_target(self, target: ast.expr, element: Value) -> ast.expr: ...
 
-        def nested(self, env: dict[str, Binding]) -> AbstractContextManager[list[ast.stmt]]: ...
+        def nested(
+            self, env: dict[str, Binding], *, always: bool = False
+        ) -> AbstractContextManager[list[ast.stmt]]: ...
 
         def stamped(self, statement: ast.stmt) -> ast.stmt: ...
 
@@ -397,7 +451,19 @@ def _class_cell(source: FunctionSource) -> type | None:
 
 
 CHANGE_IN_PLACE = frozenset(
-    {"append", "extend", "insert", "pop", "clear", "update", "remove", "sort", "setdefault"}
+    {
+        "append",
+        "clear",
+        "extend",
+        "insert",
+        "pop",
+        "popitem",
+        "remove",
+        "reverse",
+        "setdefault",
+        "sort",
+        "update",
+    }
 )
 
 
@@ -406,11 +472,17 @@ def mutated_names(node: ast.AST) -> set[str]:
     names = set()
     for child in ast.walk(node):
         if isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute):
-            if child.func.attr in CHANGE_IN_PLACE and isinstance(child.func.value, ast.Name):
-                names.add(child.func.value.id)
+            if child.func.attr in CHANGE_IN_PLACE:
+                names |= _root(child.func.value)
         elif isinstance(child, ast.Subscript) and not isinstance(child.ctx, ast.Load):
-            if isinstance(child.value, ast.Name):
-                names.add(child.value.id)
+            names |= _root(child.value)
         elif isinstance(child, ast.AugAssign) and isinstance(child.target, ast.Name):
             names.add(child.target.id)
     return names
+
+
+def _root(node: ast.expr) -> set[str]:
+    """The variable behind ``name[...][...]``."""
+    while isinstance(node, ast.Subscript):
+        node = node.value
+    return {node.id} if isinstance(node, ast.Name) else set()

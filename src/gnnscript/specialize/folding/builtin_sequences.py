@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import collections
 from typing import TYPE_CHECKING, Any
 
 from gnnscript._errors import UnsupportedError
@@ -141,7 +142,16 @@ def _collection(frame: Frame, function: Any, given: Arguments) -> Folded:
     return value, frame.needed(value, node)
 
 
-@for_(dict)
+@for_(collections.defaultdict)
+def _defaultdict(frame: Frame, function: Any, given: Arguments) -> Folded:
+    default = given.args[0][0] if given.args else Const(None)
+    value, node = _dict(frame, dict, type(given)(given.args[1:], given.kwargs))
+    if isinstance(value, Mapping) and not (isinstance(default, Const) and default.value is None):
+        value = Mapping(value.items, default)
+    return value, node
+
+
+@for_(dict, collections.OrderedDict)
 def _dict(frame: Frame, function: Any, given: Arguments) -> Folded:
     items = {k: v for k, (v, _) in given.kwargs.items()}
     if given.args and isinstance(given.args[0][0], Mapping):

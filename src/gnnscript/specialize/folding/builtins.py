@@ -128,7 +128,7 @@ def _isinstance(frame: Frame, function: Any, given: Arguments) -> Folded:
         cls = value.cls or (tuple if value.kind == "tuple" else list)
         return Const(issubclass(cls, classes)), None
     if isinstance(value, Mapping):
-        return Const(issubclass(dict, classes)), None
+        return Const(issubclass(value.cls, classes)), None
     if isinstance(value, (Closure, Method)):
         return Const(isinstance(lambda: None, classes)), None
     t = static_type(value)

@@ -181,7 +181,7 @@ class Calls(Folding):
             return self._construct(function, given)
         if _is_hashable(function):
             if function in _pyg.predicates():
-                return Const(_pyg.predicates()[function]), None
+                return Const(_pyg.predicate(function, self.source.function)), None
             if function in _pyg.op_substitutes():
                 return self.call_op(_pyg.op_substitutes()[function], function, given)
         if isinstance(function, types.MethodType):
@@ -202,7 +202,7 @@ class Calls(Folding):
             return by_numpy
         if is_torch_function(function):
             return self.call_torch(function, given)
-        if is_ignored(function):
+        if is_ignored(function) and not _pyg.is_own(function):
             return Dyn(_declared(function)), ast.Call(
                 self.needed(Const(function), None), *self.nodes(given)
             )

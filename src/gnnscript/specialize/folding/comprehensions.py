@@ -41,7 +41,7 @@ class Comprehensions(Folding):
                 lambda: found.append((self.fold(node.key)[0], self.fold(node.value))),
             )
             if done and all(
-                isinstance(k, Const) and isinstance(k.value, (str, tuple)) for k, _ in found
+                isinstance(k, Const) and isinstance(k.value, (str, int, tuple)) for k, _ in found
             ):
                 names = [key.value for key, _ in found if isinstance(key, Const)]
                 items = {name: value for name, (_, (value, _)) in zip(names, found, strict=True)}

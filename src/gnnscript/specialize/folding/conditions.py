@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from typing import Any
 
 import torch
 
@@ -252,11 +253,9 @@ class Conditions(Folding):
             op = ast.Eq() if isinstance(op, ast.Is) else ast.NotEq()
         if isinstance(op, (ast.In, ast.NotIn)) and isinstance(right_value, (Mapping, ModuleRef)):
             if isinstance(left_value, Const):
-                names = (
-                    right_value.items
-                    if isinstance(right_value, Mapping)
-                    else right_value.module._modules
-                )
+                names: Any = right_value.items if isinstance(right_value, Mapping) else ()
+                if isinstance(right_value, ModuleRef):
+                    names = right_value.module
                 return Const((left_value.value in names) is isinstance(op, ast.In)), None
         if isinstance(op, (ast.In, ast.NotIn)):
             right_items = constant_items(right_value)

@@ -44,7 +44,7 @@ class Contexts(Folding):
         try:
             if items:
                 env = dict(self.env)
-                with self.nested(env) as body:
+                with self.nested(env, always=True) as body:
                     self.block(node.body)
                     terminated = self.terminated
                 self.env, self.terminated = env, terminated

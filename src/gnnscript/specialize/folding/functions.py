@@ -16,6 +16,7 @@ from gnnscript.specialize import inference
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding, NoReturn, mutated_names
 from gnnscript.specialize.folding.modules import CONTAINER_METHODS
 from gnnscript.specialize.helpers import is_ignored
+from gnnscript.specialize.program import is_runtime
 from gnnscript.specialize.tree import clone, is_simple, names_read
 from gnnscript.specialize.values import (
     Const,
@@ -26,6 +27,8 @@ from gnnscript.specialize.values import (
     Poison,
     Seq,
     Value,
+    entry_names,
+    has_mapping,
     is_mixed,
     literal,
     modules_in,
@@ -45,9 +48,12 @@ class Functions(Folding):
             function = function.__func__
         if function is torch.nn.Module.__call__:
             return self.call_forward(ref, given)
-        if method.name in CONTAINER_METHODS and function.__module__.startswith("torch.nn"):
+        if method.name in CONTAINER_METHODS and (
+            isinstance(ref.module, torch.nn.ModuleDict)
+            or function.__module__.startswith("torch.nn")
+        ):
             return self.container_items(ref, method.name)
-        if is_ignored(function):
+        if is_ignored(function) and not _pyg.is_own(function):
             node = ast.Attribute(self.module_node(ref), method.name, ast.Load())
             self.program.owner(ref).attributes.setdefault(f"{method.name}()", UNKNOWN)
             return Dyn(_declared(function)), ast.Call(node, *self.nodes(given))
@@ -92,7 +98,7 @@ class Functions(Folding):
         if not self.program.lowers(module):
             return self._call_opaque(ref, given)
         call = type(module).__call__
-        if call is not torch.nn.Module.__call__:
+        if call is not torch.nn.Module.__call__ and not isinstance(module, torch.fx.GraphModule):
             return self.call_method(Method(ref, call, "__call__"), given)
         return self.call_forward(ref, given)
 
@@ -184,8 +190,9 @@ class Functions(Folding):
                 )
             elif parameter.kind is parameter.VAR_KEYWORD:
                 extra = found.arguments.get(name, {})
-                bound[name] = Mapping({k: v for k, (v, _) in extra.items()})
-                nodes |= {f"{name}_{k}": n for k, (_, n) in extra.items()}
+                bound[name], nodes[name] = self.mapping(
+                    {k: v for k, (v, _) in extra.items()}, [n for _, n in extra.values()]
+                )
             elif name in found.arguments:
                 value, node = found.arguments[name]
                 if (
@@ -211,11 +218,8 @@ class Functions(Folding):
         for name, value in list(bound.items()):
             node = nodes.get(name)
             if isinstance(value, Mapping) and isinstance(node, ast.Dict):
-                if static_type(value).known:
-                    bound[name] = Dyn(static_type(value))
-                else:
-                    entries = zip(value.items, node.values, strict=True)
-                    nodes |= {f"{name}_{key}": entry for key, entry in entries}
+                entries = zip(entry_names(name, value.items), node.values, strict=True)
+                nodes |= dict(entries)
             elif is_mixed(value) and isinstance(node, (ast.Tuple, ast.List)):
                 nodes |= {f"{name}_{i}": element for i, element in enumerate(node.elts)}
 
@@ -238,9 +242,27 @@ class Functions(Folding):
         value = done.value
         if not isinstance(value, (Dyn, Seq, Mapping, Poison)) and done.is_empty:
             return value, literal(value)
+        if isinstance(value, Mapping) and not value.items:
+            if not done.is_empty:
+                self.emit(ast.Expr(self._call_of(done, args, called)))
+            return self.mapping({}, [])
         inlined = self._inline(done, args)
         if inlined is not None:
             return value, inlined
+        call = self._call_of(done, args, called)
+        if isinstance(value, Poison):
+            self.emit(ast.Expr(call))
+            raise NoReturn
+        if not isinstance(value, (Dyn, Seq, Mapping)):
+            self.emit(ast.Expr(call))
+            return value, literal(value)
+        if has_mapping(value):
+            held = self.hold("found", call)
+            assert held is not None
+            return value, self._unpacked(value, held)
+        return value, call
+
+    def _call_of(self, done: Any, args: dict[str, ast.expr], called: ModuleRef | None) -> ast.Call:
         func: ast.expr
         if done.owner is not None:
             same = called is not None and called.module is done.owner.ref.module
@@ -256,33 +278,30 @@ class Functions(Folding):
         call.target_ = done  # type: ignore[attr-defined]
         if done.owner is not None:
             self.forget({"self"})  # the method may write attributes
-        if isinstance(value, Poison):
-            self.emit(ast.Expr(call))
-            raise NoReturn
-        if not isinstance(value, (Dyn, Seq, Mapping)):
-            self.emit(ast.Expr(call))
-            return value, literal(value)
-        if isinstance(value, Mapping):
-            return self._returned_mapping(done, value, call)
-        return value, call
+        return call
 
-    def _returned_mapping(self, done: Any, value: Mapping, call: ast.Call) -> Folded:
-        """A dictionary that a function returns: its entries, read from what the call returns."""
-        if not static_type(value).known:
-            raise UnsupportedError(
-                f"'{done.name}' returns a dictionary whose entries have several types",
-                "return a tuple or a NamedTuple",
-            )
-        held = self.hold("found", call)
-        assert held is not None
-        entries: list[ast.expr | None] = [
-            ast.Subscript(held, ast.Constant(key), ast.Load()) for key in value.items
+    def _unpacked(self, value: Value, node: ast.expr) -> ast.expr:
+        """What a function has packed to return it, as displays of its elements."""
+        if not has_mapping(value):
+            return node
+        assert isinstance(value, (Seq, Mapping))
+        items = list(value.items.values() if isinstance(value, Mapping) else value.items)
+        nodes: list[ast.expr | None] = [
+            self._unpacked(item, ast.Subscript(node, ast.Constant(position), ast.Load()))
+            if is_runtime(item)
+            else None
+            for position, item in enumerate(items)
         ]
-        return self.mapping(value.items, entries)
+        if isinstance(value, Mapping):
+            unpacked = self.mapping(value.items, nodes)[1]
+        else:
+            unpacked = self.sequence(value.kind, items, nodes, value.cls, keep=True)[1]
+        assert unpacked is not None
+        return unpacked
 
     def _inline(self, done: Any, args: dict[str, ast.expr]) -> ast.expr | None:
         expression = done.inline
-        if expression is None:
+        if expression is None or has_mapping(done.value):
             return None
         reads = names_read(expression)
         if "self" in reads and done.owner is not self.owner:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import BOOL, INT, NONE, UNKNOWN, is_optional
-from gnnscript.specialize.folding.base import Binding, Folding, NeedsConstant, store
-from gnnscript.specialize.helpers import annotation
+from gnnscript.specialize.folding.base import Binding, Folding, NeedsConstant, Opened, store
+from gnnscript.specialize.helpers import annotation, is_absent
 from gnnscript.specialize.values import (
     Const,
     Dyn,
@@ -18,6 +18,7 @@ from gnnscript.specialize.values import (
     Value,
     constant_items,
     generalize,
+    has_mapping,
     join_values,
     key_of,
     literal,
@@ -102,18 +103,27 @@ class Loops(Folding):
             )
         self.loops.append(None)
         depth, self.depth_of_branches = self.depth_of_branches, 0
+        # A turn may change what a later one is given: the elements are held like a variable.
+        turns = self.fresh("turns")
+        held = self.sequence("tuple", items, nodes, keep=True)
+        self.env[turns] = Binding(held[0], None, held[1])
         try:
-            for item, item_node in zip(items, nodes, strict=True):
+            for position in range(len(items)):
                 if self.terminated:
                     break
+                now = self.env[turns]
+                assert isinstance(now.value, Seq)
+                assert isinstance(now.node, ast.Tuple)
+                item, item_node = now.value.items[position], now.node.elts[position]
                 try:
-                    self.assign(node.target, item, item_node)
+                    self.assign(node.target, item, None if is_absent(item_node) else item_node)
                     self.block(node.body)
                 except _Continue:
                     continue
                 except _Break:
                     break
         finally:
+            self.env.pop(turns, None)
             self.loops.pop()
             self.depth_of_branches = depth
 
@@ -196,6 +206,13 @@ class Loops(Folding):
         """A variable that the loop assigns: only its type is known inside."""
         binding = env[name]
         value = generalize(binding.value)
+        if has_mapping(value):
+            raise Opened(
+                self,
+                {name} - self.opened,
+                f"the dictionary '{name}' is assigned in a loop that is decided at run time",
+                "loop over a fixed number of layers, or give its entries one type",
+            )
         if isinstance(value, Const) and value.value is not None:
             return
         if isinstance(value, (Dyn, Seq, Const)):
@@ -233,7 +250,7 @@ class Loops(Folding):
             wanted, held = before[name], env.get(name)
             if held is None or wanted.name is None or held.name == wanted.name:
                 continue
-            node = ast.Name(held.name, ast.Load()) if held.name else literal(held.value)
+            node = held.read or literal(held.value)
             if node is not None:
                 copies.append(self.stamped(store(wanted.name, node)))
         return copies
@@ -244,9 +261,7 @@ class Loops(Folding):
         if binding.name is None or isinstance(binding.value, Const):
             return
         t = static_type(binding.value)
-        node = literal(held.value)
-        if node is None and held.name is not None:
-            node = ast.Name(held.name, ast.Load())
+        node = literal(held.value) or held.read
         if node is None:
             return
         if held.name == binding.name and static_type(held.value) == t:

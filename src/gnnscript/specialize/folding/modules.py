@@ -13,7 +13,7 @@ import torch
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import BOOL, TENSOR, Type, of_value
 from gnnscript.specialize.folding.base import Folded, Folding, MissingAttribute, NeedsConstant
-from gnnscript.specialize.values import Const, Dyn, Method, ModuleRef, Seq, Super, Value
+from gnnscript.specialize.values import Const, Dyn, Mapping, Method, ModuleRef, Seq, Super, Value
 
 CONTAINER_METHODS = ("items", "keys", "values", "children", "named_children")
 
@@ -73,11 +73,14 @@ class Modules(Folding):
                 return Seq((Dyn(TENSOR),) * len(child), "list"), self.module_node(child_ref)
             if isinstance(child, torch.nn.ParameterDict):
                 node = self.module_node(child_ref)
-                items: dict[str, Value] = {key: Dyn(TENSOR) for key in child}
-                entries: list[ast.expr | None] = [
-                    ast.Subscript(node, ast.Constant(key), ast.Load()) for key in items
-                ]
-                return self.mapping(items, entries)
+                items: dict[Any, Value] = {}
+                entries: list[ast.expr | None] = []
+                for key, tensor in child.items():
+                    items[key] = Dyn(TENSOR)
+                    inner = next(n for n, p in child._parameters.items() if p is tensor)
+                    entries.append(ast.Subscript(node, ast.Constant(inner), ast.Load()))
+                display = self.mapping(items, entries)[1]
+                return Mapping(items, None, type(child)), display
             return child_ref, None
         static = inspect.getattr_static(module, name, None)
         if isinstance(static, property):
@@ -135,7 +138,7 @@ class Modules(Folding):
                 assert child is not None
                 yield ModuleRef(child, (*ref.path, name))
         elif isinstance(ref.module, torch.nn.ModuleDict):
-            yield from (Const(name) for name in ref.module._modules)
+            yield from (Const(name) for name in ref.module.keys())  # noqa: SIM118
         else:
             raise UnsupportedError(
                 f"a '{type(ref.module).__name__}' is iterated over, which is no container",
@@ -144,12 +147,14 @@ class Modules(Folding):
 
     def container_items(self, ref: ModuleRef, method: str) -> Folded:
         """``items()``, ``keys()``, ``values()`` and the like of a module."""
-        names = list(ref.module._modules)
         children = [
             ModuleRef(child, (*ref.path, name))
             for name, child in ref.module._modules.items()
             if child is not None
         ]
+        names: list[Any] = list(ref.module._modules)
+        if isinstance(ref.module, torch.nn.ModuleDict):
+            names = list(ref.module.keys())  # a subclass may have its own
         if method == "keys":
             return Const(names), None
         if method in ("values", "children"):
@@ -165,10 +170,10 @@ class Modules(Folding):
             )
         at = position.value
         if isinstance(ref.module, torch.nn.ModuleDict):
-            if at in ref.module._modules:
-                child = ref.module._modules[at]
-                assert child is not None
-                return ModuleRef(child, (*ref.path, at)), None
+            if at in ref.module:
+                found = ref.module[at]
+                name = next(n for n, child in ref.module._modules.items() if child is found)
+                return ModuleRef(found, (*ref.path, name)), None
         elif isinstance(ref.module, (torch.nn.ModuleList, torch.nn.Sequential)):
             children = list(self.module_items(ref))
             if isinstance(at, slice):

@@ -7,8 +7,17 @@ import operator
 from typing import Any
 
 from gnnscript._errors import UnsupportedError
-from gnnscript.analyze.types import NONE, STR, TENSOR, UNKNOWN, Type, is_optional, join, tuple_of
-from gnnscript.specialize.folding.base import Folded, Folding, NeedsConstant
+from gnnscript.analyze.types import (
+    NONE,
+    STR,
+    TENSOR,
+    UNKNOWN,
+    Type,
+    is_optional,
+    join,
+    tuple_of,
+)
+from gnnscript.specialize.folding.base import Arguments, Folded, Folding, NeedsConstant
 from gnnscript.specialize.helpers import absent, reference
 from gnnscript.specialize.values import (
     Const,
@@ -19,6 +28,7 @@ from gnnscript.specialize.values import (
     Value,
     constant_items,
     literal,
+    script_key,
     static_type,
 )
 
@@ -27,10 +37,16 @@ class Sequences(Folding):
     """The part of a frame that folds displays and subscripts."""
 
     def sequence(
-        self, kind: str, items: list[Value], nodes: list[ast.expr | None], cls: Any = None
+        self,
+        kind: str,
+        items: list[Value],
+        nodes: list[ast.expr | None],
+        cls: Any = None,
+        *,
+        keep: bool = False,
     ) -> Folded:
-        """A tuple or list display."""
-        if all(isinstance(item, Const) for item in items) and cls is None:
+        """A tuple or list display; a constant where all elements are, unless ``keep`` is set."""
+        if all(isinstance(item, Const) for item in items) and cls is None and not keep:
             values = [item.value for item in items if isinstance(item, Const)]
             return Const(tuple(values) if kind == "tuple" else values), None
         value = Seq(tuple(items), kind, cls)
@@ -128,11 +144,11 @@ class Sequences(Folding):
                     raise NeedsConstant("'**' of an unknown dictionary", "name its entries")
                 continue
             key_value, _ = self.fold(key)
-            if not (isinstance(key_value, Const) and isinstance(key_value.value, (str, tuple))):
+            if not (
+                isinstance(key_value, Const) and isinstance(key_value.value, (str, int, tuple))
+            ):
                 return self._open_dict(node)
             items[key_value.value], nodes[key_value.value] = self.fold(element)
-        if not items:
-            return Dyn(Type("Dict", (STR, TENSOR))), ast.Dict([], [])
         return self.mapping(items, list(nodes.values()))
 
     def entries(self, holder: Mapping, base: ast.expr | None) -> list[ast.expr | None]:
@@ -144,7 +160,9 @@ class Sequences(Folding):
                 "a dictionary with entries of several types is passed inside of a tuple or list",
                 "pass it as an argument of its own",
             )
-        return [ast.Subscript(base, ast.Constant(key), ast.Load()) for key in holder.items]
+        return [
+            ast.Subscript(base, ast.Constant(script_key(key)), ast.Load()) for key in holder.items
+        ]
 
     def _open_dict(self, node: ast.Dict) -> Folded:
         """A dictionary display whose keys are no known strings."""
@@ -167,14 +185,16 @@ class Sequences(Folding):
         return Dyn(t), ast.Dict(list(columns[0]), columns[1])
 
     @staticmethod
-    def mapping(items: dict[Any, Value], nodes: list[ast.expr | None]) -> Folded:
+    def mapping(
+        items: dict[Any, Value], nodes: list[ast.expr | None], default: Value | None = None
+    ) -> Folded:
         """A dictionary display."""
         elements = [
             node if node is not None else literal(item) or reference_of(item) or absent()
             for item, node in zip(items.values(), nodes, strict=True)
         ]
-        keys: list[ast.expr | None] = [literal(Const(name)) for name in items]
-        return Mapping(items), ast.Dict(keys, elements)
+        keys: list[ast.expr | None] = [literal(Const(script_key(name))) for name in items]
+        return Mapping(items, default), ast.Dict(keys, elements)
 
     def index(self, node: ast.expr) -> tuple[Value, ast.expr]:
         """A subscript's index, known as far as it is."""
@@ -217,10 +237,20 @@ class Sequences(Folding):
         if isinstance(holder, ModuleRef):
             return self.module_item(holder, position)
         if isinstance(holder, Mapping):
-            if not known or at not in holder.items:
-                raise NeedsConstant("a dictionary is asked for an unknown key", "use its names")
-            item = holder.items[at]
-            return item, self.entries(holder, base)[list(holder.items).index(at)]
+            if known and at in holder.items:
+                item = holder.items[at]
+                return item, self.entries(holder, base)[list(holder.items).index(at)]
+            if known and holder.default is not None:
+                item, node = self.call(holder.default, Arguments([], {}), None)
+                self.set_item(holder, base, position, item, node)
+                return item, node
+            if known or not holder.items or holder.default or not static_type(holder).known:
+                raise NeedsConstant(
+                    f"a dictionary is asked for the key {at!r}, which it does not have"
+                    if known
+                    else "a dictionary is asked for an unknown key",
+                    f"use one of {list(holder.items)}",
+                )
         if isinstance(holder, Const) and known:
             return self.wrap(self.compute(index, operator.getitem, holder.value, at)), None
         if isinstance(holder, Seq) and known:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.annotations import parameter_types
-from gnnscript.analyze.sources import FunctionSource
+from gnnscript.analyze.sources import FunctionSource, collecting_names
 from gnnscript.analyze.types import TENSOR, UNKNOWN, Type, alternatives
 from gnnscript.specialize.folding.assignment import Assignment
 from gnnscript.specialize.folding.base import Binding, MissingAttribute, NoReturn, store
 from gnnscript.specialize.folding.calls import Calls
+from gnnscript.specialize.folding.collections import Collections, is_collection
 from gnnscript.specialize.folding.comprehensions import Comprehensions
 from gnnscript.specialize.folding.conditions import Conditions
 from gnnscript.specialize.folding.contexts import Contexts
@@ -33,10 +34,13 @@ from gnnscript.specialize.values import (
     Poison,
     Seq,
     Value,
+    entry_names,
+    has_mapping,
     is_mixed,
     join_values,
     key_of,
     literal,
+    packed_type,
     static_type,
 )
 
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
 
 class Frame(
     Assignment,
+    Collections,
     Loops,
     Comprehensions,
     Functions,
@@ -64,6 +69,8 @@ class Frame(
     ) -> None:
         super().__init__(program, source, owner, cls)
         self._parameters: list[ast.arg] = []
+        # Whether dictionaries are returned to specialised code, which knows their keys.
+        self.packs = True
 
     def bind_parameters(self, bound: dict[str, Value]) -> list[tuple[str, Type]]:
         """Binds each parameter to what is known of it; returns those that remain."""
@@ -75,14 +82,15 @@ class Frame(
         for name, value in bound.items():
             if isinstance(value, Mapping):
                 nodes: list[ast.expr | None] = []
-                for key, item in value.items.items():
-                    entry = f"{name}_{key}"
+                names = entry_names(name, value.items)
+                for entry, item in zip(names, value.items.values(), strict=True):
                     if is_runtime(item):
                         remain.append(self._parameter(entry, item, UNKNOWN))
                         nodes.append(ast.Name(entry, ast.Load()))
                     else:
                         nodes.append(literal(item))
-                self.env[name] = Binding(value, None, self.mapping(value.items, nodes)[1])
+                held = self.mapping(value.items, nodes, value.default)[1]
+                self.env[name] = Binding(value, None, held)
             elif is_mixed(value) and isinstance(value, Seq):
                 parts: list[ast.expr | None] = []
                 for position, item in enumerate(value.items):
@@ -98,6 +106,10 @@ class Frame(
                 remain.append(self._parameter(name, value, declared.get(name, UNKNOWN)))
             else:
                 self.env[name] = Binding(value, None)
+        own = [bound.get(name) for name in collecting_names(self.source.function)]
+        self.frozen.append(
+            [held for held in self.reachable() if not any(held is value for value in own)]
+        )
         return remain
 
     def _parameter(self, name: str, value: Value, declared: Type) -> tuple[str, Type]:
@@ -161,8 +173,8 @@ class Frame(
         args = list(self._parameters)
         if self.owner is not None:
             args.insert(0, ast.arg("self"))
-        t = static_type(value)
-        if isinstance(value, Poison):
+        t = packed_type(value) if self.packs else static_type(value)
+        if isinstance(value, Poison) or (has_mapping(value) and not is_runtime(value)):
             t = UNKNOWN
         return ast.FunctionDef(
             name=name,
@@ -229,14 +241,20 @@ class Frame(
         return statement
 
     @contextmanager
-    def nested(self, env: dict[str, Binding]) -> Iterator[list[ast.stmt]]:
-        """Collects statements of a nested block, starting from ``env``."""
+    def nested(self, env: dict[str, Binding], *, always: bool = False) -> Iterator[list[ast.stmt]]:
+        """Collects statements of a nested block, starting from ``env``.
+
+        Collections that exist already keep their elements in a block that does not run
+        ``always`` exactly once.
+        """
         out, self.out = self.out, []
         saved, terminated, facts = self.env, self.terminated, self.facts
         self.env, self.terminated, self.facts = env, False, dict(facts)
+        self.frozen.append([] if always else self.reachable())
         try:
             yield self.out
         finally:
+            self.frozen.pop()
             self.out = out
             self.env, self.terminated, self.facts = saved, terminated, facts
 
@@ -267,10 +285,15 @@ class Frame(
 
     def _stmt_Delete(self, node: ast.Delete) -> None:
         for target in node.targets:
-            if not isinstance(target, ast.Name):
-                self.emit(ast.Delete([self.store_target(target)]))
-            else:
+            if isinstance(target, ast.Name):
                 self.env.pop(target.id, None)
+                continue
+            if isinstance(target, ast.Subscript):
+                holder, base = self.fold(target.value)
+                if is_collection(holder):
+                    self.delete_item(holder, base, self.index(target.slice)[0])
+                    continue
+            self.emit(ast.Delete([self.store_target(target)]))
 
     def _stmt_Return(self, node: ast.Return) -> None:
         value, residual = self.fold(node.value) if node.value else (Const(None), None)
@@ -282,11 +305,29 @@ class Frame(
         self.returns.append(value)
         if residual is None:
             residual = literal(value)
+        if has_mapping(value):
+            residual = self._packed(value, residual) if self.packs else self.needed(value, residual)
         if self.restore:
             residual = self.hold("value", residual)
             self.out.extend(self.stamped(clone(statement)) for statement in self.restore[::-1])
         self.emit(ast.Return(residual))
         self.terminated = True
+
+    def _packed(self, value: Value, node: ast.expr | None) -> ast.expr | None:
+        """Dictionaries known by their entries go to the caller as tuples."""
+        if not is_runtime(value):
+            return literal(value)
+        if not has_mapping(value):
+            return self.needed(value, node)
+        if isinstance(value, Mapping):
+            pairs = zip(value.items.values(), self.entries(value, node), strict=True)
+        else:
+            assert isinstance(value, Seq)
+            assert node is not None
+            elements = self.element_nodes(node, len(value.items)).elts
+            pairs = zip(value.items, elements, strict=True)
+        parts = [self._packed(item, entry) for item, entry in pairs]
+        return ast.Tuple([part or ast.Constant(None) for part in parts], ast.Load())
 
     def _stmt_Raise(self, node: ast.Raise) -> None:
         self.emit(ast.Raise(self.message(node.exc) if node.exc else None, None))
@@ -342,35 +383,75 @@ class Frame(
     def _merge(self, arms: list[tuple[dict[str, Binding], list[ast.stmt]]]) -> dict[str, Binding]:
         """Joins variables where paths meet; copies them to a common name where they differ."""
         merged: dict[str, Binding] = {}
-        first = arms[0][0]
-        for name in first:
-            if not all(name in env for env, _ in arms):
-                continue
-            bindings = [env[name] for env, _ in arms]
-            value = bindings[0].value
-            for other in bindings[1:]:
-                value = join_values(value, other.value)
-            names = {b.name for b in bindings}
-            if isinstance(value, Poison) or (value is first[name].value and len(names) == 1):
-                merged[name] = Binding(value, first[name].name if len(names) == 1 else None)
-                continue
-            if not is_runtime(value) and literal(value) is None:
-                merged[name] = Binding(value, None)
-                continue
-            residual = self.variable(name, static_type(value)) if len(names) > 1 else names.pop()
-            if residual is None:
-                if all(key_of(b.value) == key_of(value) for b in bindings):
-                    merged[name] = Binding(value, None)
-                    continue
-                residual = self.variable(name, static_type(value))
-            for (_, body), binding in zip(arms, bindings, strict=True):
-                if binding.name != residual:
-                    node = (
-                        ast.Name(binding.name, ast.Load())
-                        if binding.name is not None
-                        else literal(binding.value)
-                    )
-                    if node is not None:
-                        body.append(self.stamped(store(residual, node)))
-            merged[name] = Binding(value, residual)
+        bodies = [body for _, body in arms]
+        for name in arms[0][0]:
+            if all(name in env for env, _ in arms):
+                bindings = [env[name] for env, _ in arms]
+                merged[name] = self._met(name, bindings, bodies)
         return merged
+
+    def _met(self, name: str, bindings: list[Binding], bodies: list[list[ast.stmt]]) -> Binding:
+        """What holds a variable behind the point where paths meet."""
+        first, names = bindings[0], {b.name for b in bindings}
+        if all(b.value is first.value and b.node is first.node for b in bindings):
+            if len(names) == 1:
+                return first
+        value = first.value
+        for other in bindings[1:]:
+            value = join_values(value, other.value)
+        if isinstance(value, Poison):
+            return Binding(value, None)
+        if not is_runtime(value) and literal(value) is None and not isinstance(value, Mapping):
+            return Binding(value, None)
+        if has_mapping(value) or (isinstance(value, Seq) and not static_type(value).known):
+            return self._met_inside(name, value, bindings, bodies)
+        residual = names.pop() if len(names) == 1 else None
+        if residual is None:
+            if names == {None} and all(
+                b.node is None and key_of(b.value) == key_of(value) for b in bindings
+            ):
+                return Binding(value, None)
+            residual = self.variable(name, static_type(value))
+        for body, binding in zip(bodies, bindings, strict=True):
+            if binding.name != residual:
+                node = binding.read or literal(binding.value)
+                if node is not None:
+                    body.append(self.stamped(store(residual, node)))
+        return Binding(value, residual)
+
+    def _met_inside(
+        self, name: str, value: Value, bindings: list[Binding], bodies: list[list[ast.stmt]]
+    ) -> Binding:
+        """The same for a collection that no variable of TorchScript's holds: by its elements."""
+        assert isinstance(value, (Seq, Mapping))
+        columns: list[list[Binding]] = []
+        for binding in bindings:
+            held, node = binding.value, binding.read
+            if isinstance(held, Mapping):
+                items, nodes = list(held.items.values()), self.entries(held, node)
+            else:
+                items = self.known_items(held)
+                nodes = [literal(item) for item in items]
+                if node is not None and not isinstance(held, Const):
+                    nodes = list(self.element_nodes(node, len(items)).elts)
+            columns.append(
+                [
+                    Binding(item, element.id)
+                    if isinstance(element, ast.Name)
+                    else Binding(item, None, element)
+                    for item, element in zip(items, nodes, strict=True)
+                ]
+            )
+        keys = value.items if isinstance(value, Mapping) else range(len(value.items))
+        found = [
+            self._met(part, list(row), bodies)
+            for part, row in zip(entry_names(name, keys), zip(*columns, strict=True), strict=True)
+        ]
+        reads = [binding.read or literal(binding.value) for binding in found]
+        values = [binding.value for binding in found]
+        if isinstance(value, Mapping):
+            entries = dict(zip(value.items, values, strict=True))
+            folded = self.mapping(entries, reads, value.default)
+        else:
+            folded = self.sequence(value.kind, values, reads, value.cls, keep=True)
+        return Binding(folded[0], None, folded[1])

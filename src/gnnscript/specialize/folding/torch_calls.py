@@ -25,6 +25,7 @@ from gnnscript.analyze.types import (
 )
 from gnnscript.specialize import inference
 from gnnscript.specialize.folding.base import CHANGE_IN_PLACE, Arguments, Folded, Folding
+from gnnscript.specialize.folding.collections import is_collection
 from gnnscript.specialize.folding.functions import _declared
 from gnnscript.specialize.helpers import annotation, op_reference, torch_name
 from gnnscript.specialize.values import (
@@ -162,6 +163,8 @@ class TorchCalls(Folding):
                 if isinstance(result, (type({}.keys()), type({}.values()), type({}.items()))):
                     result = list(result)
                 return self.wrap(result), None
+        if is_collection(holder) and name in CHANGE_IN_PLACE:
+            return self.change(holder, base, name, self.arguments(node))
         if isinstance(holder, Mapping):
             return self._method_of_mapping(holder, base, name, node)
         if isinstance(holder, Seq) and holder.cls is not None and name in holder.cls._fields:
@@ -231,7 +234,7 @@ class TorchCalls(Folding):
     ) -> Folded:
         given = self.arguments(node)
         nodes = self.entries(holder, base)
-        if name in ("get", "pop") and given.args and isinstance(given.args[0][0], Const):
+        if name == "get" and given.args and isinstance(given.args[0][0], Const):
             key = given.args[0][0].value
             if key in holder.items:
                 item = holder.items[key]
@@ -243,10 +246,12 @@ class TorchCalls(Folding):
             return self.sequence("list", list(holder.items.values()), nodes)
         if name == "items":
             pairs: list[Folded] = [
-                self.sequence("tuple", [Const(k), v], [ast.Constant(k), n])
+                self.sequence("tuple", [Const(k), v], [literal(Const(k)), n])
                 for (k, v), n in zip(holder.items.items(), nodes, strict=True)
             ]
             return self.sequence("list", [v for v, _ in pairs], [n for _, n in pairs])
+        if name == "copy":
+            return self.mapping(dict(holder.items), nodes, holder.default)
         raise UnsupportedError(f"'{name}' of a dictionary of known names", "use its items")
 
 

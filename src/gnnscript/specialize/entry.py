@@ -1,0 +1,238 @@
+"""The entry points of a model: ``forward`` and what ``@torch.jit.export`` marks."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import types
+from typing import Any
+
+import torch
+
+from gnnscript._errors import UnsupportedError
+from gnnscript.analyze.annotations import parameter_types
+from gnnscript.analyze.sources import function_source
+from gnnscript.analyze.types import Type, alternatives, optional
+from gnnscript.specialize.folding.base import Arguments, Binding, Folded
+from gnnscript.specialize.helpers import annotation
+from gnnscript.specialize.program import Program, Specialized
+from gnnscript.specialize.signature import Argument, signature
+from gnnscript.specialize.values import (
+    Const,
+    Dyn,
+    Mapping,
+    Value,
+    literal,
+    script_key,
+    static_type,
+)
+
+__all__ = ["entry_points", "specialize_entry"]
+
+_KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
+
+
+def entry_points(root: torch.nn.Module) -> list[str]:
+    """The names of the methods that the scripted model has."""
+    from torch._jit_internal import FunctionModifiers, get_torchscript_modifier
+
+    names = ["forward"]
+    for cls in type(root).__mro__:
+        for name, value in vars(cls).items():
+            if (
+                isinstance(value, types.FunctionType)
+                and get_torchscript_modifier(value)  # type: ignore[no-untyped-call]
+                is FunctionModifiers.EXPORT
+                and name not in names
+            ):
+                names.append(name)
+    return names
+
+
+def specialize_entry(
+    program: Program, name: str, given: dict[str, Value], known: dict[str, Any]
+) -> Specialized:
+    """Specialises one entry point of the root for the types of its arguments.
+
+    Args:
+        program: The model in the making.
+        name: The entry point.
+        given: What is known of its arguments beyond what its annotations say.
+        known: Values of arguments of ``forward`` that are fixed: it takes them still.
+    """
+    root = program.root
+    function = vars(root.module).get(name) or inspect.getattr_static(type(root.module), name)
+    source = function_source(inspect.unwrap(function))
+    cls = next((c for c in type(root.module).__mro__ if name in vars(c)), type(root.module))
+    if name != "forward":
+        given, known = {}, {}
+    choices = _by_configuration(root.module, source, cls) if name == "forward" else {}
+    arguments = signature(
+        root.module, source, cls, given, lambda n, t: choices.get(n, alternatives(t)[0])
+    )
+    try:
+        return _with_options(program, name, function, cls, arguments, known)
+    except UnsupportedError as error:
+        # Perhaps an argument is a dictionary of something else than node or edge types.
+        plain = [_plain(a) if a.parameter not in given else a for a in arguments]
+        if plain == arguments:
+            raise
+        try:
+            return _with_options(program, name, function, cls, plain, known)
+        except UnsupportedError:
+            raise error from None
+
+
+def _plain(argument: Argument) -> Argument:
+    if not isinstance(argument.value, Mapping) or argument.parameter != argument.name:
+        return argument
+    t = static_type(argument.value)
+    return Argument(argument.name, Dyn(t), argument.default, argument.parameter)
+
+
+def _with_options(
+    program: Program,
+    name: str,
+    function: Any,
+    cls: type,
+    arguments: list[Argument],
+    known: dict[str, Any],
+) -> Specialized:
+    fixed = dict(known)
+    while True:
+        try:
+            done = _specialize(program, name, function, cls, arguments, fixed)
+        except UnsupportedError as error:
+            # An option that decides what is returned must be known; it is then its default.
+            option = next((a for a in arguments if a.name not in fixed and _is_option(a)), None)
+            if "returns values of different types" not in error.cause or option is None:
+                raise
+            fixed[option.name] = option.default
+        else:
+            _keep_parameters(done, arguments, known)
+            return done
+
+
+def _keep_parameters(done: Specialized, arguments: list[Argument], known: dict[str, Any]) -> None:
+    """Writes the parameters that are fixed back into the signature, where they stood."""
+    if not known:
+        return
+    first, *rest = done.node.args.args
+    present = {argument.arg: argument for argument in rest}
+    kept = [first]
+    defaults: list[ast.expr] = []
+    for argument in arguments:
+        name, default = argument.name, argument.default
+        if name not in present and name not in known:
+            continue
+        t = static_type(argument.value)
+        spelled = annotation(optional(t) if default is None else t)
+        kept.append(present.get(name) or ast.arg(name, spelled))
+        if default is not inspect.Parameter.empty:
+            defaults.append(literal(Const(default)) or ast.Constant(None))
+        else:
+            defaults = []
+    done.node.args.args = kept
+    done.node.args.defaults = defaults
+
+
+def _is_option(argument: Argument) -> bool:
+    if argument.default is inspect.Parameter.empty:
+        return False
+    t = static_type(argument.value)
+    return t.name in ("bool", "str", "int") or (
+        t.name == "Optional" and t.args[0].name in ("bool", "str", "int")
+    )
+
+
+def _by_configuration(root: torch.nn.Module, source: Any, cls: type) -> dict[str, Type]:
+    """A bipartite conv (``in_channels`` is a pair) takes a pair of node features."""
+    if not isinstance(getattr(root, "in_channels", None), (tuple, list)):
+        return {}
+    for name, declared in list(parameter_types(source, cls).items())[1:]:
+        pairs = [t for t in alternatives(declared) if t.name == "Tuple"]
+        if declared.name == "Union" and pairs:
+            return {name: pairs[0]}
+    return {}
+
+
+def _specialize(
+    program: Program,
+    name: str,
+    function: Any,
+    cls: type,
+    arguments: list[Argument],
+    fixed: dict[str, Any],
+) -> Specialized:
+    root = program.root
+    source = function_source(inspect.unwrap(function))
+    parameters = inspect.signature(source.function).parameters
+    first = next(iter(parameters))
+    bound: dict[str, Value] = {first: root}
+    for argument in arguments:
+        held = argument.value
+        if argument.name in fixed:
+            held = Const(fixed[argument.name])
+        elif not isinstance(held, Const):
+            held = Dyn(static_type(held))
+        bound[argument.name] = held
+
+    def given(frame: Any, argument: Argument) -> Folded:
+        """An argument as the function sees it: a dictionary by its entries."""
+        value, node = frame.fold_Name(ast.Name(argument.name, ast.Load()))
+        if not isinstance(argument.value, Mapping):
+            return value, node
+        entries: list[ast.expr | None] = [
+            ast.Subscript(node, ast.Constant(script_key(key)), ast.Load())
+            for key in argument.value.items
+        ]
+        folded: Folded = frame.mapping(argument.value.items, entries)
+        return folded
+
+    def body(frame: Any) -> None:
+        frame.packs = False  # the caller is no specialised code
+        frame.frozen[:] = []
+        args: list[Folded] = [(root, None)]
+        keywords: dict[str, Folded] = {}
+        for argument in arguments:
+            named = argument.keyword or parameters[argument.parameter].kind is _KEYWORD_ONLY
+            if named:
+                keywords[argument.name] = given(frame, argument)
+            else:
+                args.append(given(frame, argument))
+        if function is not source.function:
+            # The arguments are those of the function itself; what runs is its decorator's wrapper.
+            value, node = frame.call_function(function, Arguments(args, keywords), cls)
+            frame.returns.append(value)
+            frame.emit(ast.Return(frame.needed(value, node)))
+            return
+        found = inspect.signature(source.function).bind(*args, **keywords).arguments
+        for parameter, described in list(parameters.items())[1:]:
+            folded: Folded = found.get(parameter, (Const(None), None))
+            if described.kind is described.VAR_POSITIONAL:
+                parts = found.get(parameter, ())
+                folded = frame.sequence("tuple", [v for v, _ in parts], [n for _, n in parts])
+            elif described.kind is described.VAR_KEYWORD:
+                entries = found.get(parameter, {})
+                folded = frame.mapping(
+                    {key: v for key, (v, _) in entries.items()}, [n for _, n in entries.values()]
+                )
+            elif not isinstance(folded[1], ast.Dict):
+                continue
+            frame.env[parameter] = Binding(folded[0], None, frame.hold(parameter, folded[1]))
+        frame.run()
+
+    done = program.specialize(
+        source, bound, program.owner(root), cls, name=name, body=body, key="entry"
+    )
+    defaults = {argument.name: argument.default for argument in arguments}
+    spelled: list[ast.expr] = []
+    for parameter, _ in done.parameters:
+        default = defaults[parameter]
+        node = None if default is inspect.Parameter.empty else literal(Const(default))
+        if node is None and spelled:
+            spelled = []
+        if node is not None:
+            spelled.append(node)
+    done.node.args.defaults = spelled
+    return done

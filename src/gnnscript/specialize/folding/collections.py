@@ -1,0 +1,270 @@
+"""Lists and dictionaries that the code builds itself: changed here, element by element.
+
+``outs.append(x)`` or ``out_dict[key] = x`` is carried out while specialising, so that afterwards
+each element is known, whatever its type. Python shares such an object between all variables that
+hold it, so a change is made wherever it is held. A collection that changes under control flow
+which is decided at run time cannot be known so: the function is then specialised again, with that
+variable holding a list or dictionary of TorchScript's.
+"""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from gnnscript._errors import UnsupportedError
+from gnnscript.specialize.folding.base import Arguments, Binding, Folded, Folding, Opened
+from gnnscript.specialize.values import Const, Mapping, Seq, Value, literal
+
+
+def is_collection(value: Value) -> bool:
+    """Whether a value is a list or dictionary known by its elements."""
+    return isinstance(value, Mapping) or (isinstance(value, Seq) and value.kind == "list")
+
+
+class Collections(Folding):
+    """The part of a frame that changes collections."""
+
+    def known_collection(self, name: str, value: Value, node: ast.expr | None) -> Folded | None:
+        """A collection to be changed in place, in a form that can be, unless it is opened."""
+        if name not in self.mutated or name in self.opened:
+            return None
+        if isinstance(value, Const) and type(value.value) in (list, dict):
+            return self._thawed(value.value)
+        if not is_collection(value) or node is None:
+            return None
+        if isinstance(value, Seq) and not isinstance(node, (ast.List, ast.Tuple)):
+            node = self.element_nodes(node, len(value.items))
+        if isinstance(node, ast.Tuple):
+            node = ast.List(node.elts, ast.Load())
+        return value, self.hold(name, node)
+
+    def _thawed(self, value: Any) -> Folded | None:
+        if isinstance(value, dict):
+            entries: list[Value] = [self.wrap(item) for item in value.values()]
+            return self.mapping(
+                dict(zip(value, entries, strict=True)), [literal(item) for item in entries]
+            )
+        items = tuple(self.wrap(item) for item in value)
+        nodes = [literal(item) for item in items]
+        if any(node is None for node in nodes):
+            return None
+        return Seq(items, "list"), ast.List([n for n in nodes if n is not None], ast.Load())
+
+    def reachable(self) -> list[Value]:
+        """All collections that variables hold at this point."""
+        found: list[Value] = []
+        for binding in self.env.values():
+            _collect(binding.value, found)
+        return found
+
+    def replace_held(self, old: Value, new: Value, node: ast.expr) -> None:
+        """Makes every variable that holds ``old``, itself or inside, hold ``new`` instead."""
+        holders = {
+            name: changed
+            for name, binding in self.env.items()
+            if (changed := self._replaced(binding.value, binding.read, old, new, node)) is not None
+        }
+        if self.conditional or any(old is value for known in self.frozen for value in known):
+            raise Opened(
+                self,
+                {name for name in holders if name not in self.opened},
+                "a list or dictionary that is not the function's own, or holds elements of "
+                "several types, is changed under a condition or in a loop that is decided at "
+                "run time, or in a function that it is passed to",
+                "return the new value and assign it, or give its elements one type",
+            )
+        for name, (value, held) in holders.items():
+            self.forget({name})
+            self.env[name] = Binding(value, None, held)
+
+    def _replaced(
+        self, value: Value, node: ast.expr | None, old: Value, new: Value, new_node: ast.expr
+    ) -> Folded | None:
+        if value is old:
+            return new, new_node
+        if not isinstance(value, (Seq, Mapping)) or not _contains(value, old):
+            return None
+        if isinstance(value, Mapping):
+            items, nodes = list(value.items.values()), self.entries(value, node)
+        else:
+            items = list(value.items)
+            nodes = [literal(item) for item in items]
+            if node is not None:
+                nodes = list(self.element_nodes(node, len(items)).elts)
+        for position, (item, item_node) in enumerate(zip(items, nodes, strict=True)):
+            changed = self._replaced(item, item_node, old, new, new_node)
+            if changed is not None:
+                items[position], nodes[position] = changed
+        if isinstance(value, Mapping):
+            return self.mapping(dict(zip(value.items, items, strict=True)), nodes, value.default)
+        return self.sequence(value.kind, items, nodes, value.cls)
+
+    def set_item(
+        self, holder: Value, base: ast.expr | None, key: Value, value: Value, node: ast.expr | None
+    ) -> None:
+        """``holder[key] = value`` for a collection known by its elements."""
+        if not isinstance(key, Const):
+            raise Opened(
+                self,
+                self._holding(holder),
+                "an element of a list or dictionary is set by an index known only at run time",
+                "use a constant index, or give all elements one type",
+            )
+        node = self.hold("item", node)
+        if isinstance(holder, Mapping):
+            nodes = dict(zip(holder.items, self.entries(holder, base), strict=True))
+            items = holder.items | {key.value: value}
+            nodes[key.value] = node
+            self.replace_held(
+                holder, *_needed(self.mapping(items, list(nodes.values()), holder.default))
+            )
+            return
+        assert isinstance(holder, Seq)
+        elements, parts = list(holder.items), self._elements(holder, base)
+        at: Any = key.value
+        if isinstance(at, slice):
+            raise UnsupportedError("a slice of a list is assigned", "assign element by element")
+        self.compute(ast.Constant("list assignment"), elements.__getitem__, at)
+        elements[at], parts[at] = value, node
+        self.replace_held(holder, *self._list(elements, parts))
+
+    def delete_item(self, holder: Value, base: ast.expr | None, key: Value) -> None:
+        """``del holder[key]``."""
+        self.change(holder, base, "pop", Arguments([(key, literal(key))], {}))
+
+    def _holding(self, value: Value) -> set[str]:
+        return {
+            name for name, b in self.env.items() if b.value is value or _contains(b.value, value)
+        } - self.opened
+
+    def _elements(self, holder: Seq, base: ast.expr | None) -> list[ast.expr | None]:
+        if base is None:
+            return [literal(item) for item in holder.items]
+        return list(self.element_nodes(base, len(holder.items)).elts)
+
+    def _list(self, items: list[Value], nodes: list[ast.expr | None]) -> tuple[Value, ast.expr]:
+        """A list as a value of its own: also an empty one, or one of constants, may change."""
+        value, node = self.sequence("list", items, nodes, keep=True)
+        assert node is not None
+        return value, node
+
+    def change(self, holder: Value, base: ast.expr | None, name: str, given: Arguments) -> Folded:
+        """Calls a method that changes a collection in place."""
+        if given.kwargs and name != "update":
+            raise UnsupportedError(f"'{name}' is given keywords", "pass them by position")
+        if isinstance(holder, Mapping):
+            return self._change_mapping(holder, base, name, given)
+        assert isinstance(holder, Seq)
+        items, nodes = list(holder.items), self._elements(holder, base)
+        result: Folded = (Const(None), None)
+        if name in ("append", "insert"):
+            value, node = given.args[-1]
+            at = len(items) if name == "append" else self._position(given)
+            items.insert(at, value)
+            nodes.insert(at, self.hold("item", node))
+        elif name == "extend":
+            value, node = given.args[0]
+            more = self.known_items(value)
+            items += more
+            if node is None or isinstance(value, Const):
+                nodes += [literal(item) for item in more]
+            else:
+                nodes += [self.hold("item", n) for n in self.element_nodes(node, len(more)).elts]
+        elif name == "pop":
+            at = self._position(given) if given.args else -1
+            self.compute(ast.Constant("pop"), items.__getitem__, at)
+            result = items.pop(at), nodes.pop(at)
+        elif name in ("clear", "reverse"):
+            for part in (items, nodes):
+                getattr(part, name)()
+        else:
+            raise Opened(
+                self,
+                self._holding(holder),
+                f"'{name}' changes a list whose elements are values of run time",
+                "use a tensor, or a list of numbers",
+            )
+        self.replace_held(holder, *self._list(items, nodes))
+        return result
+
+    def _position(self, given: Arguments) -> int:
+        position = given.args[0][0]
+        if not (isinstance(position, Const) and isinstance(position.value, int)):
+            raise UnsupportedError(
+                "a position in a list is known only at run time", "use a constant"
+            )
+        return position.value
+
+    def _change_mapping(
+        self, holder: Mapping, base: ast.expr | None, name: str, given: Arguments
+    ) -> Folded:
+        nodes = dict(zip(holder.items, self.entries(holder, base), strict=True))
+        items = dict(holder.items)
+        result: Folded = (Const(None), None)
+        if name in ("pop", "setdefault"):
+            key = given.args[0][0]
+            if not isinstance(key, Const):
+                raise UnsupportedError(
+                    f"'{name}' with a key known only at run time", "use a constant key"
+                )
+            if key.value in items and name == "setdefault":
+                return items[key.value], nodes[key.value]
+            if name == "setdefault":
+                value, node = given.args[1] if len(given.args) > 1 else (Const(None), None)
+                items[key.value], nodes[key.value] = value, self.hold("item", node)
+                result = items[key.value], nodes[key.value]
+            elif key.value in items:
+                result = items.pop(key.value), nodes.pop(key.value)
+            else:
+                if len(given.args) < 2:
+                    self.compute(ast.Constant("pop"), items.pop, key.value)
+                return given.args[1]
+        elif name == "update":
+            for value, node in given.args:
+                added, spelled = value, node
+                if isinstance(value, Const) and isinstance(value.value, dict):
+                    added, spelled = self._thawed(value.value) or (value, node)
+                if not isinstance(added, Mapping):
+                    raise UnsupportedError(
+                        "'update' with a dictionary known only at run time", "name its entries"
+                    )
+                items |= added.items
+                parts = [self.hold("item", n) for n in self.entries(added, spelled)]
+                nodes |= dict(zip(added.items, parts, strict=True))
+            for key_, (value, node) in given.kwargs.items():
+                items[key_], nodes[key_] = value, self.hold("item", node)
+        elif name == "clear":
+            items, nodes = {}, {}
+        else:
+            raise UnsupportedError(f"a dictionary has no '{name}'", "check the spelling")
+        self.replace_held(
+            holder, *_needed(self.mapping(items, list(nodes.values()), holder.default))
+        )
+        return result
+
+
+def _collect(value: Value, found: list[Value]) -> None:
+    if is_collection(value):
+        found.append(value)
+    if isinstance(value, Mapping):
+        for item in value.items.values():
+            _collect(item, found)
+    elif isinstance(value, Seq):
+        for item in value.items:
+            _collect(item, found)
+
+
+def _contains(value: Value, wanted: Value) -> bool:
+    items: Any = ()
+    if isinstance(value, Mapping):
+        items = value.items.values()
+    elif isinstance(value, Seq):
+        items = value.items
+    return any(item is wanted or _contains(item, wanted) for item in items)
+
+
+def _needed(folded: Folded) -> tuple[Value, ast.expr]:
+    value, node = folded
+    assert node is not None
+    return value, node

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gnnscript.ops.edge_gradients import feature_shape
+
 __all__ = ["register"]
 
 
@@ -58,9 +60,30 @@ def _fps(src: Tensor, *_: Any) -> Tensor:
     return src.new_empty([torch.library.get_ctx().new_dynamic_size()], dtype=torch.int64)
 
 
+def _edge_reduce(
+    program: str,
+    operands: list[Tensor],
+    index: Tensor,
+    other: Tensor,
+    ptr: Tensor,
+    perm: Tensor,
+    reduce: str,
+) -> Tensor:
+    return operands[0].new_empty([ptr.size(0) - 1, *feature_shape(program, operands)])
+
+
+def _edge_map(
+    program: str, operands: list[Tensor], index: Tensor, other: Tensor, sum_dims: int
+) -> Tensor:
+    shape = feature_shape(program, operands)
+    return operands[0].new_empty([index.size(0), *shape[: len(shape) - sum_dims]])
+
+
 def register() -> None:
     """Registers the fake kernels; once, after the library has been loaded."""
     kernels: dict[str, Callable[..., Any]] = {
+        "edge_reduce": _edge_reduce,
+        "edge_map": _edge_map,
         "csr": _csr,
         "fps": _fps,
         "gather": _gather,

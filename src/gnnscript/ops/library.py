@@ -55,10 +55,11 @@ def _load() -> str:
             torch.ops.load_library(str(path))  # type: ignore[no-untyped-call]
     except OSError as error:
         return f"it does not load: {error}"
-    from gnnscript.ops import autograd, fake
+    from gnnscript.ops import autograd, edge_gradients, fake
 
     fake.register()
     autograd.register()
+    edge_gradients.register()
     return ""
 
 

@@ -11,17 +11,21 @@ import torch
 from torch import Tensor
 
 from gnnscript.ops import library
+from gnnscript.ops.edge import edge_attention, edge_map, edge_reduce, gspmm, sddmm
 from gnnscript.ops.plans import cached_csr
 from gnnscript.ops.portable import _count_nodes, _wrap_dim, check_edge_index
 
 __all__ = [
     "check_edge_index",
     "csr",
+    "edge_attention",
     "edge_map",
     "edge_reduce",
     "edge_softmax",
     "gather",
+    "gspmm",
     "scatter",
+    "sddmm",
     "segment",
     "segment_reduce",
     "segment_reduces",
@@ -237,48 +241,3 @@ def edge_softmax(src: Tensor, ptr: Tensor, perm: Tensor | None) -> Tensor:
         Weights of the shape and dtype of `src`, in the order of `src`; 0 for an edge of no row.
     """
     return torch.ops.gnnscript.edge_softmax(src, ptr, perm)
-
-
-def edge_reduce(
-    program: str,
-    operands: list[Tensor],
-    index: Tensor,
-    other: Tensor,
-    ptr: Tensor,
-    perm: Tensor,
-    reduce: str,
-) -> Tensor:
-    """Reduce what a program computes on each edge, without storing it; see ``docs/ops.md``.
-
-    Args:
-        program: An expression over the operands, such as ``relu(j0 + e1)``.
-        operands: Node values at `index` (`i`) and at `other` (`j`), edge values (`e`) and shared
-            values (`s`), as the program names them.
-        index: The node that each edge is reduced to, `[E]`.
-        other: The node at the other end of each edge, `[E]`.
-        ptr: With `perm`, `csr(index, N)`.
-        perm: See `ptr`.
-        reduce: `sum`, `mean`, `min`, `max` or `mul`.
-
-    Returns:
-        Node values, `[N, ...]`.
-    """
-    return torch.ops.gnnscript.edge_reduce(program, operands, index, other, ptr, perm, reduce)
-
-
-def edge_map(
-    program: str, operands: list[Tensor], index: Tensor, other: Tensor, sum_dims: int
-) -> Tensor:
-    """Compute a program on each edge; see ``docs/ops.md``.
-
-    Args:
-        program: As in `edge_reduce`.
-        operands: As in `edge_reduce`.
-        index: As in `edge_reduce`.
-        other: As in `edge_reduce`.
-        sum_dims: How many of the last dimensions are summed.
-
-    Returns:
-        Edge values, `[E, ...]`.
-    """
-    return torch.ops.gnnscript.edge_map(program, operands, index, other, sum_dims)

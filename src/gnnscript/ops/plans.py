@@ -64,8 +64,8 @@ def _may_keep(index: Tensor) -> bool:
     """Says whether an index is a plain tensor in a plain eager call, which nobody records."""
     return (
         type(index) is Tensor
-        and not index.is_inference()
         and not torch.compiler.is_compiling()
+        and not index.is_inference()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None

@@ -1,0 +1,339 @@
+// Evaluates an edge program on a block: registers of some edges times some lanes, edge by edge.
+#pragma once
+
+#include "cpu/edge_program.h"
+#include "cpu/elementary.h"
+#include "cpu/simd.h"
+
+#if defined(__clang__)
+#define GNNSCRIPT_IVDEP _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define GNNSCRIPT_IVDEP _Pragma("GCC ivdep")
+#endif
+
+namespace gnnscript {
+namespace GNNSCRIPT_ISA {
+namespace {
+
+constexpr int64_t kRegisterBytes = 4096;
+template <typename A>
+constexpr int64_t kRegisterLanes = kRegisterBytes / static_cast<int64_t>(sizeof(A));
+
+// Registers may coincide, so the loops below are free of any order between lanes. They run over
+// whole multiples of 16 lanes: every lane takes the same instructions, whatever its place.
+#define GNNSCRIPT_EACH(expression)                \
+  {                                               \
+    if (n % 16) __builtin_unreachable();          \
+    GNNSCRIPT_IVDEP                               \
+    for (int64_t l = 0; l < n; ++l) {             \
+      const A x = a[l];                           \
+      d[l] = (expression);                        \
+    }                                             \
+    return;                                       \
+  }
+#define GNNSCRIPT_PAIR(expression)                \
+  {                                               \
+    if (n % 16) __builtin_unreachable();          \
+    GNNSCRIPT_IVDEP                               \
+    for (int64_t l = 0; l < n; ++l) {             \
+      const A x = a[l], y = b[l];                 \
+      d[l] = (expression);                        \
+    }                                             \
+    return;                                       \
+  }
+
+GNNSCRIPT_ALWAYS float root(float x) { return __builtin_sqrtf(x); }
+GNNSCRIPT_ALWAYS double root(double x) { return __builtin_sqrt(x); }
+
+template <typename A>
+void apply_pow(A* d, const A* a, double value, int64_t n) {
+  if (value == 2) GNNSCRIPT_EACH(x * x)
+  if (value == 3) GNNSCRIPT_EACH(x * x * x)
+  if (value == 4) GNNSCRIPT_EACH((x * x) * (x * x))
+  if (value == -1) GNNSCRIPT_EACH(A(1) / x)
+  if (value == -2) GNNSCRIPT_EACH(A(1) / (x * x))
+  for (int64_t l = 0; l < n; ++l) {
+    d[l] = sizeof(A) == 4 ? A(__builtin_powf(float(a[l]), float(value)))
+                          : A(__builtin_pow(double(a[l]), value));
+  }
+}
+
+// Sine, or with odd = 1 cosine.
+inline void apply_sine(float* d, const float* a, int odd, int64_t n) {
+  float x[16];
+  for (int64_t first = 0; first < n; first += 16) {
+    int far = 0;
+    for (int l = 0; l < 16; ++l) {
+      x[l] = a[first + l];
+      far |= !(absolute(x[l]) < 6000.0f);
+    }
+    for (int l = 0; l < 16; ++l) d[first + l] = sine_of_quadrant(x[l], odd);
+    if (!far) continue;
+    for (int l = 0; l < 16; ++l) {
+      if (!(absolute(x[l]) < 6000.0f)) {
+        d[first + l] = odd ? __builtin_cosf(x[l]) : __builtin_sinf(x[l]);
+      }
+    }
+  }
+}
+inline void apply_sine(double* d, const double* a, int odd, int64_t n) {
+  for (int64_t l = 0; l < n; ++l) d[l] = odd ? __builtin_cos(a[l]) : __builtin_sin(a[l]);
+}
+
+// What remains of a value once it is stored as T.
+template <typename T, typename A>
+void apply_rounded(A* d, const A* a, int64_t n) {
+  constexpr int W = kLanes<A>;
+  for (int64_t l = 0; l < n; l += W) {
+    T stored[W];
+    store<A, W>(stored, load<A, W>(a + l));
+    store<A, W>(d + l, load<A, W>(stored));
+  }
+}
+
+// One instruction on n lanes, a multiple of 16.
+template <typename T, typename A = compute_t<T>>
+void apply(const Instruction& instruction, A* registers, int64_t n) {
+  const auto at = [&](int32_t number) {
+    return registers + (number < 0 ? 0 : number) * kRegisterLanes<A>;
+  };
+  A* d = at(instruction.dst);
+  const A* a = at(instruction.a);
+  const A* b = at(instruction.b);
+  const A* c = at(instruction.c);
+  const A value = static_cast<A>(instruction.value);
+  switch (instruction.op) {
+    case Op::load:
+      return;
+    case Op::constant:
+      for (int64_t l = 0; l < n; ++l) d[l] = value;
+      return;
+    case Op::negate: GNNSCRIPT_EACH(-x)
+    case Op::relu: GNNSCRIPT_EACH(x <= A(0) ? A(0) : x)
+    case Op::leaky_relu: GNNSCRIPT_EACH(x > A(0) ? x : x * value)
+    case Op::elu: GNNSCRIPT_EACH(x > A(0) ? x : value * exponential_minus_1(x))
+    case Op::exp: GNNSCRIPT_EACH(exponential_of(x))
+    case Op::log: GNNSCRIPT_EACH(logarithm(x))
+    case Op::sqrt: GNNSCRIPT_EACH(root(x))
+    case Op::rsqrt: GNNSCRIPT_EACH(A(1) / root(x))
+    case Op::abs: GNNSCRIPT_EACH(absolute(x))
+    case Op::sign: GNNSCRIPT_EACH((x > A(0) ? A(1) : A(0)) - (x < A(0) ? A(1) : A(0)))
+    case Op::square: GNNSCRIPT_EACH(x * x)
+    case Op::reciprocal: GNNSCRIPT_EACH(A(1) / x)
+    case Op::sigmoid: GNNSCRIPT_EACH(sigmoid(x))
+    case Op::tanh: GNNSCRIPT_EACH(hyperbolic_tangent(x))
+    case Op::softplus: GNNSCRIPT_EACH(softplus(x))
+    case Op::silu: GNNSCRIPT_EACH(x * sigmoid(x))
+    case Op::gelu: GNNSCRIPT_EACH(A(0.5) * x * (A(1) + error_function(x * A(0.70710678118654752))))
+    case Op::gelu_tanh:
+      GNNSCRIPT_EACH(
+          A(0.5) * x *
+          (A(1) + hyperbolic_tangent(A(0.79788456080286536) * (x + A(0.044715) * x * x * x))))
+    case Op::erf: GNNSCRIPT_EACH(error_function(x))
+    case Op::sin: return apply_sine(d, a, 0, n);
+    case Op::cos: return apply_sine(d, a, 1, n);
+    case Op::pow: return apply_pow(d, a, instruction.value, n);
+    case Op::clamp_min: GNNSCRIPT_EACH(x < value ? value : x)
+    case Op::clamp_max: GNNSCRIPT_EACH(x > value ? value : x)
+    case Op::rounded: return apply_rounded<T>(d, a, n);
+    case Op::add: GNNSCRIPT_PAIR(x + y)
+    case Op::subtract: GNNSCRIPT_PAIR(x - y)
+    case Op::multiply: GNNSCRIPT_PAIR(x * y)
+    case Op::divide: GNNSCRIPT_PAIR(x / y)
+    case Op::equal: GNNSCRIPT_PAIR(x == y ? A(1) : A(0))
+    case Op::not_equal: GNNSCRIPT_PAIR(x != y ? A(1) : A(0))
+    case Op::less: GNNSCRIPT_PAIR(x < y ? A(1) : A(0))
+    case Op::less_equal: GNNSCRIPT_PAIR(x <= y ? A(1) : A(0))
+    case Op::greater: GNNSCRIPT_PAIR(x > y ? A(1) : A(0))
+    case Op::greater_equal: GNNSCRIPT_PAIR(x >= y ? A(1) : A(0))
+    case Op::maximum: GNNSCRIPT_PAIR(x != x ? x : (y != y ? y : (x > y ? x : y)))
+    case Op::minimum: GNNSCRIPT_PAIR(x != x ? x : (y != y ? y : (x < y ? x : y)))
+    case Op::where:
+      if (n % 16) __builtin_unreachable();
+      GNNSCRIPT_IVDEP
+      for (int64_t l = 0; l < n; ++l) {
+        const A yes = b[l], no = c[l];
+        d[l] = a[l] != A(0) ? yes : no;
+      }
+      return;
+  }
+}
+
+#undef GNNSCRIPT_EACH
+#undef GNNSCRIPT_PAIR
+
+template <typename T, typename A>
+GNNSCRIPT_ALWAYS void widen(A* d, const T* from, int64_t count) {
+  constexpr int W = kLanes<A>;
+  int64_t l = 0;
+  for (; l + W <= count; l += W) store<A, W>(d + l, load<A, W>(from + l));
+  for (; l < count; ++l) d[l] = load<A, 1>(from + l);
+}
+
+template <typename T, typename A>
+GNNSCRIPT_ALWAYS void narrow(T* to, const A* from, int64_t count) {
+  constexpr int W = kLanes<A>;
+  int64_t l = 0;
+  for (; l + W <= count; l += W) store<A, W>(to + l, load<A, W>(from + l));
+  for (; l < count; ++l) store<A, 1>(to + l, from[l]);
+}
+
+// The rows that edges read of the operands on each side.
+struct Ids {
+  int64_t* edge;
+  int64_t* index;
+  int64_t* other;
+
+  const int64_t* of(char side) const {
+    return side == 'i' ? index : side == 'j' ? other : side == 'e' ? edge : nullptr;
+  }
+};
+
+// Reads lanes [first, first + lanes) of an operand for `count` edges.
+template <typename T, typename A = compute_t<T>>
+void load_operand(const EdgeOperand& operand, const int64_t* ids, int64_t count, int64_t first,
+                  int64_t lanes, bool all_lanes, A* d) {
+  const T* data = static_cast<const T*>(operand.data);
+  const int64_t stride = operand.row_stride;
+  const auto row = [&](int64_t k) { return data + (ids != nullptr ? ids[k] : 0) * stride; };
+  const auto lane_at = [&](int64_t lane) -> int64_t {
+    switch (operand.spread) {
+      case Spread::full: return lane;
+      case Spread::scalar: return 0;
+      case Spread::repeat: return lane / operand.period;
+      case Spread::tile: return lane % operand.period;
+      case Spread::table: break;
+    }
+    return operand.table[lane];
+  };
+  if (lanes == 1) {
+    const int64_t offset = lane_at(first);
+    for (int64_t k = 0; k < count; ++k) d[k] = load<A, 1>(row(k) + offset);
+  } else if (operand.spread == Spread::full) {
+    for (int64_t k = 0; k < count; ++k, d += lanes) {
+      if (k + 8 < count && stride != 0) {
+        const char* ahead = reinterpret_cast<const char*>(row(k + 8) + first);
+        for (int64_t byte = 0; byte < lanes * int64_t{sizeof(T)} && byte < 512; byte += 64) {
+          __builtin_prefetch(ahead + byte);
+        }
+      }
+      widen(d, row(k) + first, lanes);
+    }
+  } else if (operand.spread == Spread::scalar) {
+    for (int64_t k = 0; k < count; ++k, d += lanes) {
+      const A value = load<A, 1>(row(k));
+      for (int64_t l = 0; l < lanes; ++l) d[l] = value;
+    }
+  } else if (operand.spread == Spread::repeat && all_lanes) {
+    for (int64_t k = 0; k < count; ++k) {
+      const T* from = row(k);
+      for (int64_t l = 0; l < lanes; l += operand.period, d += operand.period, ++from) {
+        const A value = load<A, 1>(from);
+        for (int64_t m = 0; m < operand.period; ++m) d[m] = value;
+      }
+    }
+  } else if (operand.spread == Spread::tile && all_lanes) {
+    for (int64_t k = 0; k < count; ++k) {
+      for (int64_t l = 0; l < lanes; l += operand.period, d += operand.period) {
+        widen(d, row(k), operand.period);
+      }
+    }
+  } else {
+    for (int64_t k = 0; k < count; ++k, d += lanes) {
+      const T* from = row(k);
+      for (int64_t l = 0; l < lanes; ++l) d[l] = load<A, 1>(from + lane_at(first + l));
+    }
+  }
+}
+
+// Registers, a row of sums, and the ids of a chunk of edges, in one piece of memory.
+template <typename T, typename A = compute_t<T>>
+class Workspace {
+ public:
+  Workspace(const EdgeArgs& args, int64_t edges)
+      : args_(args),
+        memory_(allocate_scratch(args.program->registers * kRegisterBytes +
+                                 (args.lanes + 16) * int64_t{sizeof(A)} +
+                                 3 * (edges + 16) * int64_t{sizeof(int64_t)})) {
+    char* at = memory_;
+    registers = reinterpret_cast<A*>(at);
+    at += args.program->registers * kRegisterBytes;
+    ids.edge = reinterpret_cast<int64_t*>(at);
+    ids.index = ids.edge + edges + 16;
+    ids.other = ids.index + edges + 16;
+    sums = reinterpret_cast<A*>(ids.other + edges + 16);
+    tile = args.lanes < kRegisterLanes<A> ? args.lanes : kRegisterLanes<A>;
+    block = kRegisterLanes<A> / tile;
+    for (int64_t l = 0; l < args.program->registers * kRegisterLanes<A>; ++l) registers[l] = A(0);
+  }
+  ~Workspace() { free_scratch(memory_); }
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+
+  // Finds and checks the ids of the edges at positions [begin, end); false at a bad one.
+  bool resolve(EdgeArgs& args, int64_t begin, int64_t end) {
+    const int64_t count = end - begin;
+    for (int64_t k = 0; k < count; ++k) {
+      ids.edge[k] = args.perm != nullptr ? args.perm[begin + k] : begin + k;
+    }
+    const int64_t bad = find_outside(ids.edge, 0, count, args.edges);
+    if (bad >= 0) report(&args.bad_edge, begin + bad);
+    if (bad >= 0) return false;
+    return resolve_side(args.index, args.wide_index, args.index_bound, count, ids.index,
+                        &args.bad_index) &&
+           resolve_side(args.other, args.wide_other, args.other_bound, count, ids.other,
+                        &args.bad_other);
+  }
+
+  // Evaluates what is the same for all edges.
+  void prepare(int64_t first, int64_t lanes) {
+    run(args_.program->prologue_code, args_.program->prologue_length, 0, block, first, lanes);
+  }
+
+  // Evaluates the program for `count` edges, at most `block`.
+  const A* evaluate(int64_t start, int64_t count, int64_t first, int64_t lanes) {
+    run(args_.program->body_code, args_.program->body_length, start, count, first, lanes);
+    return registers + args_.program->result * kRegisterLanes<A>;
+  }
+
+  A* registers;
+  A* sums;         // [lanes]
+  Ids ids;
+  int64_t tile;    // lanes that are evaluated together
+  int64_t block;   // edges that are evaluated together
+
+ private:
+  bool resolve_side(const void* index, bool wide, int64_t bound, int64_t count, int64_t* to,
+                    int64_t* bad) const {
+    if (index == nullptr) return true;
+    for (int64_t k = 0; k < count; ++k) {
+      to[k] = wide ? static_cast<const int64_t*>(index)[ids.edge[k]]
+                   : static_cast<const int32_t*>(index)[ids.edge[k]];
+    }
+    const int64_t found = find_outside(to, 0, count, bound);
+    if (found >= 0) report(bad, ids.edge[found]);
+    return found < 0;
+  }
+
+  void run(const Instruction* code, int64_t length, int64_t start, int64_t count, int64_t first,
+           int64_t lanes) {
+    const int64_t n = (count * lanes + 15) / 16 * 16;
+    for (int64_t at = 0; at < length; ++at) {
+      if (code[at].op != Op::load) {
+        apply<T>(code[at], registers, n);
+        continue;
+      }
+      const EdgeOperand& operand = args_.operands[code[at].a];
+      const int64_t* of = ids.of(operand.side);
+      load_operand<T>(operand, of != nullptr ? of + start : nullptr, count, first, lanes,
+                      lanes == args_.lanes, registers + code[at].dst * kRegisterLanes<A>);
+    }
+  }
+
+  const EdgeArgs& args_;
+  char* memory_;
+};
+
+}  // namespace
+}  // namespace GNNSCRIPT_ISA
+}  // namespace gnnscript

@@ -1,21 +1,17 @@
 """Operations over edges: the only place where gnnscript gathers and reduces tensors by node.
 
 Each op is a pure function of tensors, compiles under ``torch.jit.script``, is differentiable by
-autograd, and needs neither PyG nor a compiled library. ``docs/ops.md`` is the reference.
+autograd, and needs no PyG. ``docs/ops.md`` is the reference.
+
+There are two implementations of the same signatures: ``ops.portable``, made of ATen calls, and
+``ops.native``, made of our library's kernels, where it loads. Called from here, an op runs on the
+one that :func:`gnnscript.kernels` has chosen, and compiles to the portable one.
 """
 
+from gnnscript.ops.chosen import csr, gather, scatter, segment, softmax
 from gnnscript.ops.clusters import fps, graclus_cluster, grid_cluster
 from gnnscript.ops.neighbors import knn, nearest, radius
-from gnnscript.ops.portable import (
-    as_bool,
-    as_int,
-    check_edge_index,
-    csr,
-    gather,
-    scatter,
-    segment,
-    softmax,
-)
+from gnnscript.ops.portable import as_bool, as_int, check_edge_index
 from gnnscript.ops.splines import spline_basis, spline_weighting
 
 __all__ = [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 import os
 import warnings
 from pathlib import Path
@@ -14,8 +12,6 @@ from gnnscript import _config
 from gnnscript._errors import GnnscriptError
 
 __all__ = ["NativeLibraryWarning", "implementation", "load", "paths"]
-
-_log = logging.getLogger("gnnscript")
 
 _REMEDY = (
     "build it with 'make native' in a checkout, or install gnnscript where a C++ compiler and "
@@ -44,9 +40,24 @@ def paths() -> list[Path]:
     return found
 
 
-@functools.cache
+class _State:
+    """Whether loading was tried, and why it failed if it did; and whether that was told."""
+
+    reason: str | None = None
+    warned: bool = False
+
+
+_state = _State()
+
+
 def _load() -> str:
     """Loads the library once; returns why it could not, or nothing."""
+    if _state.reason is None:
+        _state.reason = _try_to_load()
+    return _state.reason
+
+
+def _try_to_load() -> str:
     found = paths()
     if not found:
         return "it is not installed"
@@ -55,11 +66,12 @@ def _load() -> str:
             torch.ops.load_library(str(path))  # type: ignore[no-untyped-call]
     except OSError as error:
         return f"it does not load: {error}"
-    from gnnscript.ops import autograd, edge_gradients, fake
+    from gnnscript.ops import autocast, autograd, edge_gradients, fake
 
     fake.register()
     autograd.register()
     edge_gradients.register()
+    autocast.register()
     return ""
 
 
@@ -88,15 +100,11 @@ def implementation() -> str:
     if chosen is not None:
         return chosen
     reason = _load()
-    if reason:
-        _warn_once(reason)
+    if reason and not _state.warned:
+        _state.warned = True
+        warnings.warn(
+            f"gnnscript runs without its native library, which is slower: {reason}; {_REMEDY}",
+            NativeLibraryWarning,
+            stacklevel=3,
+        )
     return "portable" if reason else "native"
-
-
-@functools.cache
-def _warn_once(reason: str) -> None:
-    warnings.warn(
-        f"gnnscript runs without its native library, which is slower: {reason}; {_REMEDY}",
-        NativeLibraryWarning,
-        stacklevel=3,
-    )

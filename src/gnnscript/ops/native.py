@@ -10,7 +10,7 @@
 import torch
 from torch import Tensor
 
-from gnnscript.ops import library
+from gnnscript.ops import library, portable
 from gnnscript.ops.edge import edge_attention, edge_map, edge_reduce, gspmm, sddmm
 from gnnscript.ops.plans import cached_csr
 from gnnscript.ops.portable import _count_nodes, _wrap_dim, check_edge_index
@@ -90,6 +90,12 @@ def scatter(
     if index.dim() != 1:
         raise ValueError(f"expected a one-dimensional index, got {index.dim()} dimensions")
     dim = _wrap_dim(dim, src.dim())
+    if index.size(0) != src.size(dim):
+        raise ValueError(
+            f"expected an index of size {src.size(dim)}, that of src at {dim}, got {index.size(0)}"
+        )
+    if not src.is_floating_point():
+        return portable.scatter(src, index, dim, dim_size, reduce)
     size = dim_size if dim_size is not None else _count_nodes(index)
     ptr, perm = csr(index, size)
     return segment_reduce(src.transpose(0, dim), ptr, perm, reduce).transpose(0, dim)

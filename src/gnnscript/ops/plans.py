@@ -45,7 +45,8 @@ def cached_csr(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
     are views of. A change in place counts as a new version; one behind torch's back, through a
     NumPy array that shares the memory, is not seen.
     """
-    if not _may_keep(index):
+    # Asked for first: dynamo does not trace the other questions.
+    if torch.compiler.is_compiling() or not _may_keep(index):
         return torch.ops.gnnscript.csr(index, size)  # type: ignore[no-any-return]
     owner = index._base if index._base is not None else index
     key = (
@@ -64,7 +65,6 @@ def _may_keep(index: Tensor) -> bool:
     """Says whether an index is a plain tensor in a plain eager call, which nobody records."""
     return (
         type(index) is Tensor
-        and not torch.compiler.is_compiling()
         and not index.is_inference()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         and torch._C._len_torch_dispatch_stack() == 0

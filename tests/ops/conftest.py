@@ -1,4 +1,8 @@
-"""Fixtures of the op tests: PyG's ATen code as the reference, and each op in both its forms."""
+"""Fixtures of the op tests: PyG's ATen code as the reference, each op in all its forms.
+
+A test that asks for `kernels`, `eager`, `scripted` or `each_form` runs on the portable and on the
+native ops; the latter are skipped where the library has not been built.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,9 @@ import pytest
 import torch
 import torch_geometric.typing
 
+import gnnscript
 from gnnscript import ops
+from gnnscript.ops import library, portable
 
 Ops = dict[str, Callable[..., Any]]
 
@@ -31,8 +37,39 @@ def _aten_reference(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def eager() -> Ops:
-    return {name: getattr(ops, name) for name in ops.__all__}
+def native() -> Any:
+    """The module of native ops."""
+    if not library.paths():
+        pytest.skip("no native library: run 'make native'")
+    from gnnscript.ops import native
+
+    return native
+
+
+@pytest.fixture(scope="session", params=["portable", "native"])
+def implementation(request: pytest.FixtureRequest) -> Any:
+    """Each module of ops."""
+    return portable if request.param == "portable" else request.getfixturevalue("native")
+
+
+@pytest.fixture
+def kernels(implementation: Any) -> Iterator[str]:
+    """Has `gnnscript.ops` run on each implementation."""
+    name = implementation.__name__.rpartition(".")[2]
+    with gnnscript.kernels(name):
+        yield name
+
+
+@pytest.fixture
+def portable_kernels() -> Iterator[None]:
+    """Has `gnnscript.ops` run on ATen alone."""
+    with gnnscript.kernels("portable"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def eager(implementation: Any) -> Ops:
+    return {name: getattr(implementation, name, getattr(ops, name)) for name in ops.__all__}
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from gnnscript import ops
 from ops_cases import INDEX, INDEX_DTYPES, NUM_NODES, PTR, SEGMENT_REDUCTIONS
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 
 def distinct(*shape: int) -> Tensor:
     """Values so far apart that a finite difference changes no minimum or maximum."""

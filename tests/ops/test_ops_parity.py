@@ -25,6 +25,8 @@ from ops_cases import (
     values_and_gradient,
 )
 
+pytestmark = pytest.mark.usefixtures("portable_kernels")
+
 
 class Reference(MessagePassing):
     """A subclass, since PyG writes on the class of the first instance."""

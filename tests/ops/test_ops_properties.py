@@ -12,6 +12,8 @@ from torch import Tensor
 
 from gnnscript import ops
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 
 @dataclass(frozen=True)
 class Edges:

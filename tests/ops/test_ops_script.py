@@ -22,6 +22,8 @@ from ops_cases import (
     values_and_gradient,
 )
 
+pytestmark = pytest.mark.usefixtures("portable_kernels")
+
 Ops = dict[str, Callable[..., Any]]
 
 # TorchScript profiles the first two runs and optimises, its own gradients included, from then on.

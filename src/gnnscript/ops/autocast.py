@@ -61,7 +61,10 @@ def register() -> None:
     """Registers the rules; once, after the library has been loaded."""
     library = torch.library.Library("gnnscript", "IMPL")
     for key in _KEYS:
-        library.impl("edge_softmax", _without_autocast(key, _softmax), key)
-        library.impl("edge_reduce", _without_autocast(key, _edge_reduce), key)
-        library.impl("edge_map", _without_autocast(key, _edge_map), key)
+        for name, rule in (
+            ("edge_softmax", _softmax),
+            ("edge_reduce", _edge_reduce),
+            ("edge_map", _edge_map),
+        ):
+            library.impl(name, _without_autocast(key, rule), key)  # type: ignore[no-untyped-call]
     _kept.append(library)

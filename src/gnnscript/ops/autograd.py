@@ -113,7 +113,7 @@ def _edge_gradient(
         others = torch.where(zero, 1, src)
         product = expand(_ops.segment_reduce(others, ptr, perm, "mul"))
         # The product of the other edges: of a zero all the rest, of the others only without zeros.
-        return expand(grad) * product / others * (zeros == zero)
+        return expand(grad) * torch.where(zeros == zero, product / others, 0)
     if reduce == "logsumexp":
         return expand(grad) * (src - expand(out)).exp()
     mean = _ops.segment_reduce(src, ptr, perm, "mean")

@@ -25,7 +25,8 @@ import gnnscript.fx
 from behaviour.models import Projecting
 from conformance.forms import Attention, Plain
 from conformance.graphs import GRAPHS, IN, OUT
-from gnnscript import UnsupportedError, ops
+from gnnscript import UnsupportedError
+from gnnscript.ops import portable
 from gnnscript.testing import BareProcess
 
 # What torch says of every GraphModule that is scripted: GraphModule's own __init__ is annotated so.
@@ -47,7 +48,7 @@ def compare(model: nn.Module, graph: nn.Module, *calls: tuple[Any, ...]) -> None
 def test_gather_and_reduction_are_nodes_and_no_conv_is_left(bare: BareProcess) -> None:
     model = GAT(IN, 8, 2, OUT, heads=2, v2=True, norm="BatchNorm").eval()
     graph = gnnscript.fx.symbolic_trace(model, FIRST)
-    assert {ops.gather, ops.scatter, ops.softmax} <= set(targets(graph))
+    assert {portable.gather, portable.scatter, portable.softmax} <= set(targets(graph))
     assert not [m for m in graph.modules() if isinstance(m, MessagePassing)]
     compare(model, graph)
     scripted = torch.jit.script(graph)
@@ -272,7 +273,7 @@ def test_passes_of_torch_work_on_the_graph() -> None:
     assert isinstance(replaced, list)
     shapes = torch.fx.passes.shape_prop.ShapeProp(graph)
     shapes.propagate(*FIRST)
-    assert all("tensor_meta" in n.meta for n in graph.graph.nodes if n.target is ops.gather)
+    assert all("tensor_meta" in n.meta for n in graph.graph.nodes if n.target is portable.gather)
 
 
 class PairModel(nn.Module):

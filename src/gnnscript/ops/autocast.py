@@ -59,7 +59,7 @@ _kept: list[torch.library.Library] = []
 
 def register() -> None:
     """Registers the rules; once, after the library has been loaded."""
-    library = torch.library.Library("gnnscript", "IMPL")
+    library = torch.library.Library("gnnscript", "IMPL")  # type: ignore[no-untyped-call]
     for key in _KEYS:
         for name, rule in (
             ("edge_softmax", _softmax),

@@ -37,7 +37,7 @@ def _use_native(node: ast.AST) -> None:
         target = getattr(child, "target_", None)
         if (
             isinstance(target, Import)
-            and target.module == "gnnscript.ops"
+            and target.module in {"gnnscript.ops", "gnnscript.ops.portable"}
             and target.name in _NATIVE
         ):
             native = Import("gnnscript.ops.native", target.name, target.alias)

@@ -73,9 +73,17 @@ def import_reference(module: str, name: str, alias: str, value: Any = None) -> a
     return node
 
 
+# The ops of which there are two implementations. `gnnscript.ops` decides between them in each eager
+# call; code is specialised to one, and names it.
+_PORTABLE = frozenset(
+    {"as_bool", "as_int", "check_edge_index", "csr", "gather", "scatter", "segment", "softmax"}
+)
+
+
 def op_reference(name: str) -> ast.Name:
     """The name of one of our ops."""
-    return import_reference("gnnscript.ops", name, name)
+    module = "gnnscript.ops.portable" if name in _PORTABLE else "gnnscript.ops"
+    return import_reference(module, name, name)
 
 
 def torch_name(dotted: str) -> ast.expr:

@@ -1,6 +1,7 @@
 # On a machine with python3, gcc and make: `make demo`, `make test`.
 #
 #   make demo [EVENTS=path.root]    the main job on real input, as a table
+#   make hgcal [EVENTS=path.root]   train, serve and compare the calorimeter application
 #   make test [PYTEST_ARGS="-k gat"]    linters, types, architecture, then the tests
 #   make lint                       the first three alone
 #   make native [CUDA=auto|on|off]  the library of kernels, beside the package
@@ -21,11 +22,11 @@ PYTHON_WITH_TORCH ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test lint native install server clean
+.PHONY: help demo hgcal test lint native install server clean
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n '3,7s/^#  //p' Makefile
+	@sed -n '3,8s/^#  //p' Makefile
 
 # What an installation reads: requirements from the one, the version from the other.
 METADATA := pyproject.toml src/gnnscript/__init__.py
@@ -50,6 +51,9 @@ install: $(VENV)/.test
 
 demo: $(VENV)/.demo
 	$(BIN)/python docs/examples/demo.py $(if $(EVENTS),--events '$(EVENTS)')
+
+hgcal: native server
+	$(BIN)/python docs/examples/hgcal_service.py $(if $(EVENTS),--events '$(EVENTS)')
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check

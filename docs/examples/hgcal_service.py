@@ -125,14 +125,19 @@ def serve(tasks: Sequence[Task], folder: Path, rounds: int) -> dict[str, Served]
     """
     repository = folder / "repository"
     for task in tasks:
-        examples = [task.call(event) for event in (*task.batches[:2], task.events[0])]
+        # They also warm the server up, for which small graphs will do.
+        examples = [task.call(batch) for batch in task.batches[:2]]
         triton(task.model, examples, repository, task.name, overwrite=True)
     served = {}
-    with Server(repository, log=folder / "server.log") as server:
+    server = Server(repository, log=folder / "server.log")
+    try:
+        server.start(timeout=600)
         print(f"serving {', '.join(task.name for task in tasks)} at {server.http_url}")
         for task in tasks:
-            with Client(server.grpc_url, task.name) as client:
+            with Client(server.grpc_url, task.name, timeout=300) as client:
                 served[task.name] = stream(task, client, rounds)
+    finally:
+        server.stop()
     return served
 
 

@@ -101,7 +101,8 @@ RECURRENT = [
          lambda c: c(pyg.GATConv(IN, OUT), alpha=1.0, root_weight=False), (f.PLAIN,)),
     Case("DNAConv", "default", lambda c: c(IN), (f.ROOT_LAYERS, f.LAYERS, f.LAYERS_WEIGHT)),
     Case("DNAConv", "heads", lambda c: c(IN, heads=4, groups=2, bias=False), (f.LAYERS,)),
-    Case("DNAConv", "groups", lambda c: c(IN, heads=2, groups=2, normalize=False), (f.LAYERS,)),
+    Case("DNAConv", "groups", lambda c: c(IN, heads=2, groups=2, normalize=False),
+         (f.LAYERS_WEIGHT,)),
     Case("DNAConv", "dropout", lambda c: c(IN, heads=2, dropout=0.5), (f.LAYERS,),
          modes=("eval",)),
     Case("DNAConv", "cached", lambda c: c(IN, cached=True), (f.LAYERS,), same_graph=True),
@@ -122,7 +123,6 @@ RECURRENT = [
 ATTENTION = [
     Case("AGNNConv", "default", lambda c: c(), (f.ROOT, f.PLAIN)),
     Case("AGNNConv", "fixed", lambda c: c(requires_grad=False, add_self_loops=False), (f.PLAIN,)),
-    Case("SuperGATConv", "default", lambda c: c(IN, OUT), (f.ROOT, f.PLAIN), modes=("eval",)),
     Case("SuperGATConv", "MX", lambda c: c(IN, OUT, heads=2), (f.NEGATIVE,)),
     Case("SuperGATConv", "SD", lambda c: c(IN, OUT, heads=2, concat=False, attention_type="SD",
                                            bias=False, add_self_loops=False), (f.NEGATIVE,)),

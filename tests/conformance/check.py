@@ -33,6 +33,7 @@ def check(
         return
     model.eval()
     scripted.eval()
+    scripted.load_state_dict(model.state_dict())  # buffers that forward assigned anew have parted
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript as such
         fixed = torch.jit.freeze(scripted)

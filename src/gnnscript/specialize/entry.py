@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
 import types
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.annotations import parameter_types
 from gnnscript.analyze.sources import function_source
-from gnnscript.analyze.types import Type, alternatives, optional
+from gnnscript.analyze.types import TENSOR, Type, alternatives, optional
 from gnnscript.specialize.folding.base import Arguments, Binding, Folded
 from gnnscript.specialize.helpers import annotation
 from gnnscript.specialize.program import Program, Specialized
@@ -105,12 +106,41 @@ def _with_options(
         except UnsupportedError as error:
             # An option that decides what is returned must be known; it is then its default.
             option = next((a for a in arguments if a.name not in fixed and _is_option(a)), None)
-            if "returns values of different types" not in error.cause or option is None:
+            if "returns values of different types" in error.cause and option is not None:
+                fixed[option.name] = option.default
+                continue
+            alone = _without(program, name, function, cls, arguments, fixed)
+            if alone is None:
                 raise
-            fixed[option.name] = option.default
+            return alone
         else:
             _keep_parameters(done, arguments, known)
             return done
+
+
+def _without(
+    program: Program,
+    name: str,
+    function: Any,
+    cls: type,
+    arguments: list[Argument],
+    fixed: dict[str, Any],
+) -> Specialized | None:
+    """The entry point with one of the arguments left out whose type nothing says.
+
+    ``size=None`` without annotation can be no tensor: such an argument keeps its default.
+    """
+    typed = {"return", *inspect.unwrap(function).__annotations__, *fixed}
+    for argument in arguments:
+        if argument.default is not None or argument.name in typed:
+            continue
+        if static_type(argument.value) != optional(TENSOR):
+            continue
+        with contextlib.suppress(UnsupportedError):
+            return _specialize(
+                program, name, function, cls, arguments, {**fixed, argument.name: None}
+            )
+    return None
 
 
 def _keep_parameters(done: Specialized, arguments: list[Argument], known: dict[str, Any]) -> None:

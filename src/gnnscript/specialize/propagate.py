@@ -271,6 +271,10 @@ class _Writer:
                     self.sizes[dim] = (item, literal(item) or element)
             return
         t = static_type(value)
+        if strip_optional(t).name not in ("Tuple", "List", "Unknown"):
+            raise UnsupportedError(
+                f"'size' is given a '{t}'", "pass a pair (sources, targets), or None"
+            )
         kept = self.frame.needed(value, node)
         for dim in (0, 1):
             element = ast.Subscript(kept, ast.Constant(dim), ast.Load())

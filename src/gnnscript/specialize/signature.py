@@ -19,7 +19,19 @@ import torch
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.annotations import parameter_types
 from gnnscript.analyze.sources import FunctionSource, function_source
-from gnnscript.analyze.types import STR, TENSOR, UNKNOWN, Type, strip_optional, tuple_of
+from gnnscript.analyze.types import (
+    BOOL,
+    FLOAT,
+    INT,
+    STR,
+    TENSOR,
+    UNKNOWN,
+    Type,
+    of_value,
+    optional,
+    strip_optional,
+    tuple_of,
+)
 from gnnscript.specialize.values import Const, Dyn, Mapping, Value
 
 __all__ = ["EDGE_TYPE", "Argument", "GraphTypes", "graph_types", "signature"]
@@ -89,9 +101,18 @@ def signature(
             made = isinstance(root, torch.fx.GraphModule)
             value = _entries(name, declared, kinds, made, parameter.default)
         if value is None:
-            value = Dyn(_concrete(name, types[name], source, choose))
+            declared = types[name] if types[name] != UNKNOWN else _by_default(parameter.default)
+            value = Dyn(_concrete(name, declared, source, choose))
         found.append(Argument(name, value, parameter.default, name))
     return found
+
+
+def _by_default(default: Any) -> Type:
+    """The type of an argument without annotation: its default's, or a tensor."""
+    if default is None:
+        return optional(TENSOR)
+    t = of_value(default)
+    return t if t in (BOOL, INT, FLOAT, STR) else TENSOR
 
 
 def _concrete(

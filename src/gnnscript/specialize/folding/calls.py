@@ -234,7 +234,13 @@ class Calls(Folding):
             node = ast.Call(
                 self.needed(Const(cls), None), [self.needed(v, n) for v, n in fields], []
             )
-            return Seq(tuple(v for v, _ in fields), "tuple", cls), node
+            # What is read from it has the type that the class declares.
+            declared = from_annotation(cls).args
+            items = [
+                Dyn(t) if t.name == "Optional" and t.known else value
+                for t, (value, _) in zip(declared, fields, strict=True)
+            ]
+            return Seq(tuple(items), "tuple", cls), node
         if issubclass(cls, torch.nn.Module):
             raise UnsupportedError(
                 f"a '{cls.__name__}' is made while the model runs",

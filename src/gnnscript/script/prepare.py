@@ -6,6 +6,7 @@ import inspect
 import re
 import sys
 import threading
+import traceback
 import types
 from collections.abc import Mapping as AnyMapping
 from collections.abc import Sequence
@@ -314,7 +315,7 @@ def explained(
     text = str(error)
     located = (user_location(file, int(number)) for file, number in _FRAME.findall(text))
     # The innermost frame, where there are several: TorchScript begins with it, others end with it.
-    places = [place for place in located if place is not None]
+    places = [place for place in located if place is not None] or _raised_at(error)
     if places:
         assumed = _assumed_tensors(root)
         if not remedy:
@@ -337,6 +338,13 @@ def explained(
                 Location(compiled.co_filename, compiled.co_firstlineno) if compiled else None,
             )
     return error
+
+
+def _raised_at(error: BaseException) -> list[Location]:
+    """The user's lines that specialised code was at when it raised, the innermost last."""
+    frames = traceback.walk_tb(error.__traceback__)
+    found = (user_location(frame.f_code.co_filename, line) for frame, line in frames)
+    return [location for location in found if location is not None]
 
 
 def _assumed_tensors(root: torch.nn.Module) -> list[str]:

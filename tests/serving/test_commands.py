@@ -109,8 +109,11 @@ PORTS = free_ports()
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["export"], "expected --triton REPOSITORY or --kubernetes FILE, got neither"),
-        (["export", "--triton", "models"], "--triton needs a target and --inputs"),
+        (["export"], "expected --pt, --aoti, --onnx, --triton or --kubernetes and where to write"),
+        (
+            ["export", "--triton", "models"],
+            "a model is exported by its target and --inputs, its example inputs",
+        ),
         (["export", "--kubernetes", "file"], "--kubernetes needs --image"),
         (["serve"], "expected a model repository to serve, got none"),
         (["serve", "nowhere"], "there is no model repository 'nowhere'"),
@@ -184,3 +187,31 @@ def test_kubernetes(tmp_path: Path, capsys) -> None:
 def test_kubernetes_options_are_checked(options) -> None:
     with pytest.raises(ValueError, match="expected"):
         kubernetes("image", **options)
+
+
+def test_run_preloads_the_libraries_of_libtorch_models(tmp_path: Path) -> None:
+    """Each once; the Python backend loads its own; two that differ are refused."""
+    repository = tmp_path / "models"
+    triton(Edges().eval(), graph(6, 10), repository, "edges", backend="libtorch", threads=1)
+    for file in repository.glob("*/1/libgnnscript*.so"):
+        file.unlink()
+    for name, text, python in (("one", "a", False), ("two", "a", False), ("three", "b", True)):
+        (repository / name / "1").mkdir(parents=True)
+        (repository / name / "1" / "libgnnscript_test.so").write_text(text)
+        if python:
+            (repository / name / "1" / "model.py").touch()
+    # The files are no libraries, so what would be loaded is shown instead.
+    script = (repository / "run.sh").read_text()
+    start, _, _ = script.rpartition("exec tritonserver")
+    shown = 'libraries=$LD_PRELOAD; unset LD_PRELOAD; echo "$libraries | $LD_LIBRARY_PATH"\n'
+    (repository / "run.sh").write_text(start + shown)
+    run = [str(repository / "run.sh")]
+    environment = {**os.environ, "TORCH_LIBRARIES": "/torch", "LD_LIBRARY_PATH": "/own"}
+    environment.pop("LD_PRELOAD", None)
+    output = subprocess.run(run, env=environment, capture_output=True, text=True, check=True)
+    once = repository / "one" / "1" / "libgnnscript_test.so"
+    assert output.stdout.splitlines()[-1] == f"{once} | /torch:/own"
+    (repository / "two" / "1" / "libgnnscript_test.so").write_text("c")
+    refused = subprocess.run(run, env=environment, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "differ; export these models again" in refused.stderr

@@ -17,6 +17,7 @@ import wrapt
 from gnnscript import _pyg
 from gnnscript.analyze.annotations import spelled_for_pyg
 from gnnscript.dynamo import compile_, export
+from gnnscript.intercept.dispatch import led, restore, taken_over
 from gnnscript.intercept.pyg_lib import supply
 from gnnscript.script import MARK, needs_lowering, script
 from gnnscript.specialize import load
@@ -116,6 +117,8 @@ def _attach(module: Any) -> None:
     _state.undo.append(lambda: delattr(base, MARK))
     _render_in_memory()
     _read_new_unions()
+    taken_over(base)
+    _state.undo.append(lambda: restore(base))
 
 
 def _supply_ops(_module: Any) -> None:
@@ -176,7 +179,11 @@ def _module_from_template(
 
     directory, _, name = template_path.replace("\\", "/").rpartition("/")
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(directory))
-    return load(module_name, environment.get_template(name).render(**kwargs))
+    module = load(module_name, environment.get_template(name).render(**kwargs))
+    for method in ("propagate", "edge_updater"):
+        if hasattr(module, method):
+            setattr(module, method, led(getattr(module, method)))
+    return module
 
 
 def _wrap_script() -> None:

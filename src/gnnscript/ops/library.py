@@ -11,7 +11,7 @@ import torch
 from gnnscript import _config
 from gnnscript._errors import GnnscriptError
 
-__all__ = ["NativeLibraryWarning", "implementation", "load", "paths"]
+__all__ = ["NativeLibraryWarning", "has_kernels", "implementation", "load", "paths"]
 
 _REMEDY = (
     "build it with 'make native' in a checkout, or install gnnscript where a C++ compiler and "
@@ -73,6 +73,12 @@ def _try_to_load() -> str:
     edge_gradients.register()
     autocast.register()
     return ""
+
+
+@functools.cache
+def has_kernels(device: str) -> bool:
+    """Says whether the libraries that are here have kernels for a type of device."""
+    return device == "cpu" or any(path.stem == f"libgnnscript_{device}" for path in paths())
 
 
 def load() -> None:

@@ -8,16 +8,17 @@ import sys
 import threading
 import traceback
 import types
+from collections.abc import Callable, Sequence
 from collections.abc import Mapping as AnyMapping
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from gnnscript import _config, _pyg
+from gnnscript import _pyg
 from gnnscript._errors import Location, UnsupportedError
 from gnnscript.analyze.types import of_value
+from gnnscript.ops import library
 from gnnscript.passes import optimize
 from gnnscript.script.lowered import build, discard, origins_of
 from gnnscript.specialize import SpecializedModel, specialize
@@ -126,6 +127,11 @@ class _Policy:
         return any(self(child) for child in module.children())
 
 
+def policy_of(root: torch.nn.Module) -> Callable[[torch.nn.Module], bool]:
+    """Says of each module of a model whether it is specialised."""
+    return _Policy(root)
+
+
 def lower(root: torch.nn.Module, given: dict[str, Value] | None = None) -> torch.nn.Module:
     """The specialised model: a tree of its own that shares parameters with the eager one."""
     return build(root, _specialized(root, given))
@@ -199,7 +205,7 @@ def _specialized(
         for name, module in root.named_modules():
             if policy(module):
                 _refuse_lazy(name, module)
-        native = _config.options().kernels == "native"
+        native = library.implementation() == "native"
         return specialize(root, policy, given, known, optimize if native else None)
 
 

@@ -43,6 +43,7 @@ from gnnscript.specialize.values import (
 if TYPE_CHECKING:
     from gnnscript.specialize.folding.base import Folded
     from gnnscript.specialize.folding.statements import Frame
+    from gnnscript.specialize.program import Program, Specialized
 
 __all__ = ["handlers"]
 
@@ -102,10 +103,6 @@ def _call(name: str, frame: Frame, ref: ModuleRef, given: Arguments) -> Folded:
     """A call of ``self.propagate(...)`` or ``self.edge_updater(...)``."""
     module = ref.module
     called, ref = ref, frame.program.owner(ref).ref
-    refuse_hooks(module)
-    function = getattr(_pyg.message_passing(), f"_orig_{name}", None)
-    function = function or getattr(_pyg.message_passing(), name)
-    source = function_source(function)
     given = _by_keyword(name, ref, given)
     edge_index = given.args[0] if given.args else given.kwargs.pop("edge_index")
     size = given.args[1] if len(given.args) > 1 else given.kwargs.pop("size", None)
@@ -124,23 +121,42 @@ def _call(name: str, frame: Frame, ref: ModuleRef, given: Arguments) -> Folded:
         bound[key], nodes[key] = value, node
     bound["size"], nodes["size"] = size
     frame.flatten(bound, nodes)
+    done = write(frame.program, ref, name, bound, list(kwargs))
+    return frame.call_specialized(done, nodes, called)
+
+
+def write(
+    program: Program, ref: ModuleRef, name: str, bound: dict[str, Value], keywords: list[str]
+) -> Specialized:
+    """Writes out ``propagate`` or ``edge_updater`` of a module.
+
+    Args:
+        program: The model.
+        ref: The module.
+        name: The method.
+        bound: What is known of its arguments.
+        keywords: Those of them that the user gives by keyword.
+    """
+    module = ref.module
+    refuse_hooks(module)
+    function = getattr(_pyg.message_passing(), f"_orig_{name}", None)
+    function = function or getattr(_pyg.message_passing(), name)
     spec = analyze(type(module))
     hooks = ["message", "aggregate", "update"] if name == "propagate" else ["edge_update"]
 
     def body(inner: Frame) -> None:
         by_flow = _falls_back(type(module), name)
-        _Writer(inner, ref, [spec.hooks[h] for h in hooks], list(kwargs), by_flow).write()
+        _Writer(inner, ref, [spec.hooks[h] for h in hooks], keywords, by_flow).write()
 
-    done = frame.program.specialize(
-        source,
+    return program.specialize(
+        function_source(function),
         bound,
-        frame.program.owner(ref),
+        program.owner(ref),
         _pyg.message_passing(),
         name=name,
         body=body,
         key=(name, id(module)),
     )
-    return frame.call_specialized(done, nodes, called)
 
 
 def refuse_hooks(module: Any) -> None:

@@ -1,0 +1,168 @@
+"""Runs ``propagate`` and ``edge_updater`` of eager models on the native ops."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnnscript._errors import GnnscriptError
+from gnnscript.ops import library
+from gnnscript.passes import optimize
+from gnnscript.script.lowered import lowered_class
+from gnnscript.script.prepare import policy_of
+from gnnscript.specialize.single import specialize_method
+
+__all__ = ["NOT_RUN", "run"]
+
+NOT_RUN = object()
+"""What :func:`run` returns where PyG's own code has to run."""
+
+_log = logging.getLogger("gnnscript")
+_lock = threading.RLock()
+# How many configurations of one class are specialised for calls of one form: a class whose
+# attributes change from call to call is left to PyG.
+_MOST_FORMS = 16
+_OWN = ("message", "aggregate", "update", "edge_update")
+_SIMPLE = (int, float, bool, str, type(None))
+_HOOKS = tuple(
+    f"_{name}_forward{when}_hooks"
+    for name in ("propagate", "message", "aggregate", "edge_update", "message_and_aggregate")
+    for when in ("", "_pre")
+)
+
+Run = Callable[..., Any]
+_runs: weakref.WeakKeyDictionary[type, dict[Any, dict[Any, tuple[Run, list[str]] | None]]]
+_runs = weakref.WeakKeyDictionary()
+
+
+def run(conv: Any, name: str, edge_index: Any, given: dict[str, Any]) -> Any:
+    """Runs one call of ``propagate`` or ``edge_updater``, if the passes have improved on it.
+
+    Args:
+        conv: The conv.
+        name: ``propagate`` or ``edge_updater``.
+        edge_index: What the user passed.
+        given: The other arguments by keyword, ``size`` among them.
+
+    Returns:
+        What the method returns, or ``NOT_RUN``: for inputs that are not plain dense tensors, where
+        something watches the call, or where nothing is gained.
+    """
+    if type(edge_index) is not Tensor or not _is_plain_call(conv, edge_index):
+        return NOT_RUN
+    form: list[Any] = [name]
+    for key, value in given.items():
+        kind = _kind(value)
+        if kind is None:
+            return NOT_RUN
+        form.append((key, kind))
+    found = _find(conv, name, tuple(form), given)
+    if found is None:
+        return NOT_RUN
+    method, parameters = found
+    try:
+        return method(conv, edge_index, *[given[p] for p in parameters[1:]])
+    except (RuntimeError, IndexError, ValueError, AssertionError) as error:
+        # What the user has to be told, PyG says in its own words.
+        _log.debug("'%s.%s' runs as PyG has it: %s", type(conv).__name__, name, error)
+        return NOT_RUN
+
+
+def _find(
+    conv: Any, name: str, form: tuple[Any, ...], given: dict[str, Any]
+) -> tuple[Run, list[str]] | None:
+    cls = type(conv)
+    forms = _runs.get(cls)
+    if forms is None:
+        forms = _runs.setdefault(cls, {})
+    known = forms.setdefault(form, {})
+    key = _configuration(conv)
+    if key in known:
+        return known[key]
+    with _lock:
+        if key not in known:
+            if len(known) >= _MOST_FORMS:
+                return None
+            known[key] = _specialized(conv, name, given)
+        return known[key]
+
+
+def _specialized(conv: Any, name: str, given: dict[str, Any]) -> tuple[Run, list[str]] | None:
+    try:
+        written = specialize_method(conv, name, given, policy_of(conv), optimize)
+    except (GnnscriptError, RecursionError) as error:
+        _log.debug("'%s.%s' runs as PyG has it: %s", type(conv).__name__, name, error)
+        return None
+    if written is None or "gnnscript.ops.fused" not in written[0].text:
+        return None
+    text, parameters = written
+    method: Run = vars(lowered_class(type(conv), text))[name]
+    return method, parameters
+
+
+# What a call is told by #######################################################
+
+
+def _is_plain_call(conv: Any, edge_index: Tensor) -> bool:
+    """Whether nothing watches, records or transforms what happens."""
+    held = conv.__dict__
+    if any(held.get(hooks) for hooks in _HOOKS):
+        return False
+    module = torch.nn.modules.module
+    return (
+        library.implementation() == "native"
+        and edge_index.dim() == 2
+        and edge_index.size(0) == 2
+        and edge_index.dtype in (torch.int64, torch.int32)
+        and edge_index.layout is torch.strided
+        and library.has_kernels(edge_index.device.type)
+        and not held.get("_explain")
+        and held.get("_decomposed_layers", 1) == 1
+        and not module._global_forward_hooks
+        and not module._global_forward_pre_hooks
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._len_torch_function_stack() == 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and torch.autograd.forward_ad._current_level < 0
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    )
+
+
+def _kind(value: Any) -> Any:
+    """What the specialised code depends on of an argument, ``None`` if it is none it can take."""
+    if isinstance(value, Tensor):
+        plain = type(value) in (Tensor, torch.nn.Parameter) and value.layout is torch.strided
+        return ("floating" if value.is_floating_point() else "other") if plain else None
+    if value is None:
+        return "none"
+    if isinstance(value, tuple) and type(value) is tuple:
+        kinds = tuple(_kind(item) for item in value)
+        return None if None in kinds else kinds
+    return type(value) if type(value) in (int, float, bool) else None
+
+
+def _configuration(module: torch.nn.Module) -> tuple[Any, ...]:
+    """What the specialised code depends on of a module: all that is folded or looked into."""
+    parts: list[Any] = [type(module), type(module).forward]
+    for name, value in module.__dict__.items():
+        if type(value) in _SIMPLE:
+            if name != "training":
+                parts.append((name, value))
+        elif isinstance(value, (tuple, list)) and name != "inspector":
+            parts.append((name, repr(value)))
+        elif callable(value) and not isinstance(value, type):
+            parts.append((name, id(value)))
+    for name, tensor in module._parameters.items():
+        parts.append((name, None if tensor is None else tensor.dim()))
+    watched = bool(module._forward_hooks or module._forward_pre_hooks)
+    parts.append(watched)
+    parts += [getattr(type(module), hook, None) for hook in _OWN]
+    for name, child in module._modules.items():
+        parts.append((name, None if child is None else _configuration(child)))
+    return tuple(parts)

@@ -52,10 +52,11 @@ def taken_over(base: type) -> None:
     """Leads the functions of classes that were rendered before."""
     for cls in _classes(base):
         for method in _METHODS:
-            rendered: Any = vars(cls).get(f"_jinja_{method}")
-            if rendered is None or rendered is vars(cls).get(f"_orig_{method}"):
+            rendered = vars(cls).get(f"_jinja_{method}")
+            if not isinstance(rendered, types.FunctionType) or hasattr(rendered, _ORIGINAL):
                 continue
-            if vars(cls).get(method) is rendered and not hasattr(rendered, _ORIGINAL):
+            generic = vars(cls).get(f"_orig_{method}")
+            if rendered is not generic and vars(cls).get(method) is rendered:
                 _replace(cls, rendered, led(rendered))
 
 

@@ -41,8 +41,9 @@ def specialize_method(
         UnsupportedError: Something that the code does cannot be specialised.
     """
     written: dict[Any, Any] = {}
+    unfit: set[int] = set()
     for _ in range(8):
-        program = Program(module, lowers, written)
+        program = Program(module, lowers, written, unfit)
         bound: dict[str, Value] = {"self": program.root, "edge_index": Dyn(TENSOR)}
         size = given.get("size")
         for key, value in given.items():

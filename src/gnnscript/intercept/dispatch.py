@@ -52,7 +52,7 @@ def taken_over(base: type) -> None:
     """Leads the functions of classes that were rendered before."""
     for cls in _classes(base):
         for method in _METHODS:
-            rendered = vars(cls).get(f"_jinja_{method}")
+            rendered: Any = vars(cls).get(f"_jinja_{method}")
             if not isinstance(rendered, types.FunctionType) or hasattr(rendered, _ORIGINAL):
                 continue
             generic = vars(cls).get(f"_orig_{method}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -52,7 +52,8 @@ def taken_over(base: type) -> None:
     """Leads the functions of classes that were rendered before."""
     for cls in _classes(base):
         for method in _METHODS:
-            rendered: Any = vars(cls).get(f"_jinja_{method}")
+            held: Mapping[str, Any] = vars(cls)
+            rendered = held.get(f"_jinja_{method}")
             if not isinstance(rendered, types.FunctionType) or hasattr(rendered, _ORIGINAL):
                 continue
             generic = vars(cls).get(f"_orig_{method}")

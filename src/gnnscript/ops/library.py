@@ -75,10 +75,10 @@ def _try_to_load() -> str:
     return ""
 
 
-@functools.cache
 def has_kernels(device: str) -> bool:
-    """Says whether the libraries that are here have kernels for a type of device."""
-    return device == "cpu" or any(path.stem == f"libgnnscript_{device}" for path in paths())
+    """Says whether the libraries that are loaded have kernels for a type of device."""
+    loaded = torch.ops.loaded_libraries
+    return device == "cpu" or any(Path(p).stem == f"libgnnscript_{device}" for p in loaded)
 
 
 def load() -> None:

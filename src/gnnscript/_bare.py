@@ -1,4 +1,7 @@
-"""A fresh process that imports only torch, in which saved models prove that they stand alone."""
+"""A fresh process that imports only torch, in which saved models prove that they stand alone.
+
+A model on native ops needs the op library: the process loads it for such a model, and for no other.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from typing import Any, TypeAlias
 import torch
 from typing_extensions import Self
 
+from gnnscript.ops import library
+
 __all__ = ["SEED", "BareProcess", "Call", "Saved", "arguments", "run_bare"]
 
 Call: TypeAlias = "tuple[Any, ...] | dict[str, Any]"
@@ -26,7 +31,8 @@ Saved: TypeAlias = "torch.jit.ScriptModule | bytes | str | os.PathLike[str]"
 
 SEED = 20_231
 # The fresh process: one job per line of input, each the path of a folder with `model.pt` and
-# `calls.pt`; answers "ok" or "error" and leaves `outputs.pt` or `error.txt` in the folder.
+# `calls.pt`, and `libraries.txt`, the op libraries that the model needs; answers "ok" or "error" and
+# leaves `outputs.pt` or `error.txt` in the folder.
 _WORKER = """
 import os, sys, traceback
 channel = os.fdopen(os.dup(1), "w")
@@ -48,6 +54,9 @@ def plain(value):
     return value.detach() if isinstance(value, torch.Tensor) else value
 
 def run(folder):
+    with open(os.path.join(folder, "libraries.txt"), encoding="utf-8") as file:
+        for library in file.read().splitlines():
+            torch.ops.load_library(library)
     model = torch.jit.load(os.path.join(folder, "model.pt"))
     calls = torch.load(os.path.join(folder, "calls.pt"), weights_only=True)
     outputs = []
@@ -126,6 +135,9 @@ class BareProcess:
         else:
             data = model if isinstance(model, bytes) else Path(model).read_bytes()
             (folder / "model.pt").write_bytes(data)
+        saved = (folder / "model.pt").read_bytes()
+        needed = library.paths() if b"ops.gnnscript." in saved else []
+        (folder / "libraries.txt").write_text("\n".join(map(str, needed)), encoding="utf-8")
         torch.save([(seed, *arguments(call)) for call in calls], folder / "calls.pt")
 
         answer = self._ask(process, str(folder))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -52,13 +52,13 @@ def taken_over(base: type) -> None:
     """Leads the functions of classes that were rendered before."""
     for cls in _classes(base):
         for method in _METHODS:
-            held: Mapping[str, Any] = vars(cls)
-            rendered = held.get(f"_jinja_{method}")
-            if not isinstance(rendered, types.FunctionType) or hasattr(rendered, _ORIGINAL):
+            rendered = vars(cls).get(f"_jinja_{method}")
+            if rendered is None or hasattr(rendered, _ORIGINAL):
                 continue
             generic = vars(cls).get(f"_orig_{method}")
             if rendered is not generic and vars(cls).get(method) is rendered:
-                _replace(cls, rendered, led(rendered))
+                stand_in: Any = led(rendered)  # type: ignore[arg-type]
+                _replace(cls, rendered, stand_in)
 
 
 def restore(base: type) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import logging
 import re
 import sys
 import threading
@@ -39,6 +41,7 @@ __all__ = [
 # The class attribute by which the interceptor marks what it handles.
 MARK = "__gnnscript__"
 
+_log = logging.getLogger("gnnscript")
 _lock = threading.RLock()
 
 
@@ -228,13 +231,26 @@ def script(compile_: Any, root: torch.nn.Module, *args: Any, **kwargs: Any) -> A
     with _lock:  # TorchScript compiles a class once, for all threads
         lowered = lower(root, given)
         try:
-            return _explaining(compile_(lowered, *args, **kwargs))
+            scripted = _explaining(compile_(lowered, *args, **kwargs))
         except Exception as error:
             discard(lowered)
             reason = explained(error, root)
             if reason is error:
                 raise
             raise reason from error
+    if library.implementation() == "native":
+        _tell_what_files_need()
+    return scripted
+
+
+@functools.cache
+def _tell_what_files_need() -> None:
+    """Says once that saved models need the library."""
+    _log.info(
+        "scripted on native ops: a saved model loads where %s has been loaded "
+        "(torch.ops.load_library); gnnscript.kernels('portable') scripts without it",
+        ", ".join(path.name for path in library.paths()),
+    )
 
 
 def _explaining(scripted: Any) -> Any:

@@ -1,0 +1,133 @@
+"""Messages of classes that no list of ours names: how each is to be rewritten."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import ELU, BatchNorm1d, Dropout, Linear, Parameter, ReLU, Sequential, Tanh
+from torch_geometric.nn import MessagePassing
+from torch_geometric.utils import softmax
+
+WIDTH = 6
+
+
+class Base(MessagePassing):
+    """Takes node features, an edge index, edge features and edge weights."""
+
+    def __init__(self, aggr: str = "sum", node_dim: int = -2) -> None:
+        super().__init__(aggr=aggr, node_dim=node_dim)
+
+    def forward(self, x: Tensor, edge_index: Tensor, e: Tensor, w: Tensor) -> Tensor:
+        return self.propagate(edge_index, x=x, e=e, w=w)
+
+
+class Weighted(Base):
+    def message(self, x_j: Tensor, w: Tensor) -> Tensor:
+        return w.view(-1, 1) * x_j
+
+
+class Gated(Base):
+    def message(self, x_i: Tensor, x_j: Tensor, e: Tensor) -> Tensor:
+        gate = torch.sigmoid(x_i - 2 * x_j + e)
+        return gate * F.leaky_relu(x_j, 0.1) / (1.0 + x_i.abs())
+
+
+class Scaled(Base):
+    """A parameter of the model is shared by all edges."""
+
+    def __init__(self, aggr: str = "mean") -> None:
+        super().__init__(aggr)
+        self.scale = Parameter(torch.rand(WIDTH))
+
+    def message(self, x_i: Tensor, x_j: Tensor) -> Tensor:
+        return torch.exp(-torch.square(x_i - x_j) * self.scale)
+
+
+class Perceptron(Base):
+    """The first layer moves to the nodes, the last behind the sum."""
+
+    def __init__(self, aggr: str = "sum") -> None:
+        super().__init__(aggr)
+        self.net = Sequential(Linear(3 * WIDTH, 8), ELU(), Linear(8, 5))
+
+    def message(self, x_i: Tensor, x_j: Tensor, e: Tensor) -> Tensor:
+        return self.net(torch.cat([x_i, x_j - x_i, e], dim=-1))
+
+
+class Squashed(Base):
+    """The maximum of a rising function is the function of the maximum."""
+
+    def __init__(self) -> None:
+        super().__init__("max")
+        self.net = Sequential(Linear(2 * WIDTH, 8), ReLU(), Linear(8, 5), Tanh())
+
+    def message(self, x_i: Tensor, x_j: Tensor) -> Tensor:
+        return self.net(torch.cat([x_i, x_j], dim=1))
+
+
+class Normed(Base):
+    """Batch norm and dropout see every edge: what follows them stays on the edges."""
+
+    def __init__(self) -> None:
+        super().__init__("sum")
+        self.net = Sequential(
+            Linear(2 * WIDTH, 8), BatchNorm1d(8), ReLU(inplace=True), Dropout(0.5), Linear(8, 5)
+        )
+
+    def message(self, x_i: Tensor, x_j: Tensor) -> Tensor:
+        return self.net(torch.cat([x_i, x_j], dim=-1))
+
+
+class Attention(Base):
+    """Scores, a softmax over the edges of a node, a weighted sum."""
+
+    def __init__(self) -> None:
+        super().__init__("sum", node_dim=0)
+        self.att = Parameter(torch.rand(1, 2, WIDTH // 2))
+
+    def forward(self, x: Tensor, edge_index: Tensor, e: Tensor, w: Tensor) -> Tensor:
+        h = x.view(-1, 2, WIDTH // 2)
+        return self.propagate(edge_index, x=h, e=e, w=w).flatten(1)
+
+    def message(
+        self, x_i: Tensor, x_j: Tensor, index: Tensor, size_i: Optional[int], w: Tensor
+    ) -> Tensor:
+        score = (torch.tanh(x_i + x_j) * self.att).sum(dim=-1) / 2.0
+        alpha = softmax(score, index, num_nodes=size_i) * w.view(-1, 1)
+        return alpha.unsqueeze(-1) * x_j
+
+
+class Conditional(Base):
+    """The message depends on an argument that may be missing."""
+
+    def forward(
+        self, x: Tensor, edge_index: Tensor, e: Tensor, w: Optional[Tensor] = None
+    ) -> Tensor:
+        return self.propagate(edge_index, x=x, e=e, w=w)
+
+    def message(self, x_j: Tensor, e: Tensor, w: Optional[Tensor]) -> Tensor:
+        out = (x_j + e).relu()
+        return out if w is None else out * w.view(-1, 1)
+
+
+class Changing(Base):
+    """A message that changes a tensor in place is left as it is."""
+
+    def message(self, x_j: Tensor, e: Tensor) -> Tensor:
+        out = x_j * 2
+        out.add_(e)
+        return out
+
+
+FUSED = {
+    "weighted": Weighted,
+    "gated": Gated,
+    "scaled": Scaled,
+    "perceptron": Perceptron,
+    "attention": Attention,
+    "conditional": Conditional,
+}
+OTHERS = {"squashed": Squashed, "normed": Normed, "changing": Changing}

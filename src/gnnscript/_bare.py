@@ -31,8 +31,8 @@ Saved: TypeAlias = "torch.jit.ScriptModule | bytes | str | os.PathLike[str]"
 
 SEED = 20_231
 # The fresh process: one job per line of input, each the path of a folder with `model.pt` and
-# `calls.pt`, and `libraries.txt`, the op libraries that the model needs; answers "ok" or "error" and
-# leaves `outputs.pt` or `error.txt` in the folder.
+# `calls.pt`, and `libraries.txt`, the op libraries that the model needs; answers "ok" or "error"
+# and leaves `outputs.pt` or `error.txt` in the folder.
 _WORKER = """
 import os, sys, traceback
 channel = os.fdopen(os.dup(1), "w")

@@ -39,6 +39,7 @@ from gnnscript.specialize.values import (
     literal,
     static_type,
 )
+from gnnscript.specialize.watching import refuse_hooks
 
 if TYPE_CHECKING:
     from gnnscript.specialize.folding.base import Folded
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 __all__ = ["handlers"]
 
 Handler = Callable[["Frame", ModuleRef, Arguments], "Folded"]
-_HOOK_DICTIONARIES = ("propagate", "message", "aggregate", "edge_update")
 
 
 @functools.cache
@@ -157,23 +157,6 @@ def write(
         body=body,
         key=(name, id(module)),
     )
-
-
-def refuse_hooks(module: Any) -> None:
-    """A scripted model cannot run Python hooks: say so instead of leaving them out."""
-    for name in _HOOK_DICTIONARIES:
-        for suffix in ("_forward_pre_hooks", "_forward_hooks"):
-            if getattr(module, f"_{name}{suffix}", None):
-                raise UnsupportedError(
-                    f"a hook is registered on '{name}' of '{type(module).__name__}', which a "
-                    "scripted model cannot run",
-                    "remove it before scripting (handle.remove())",
-                )
-    if getattr(module, "_explain", None):
-        raise UnsupportedError(
-            f"'{type(module).__name__}' is in explain mode, which a scripted model cannot run",
-            "set 'explain = None' before scripting",
-        )
 
 
 def _by_keyword(name: str, ref: ModuleRef, given: Arguments) -> Arguments:

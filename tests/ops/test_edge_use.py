@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -162,6 +163,14 @@ def test_scripted_and_saved_runs_with_the_library_alone(tmp_path: Path) -> None:
         ],
         check=True, env=environment, timeout=120,
     )  # fmt: skip
+
+
+def test_the_example_of_the_page_runs() -> None:
+    page = Path(__file__).parents[2] / "docs" / "edge-programs.md"
+    (block,) = re.findall(
+        r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
+    exec(compile(block, str(page), "exec"), {})
 
 
 X, Y = torch.randn(NUM_NODES, 2), torch.randn(NUM_OTHER, 2)

@@ -22,6 +22,7 @@ class Sorted {
 
   int64_t num_rows() const { return ptr_.numel() - 1; }
   int64_t edges() const { return edges_; }
+  const int64_t* ptr_data() const { return ptr_.const_data_ptr<int64_t>(); }
   const int64_t* perm_data() const {
     return perm_.has_value() ? perm_->const_data_ptr<int64_t>() : nullptr;
   }

@@ -9,12 +9,7 @@ import torch
 from gnnscript._errors import UnsupportedError
 from gnnscript.script import explained, lower_for, needs_lowering
 
-__all__ = ["REMEDY", "export"]
-
-REMEDY = (
-    "compute on all values and choose with torch.where instead of branching on them; "
-    "torch.jit.script keeps branches"
-)
+__all__ = ["export"]
 
 
 def export(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
@@ -49,5 +44,5 @@ def export(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
         except Exception as plain:
             reason = error
             if not isinstance(error, UnsupportedError):
-                reason = explained(error, mod, "torch.export", REMEDY)
+                reason = explained(error, mod, "torch.export")
             raise reason from plain

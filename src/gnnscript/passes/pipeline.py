@@ -12,12 +12,7 @@ __all__ = ["optimize"]
 
 _METHODS = ("propagate", "edge_updater")
 # What the native ops offer under the name and signature of the portable ones.
-_NATIVE = frozenset(
-    {
-        "check_edge_index", "csr", "fps", "gather", "knn", "nearest", "radius", "scatter",
-        "segment", "softmax",
-    }
-)  # fmt: skip
+_NATIVE = frozenset({"check_edge_index", "csr", "gather", "scatter", "segment", "softmax"})
 
 
 def optimize(program: Program) -> None:
@@ -42,7 +37,7 @@ def _use_native(node: ast.AST) -> None:
         target = getattr(child, "target_", None)
         if (
             isinstance(target, Import)
-            and target.module.startswith("gnnscript.ops.")
+            and target.module in {"gnnscript.ops", "gnnscript.ops.portable"}
             and target.name in _NATIVE
         ):
             native = Import("gnnscript.ops.native", target.name, target.alias)

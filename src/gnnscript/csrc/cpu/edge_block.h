@@ -21,25 +21,55 @@ constexpr int64_t kRegisterLanes = kRegisterBytes / static_cast<int64_t>(sizeof(
 
 // Registers may coincide, so the loops below are free of any order between lanes. They run over
 // whole multiples of 16 lanes: every lane takes the same instructions, whatever its place.
-#define GNNSCRIPT_EACH(expression)                \
-  {                                               \
-    if (n % 16) __builtin_unreachable();          \
-    GNNSCRIPT_IVDEP                               \
-    for (int64_t l = 0; l < n; ++l) {             \
-      const A x = a[l];                           \
-      d[l] = (expression);                        \
-    }                                             \
-    return;                                       \
+//
+// An argument of an operation of two is a register, or rows of an operand read where they are, in
+// multiples of 16 lanes.
+template <typename A>
+struct Argument {
+  const A* data;        // of the register, or of the operand's first row
+  const int64_t* rows;  // null for a register
+  int64_t stride;
+
+  GNNSCRIPT_ALWAYS const A* row(int64_t k, int64_t count, int64_t lanes) const {
+    if (rows == nullptr) return data + k * lanes;
+    if (k + 8 < count) {
+      const char* ahead = reinterpret_cast<const char*>(data + rows[k + 8] * stride);
+      const int64_t bytes = lanes * int64_t{sizeof(A)};
+      for (int64_t byte = 0; byte < bytes && byte < 512; byte += 64) {
+        __builtin_prefetch(ahead + byte);
+      }
+    }
+    return data + rows[k] * stride;
   }
-#define GNNSCRIPT_PAIR(expression)                \
-  {                                               \
-    if (n % 16) __builtin_unreachable();          \
-    GNNSCRIPT_IVDEP                               \
-    for (int64_t l = 0; l < n; ++l) {             \
-      const A x = a[l], y = b[l];                 \
-      d[l] = (expression);                        \
-    }                                             \
-    return;                                       \
+};
+
+// The expression in x, or in x and y, on every lane of a block of `count` edges times `lanes`.
+#define GNNSCRIPT_EACH(expression)                              \
+  {                                                             \
+    if (n % 16) __builtin_unreachable();                        \
+    GNNSCRIPT_IVDEP                                             \
+    for (int64_t l = 0; l < n; ++l) {                           \
+      const A x = a[l];                                         \
+      d[l] = (expression);                                      \
+    }                                                           \
+    return;                                                     \
+  }
+#define GNNSCRIPT_PAIR(expression)                              \
+  {                                                             \
+    const bool flat = p.rows == nullptr && q.rows == nullptr;   \
+    const int64_t width = flat ? n : lanes;                     \
+    if (width % 16) __builtin_unreachable();                    \
+    for (int64_t k = 0; k < (flat ? 1 : count); ++k) {          \
+      const A* xs = flat ? p.data : p.row(k, count, lanes);     \
+      const A* ys = flat ? q.data : q.row(k, count, lanes);     \
+      A* to = d + k * lanes;                                    \
+      GNNSCRIPT_IVDEP                                           \
+      for (int64_t l = 0; l < width; ++l) {                     \
+        const A x = xs[l], y = ys[l];                           \
+        to[l] = (expression);                                   \
+      }                                                         \
+    }                                                           \
+    return;                                                     \
   }
 
 GNNSCRIPT_ALWAYS float root(float x) { return __builtin_sqrtf(x); }
@@ -47,11 +77,6 @@ GNNSCRIPT_ALWAYS double root(double x) { return __builtin_sqrt(x); }
 
 template <typename A>
 void apply_pow(A* d, const A* a, double value, int64_t n) {
-  if (value == 2) GNNSCRIPT_EACH(x * x)
-  if (value == 3) GNNSCRIPT_EACH(x * x * x)
-  if (value == 4) GNNSCRIPT_EACH((x * x) * (x * x))
-  if (value == -1) GNNSCRIPT_EACH(A(1) / x)
-  if (value == -2) GNNSCRIPT_EACH(A(1) / (x * x))
   for (int64_t l = 0; l < n; ++l) {
     d[l] = sizeof(A) == 4 ? A(__builtin_powf(float(a[l]), float(value)))
                           : A(__builtin_pow(double(a[l]), value));
@@ -91,9 +116,11 @@ void apply_rounded(A* d, const A* a, int64_t n) {
   }
 }
 
-// One instruction on n lanes, a multiple of 16.
-template <typename T, typename A = compute_t<T>>
-void apply(const Instruction& instruction, A* registers, int64_t n) {
+// One instruction on a block of `count` edges times `lanes`. `argument` says where an argument is.
+template <typename T, typename A = compute_t<T>, typename Find>
+void apply(const Instruction& instruction, A* registers, int64_t count, int64_t lanes,
+           const Find& argument) {
+  const int64_t n = (count * lanes + 15) / 16 * 16;
   const auto at = [&](int32_t number) {
     return registers + (number < 0 ? 0 : number) * kRegisterLanes<A>;
   };
@@ -101,6 +128,8 @@ void apply(const Instruction& instruction, A* registers, int64_t n) {
   const A* a = at(instruction.a);
   const A* b = at(instruction.b);
   const A* c = at(instruction.c);
+  const Argument<A> p = argument(instruction.load_a, a);
+  const Argument<A> q = argument(instruction.load_b, b);
   const A value = static_cast<A>(instruction.value);
   switch (instruction.op) {
     case Op::load:
@@ -132,7 +161,13 @@ void apply(const Instruction& instruction, A* registers, int64_t n) {
     case Op::erf: GNNSCRIPT_EACH(error_function(x))
     case Op::sin: return apply_sine(d, a, 0, n);
     case Op::cos: return apply_sine(d, a, 1, n);
-    case Op::pow: return apply_pow(d, a, instruction.value, n);
+    case Op::pow:
+      if (instruction.value == 2) GNNSCRIPT_EACH(x * x)
+      if (instruction.value == 3) GNNSCRIPT_EACH(x * x * x)
+      if (instruction.value == 4) GNNSCRIPT_EACH((x * x) * (x * x))
+      if (instruction.value == -1) GNNSCRIPT_EACH(A(1) / x)
+      if (instruction.value == -2) GNNSCRIPT_EACH(A(1) / (x * x))
+      return apply_pow(d, a, instruction.value, n);
     case Op::clamp_min: GNNSCRIPT_EACH(x < value ? value : x)
     case Op::clamp_max: GNNSCRIPT_EACH(x > value ? value : x)
     case Op::rounded: return apply_rounded<T>(d, a, n);
@@ -317,17 +352,29 @@ class Workspace {
 
   void run(const Instruction* code, int64_t length, int64_t start, int64_t count, int64_t first,
            int64_t lanes) {
-    const int64_t n = (count * lanes + 15) / 16 * 16;
+    const auto argument = [&](int32_t load, const A* loaded) -> Argument<A> {
+      if (load < 0 || !skips(load, lanes)) return {loaded, nullptr, 0};
+      const EdgeOperand& operand = args_.operands[load];
+      return {static_cast<const A*>(operand.data) + first, ids.of(operand.side) + start,
+              operand.row_stride};
+    };
     for (int64_t at = 0; at < length; ++at) {
       if (code[at].op != Op::load) {
-        apply<T>(code[at], registers, n);
+        apply<T>(code[at], registers, count, lanes, argument);
         continue;
       }
+      if (skips(code[at].a, lanes)) continue;
       const EdgeOperand& operand = args_.operands[code[at].a];
       const int64_t* of = ids.of(operand.side);
       load_operand<T>(operand, of != nullptr ? of + start : nullptr, count, first, lanes,
                       lanes == args_.lanes, registers + code[at].dst * kRegisterLanes<A>);
     }
+  }
+
+  // Whether an operand is read where it is, and not loaded into a register.
+  bool skips(int32_t operand, int64_t lanes) const {
+    return sizeof(T) == sizeof(A) && lanes % 16 == 0 && args_.operands[operand].side != 's' &&
+           args_.operands[operand].spread == Spread::full && args_.program->skip_loads[operand];
   }
 
   const EdgeArgs& args_;

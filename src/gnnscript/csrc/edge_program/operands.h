@@ -49,7 +49,6 @@ class EdgeOperands {
     sizes.insert(sizes.end(), shape.begin(), shape.end() - summed);
     return sizes;
   }
-  const std::vector<std::vector<int32_t>>& tables() const { return tables_; }
 
  private:
   std::shared_ptr<const Program> program_;
@@ -109,6 +108,9 @@ class EdgeOperands {
     operand.row_stride = skip ? tensor.stride(0) : 0;
     operand.side = side;
     operand.period = 1;
+    for (size_t d = 0; d < rank && d < 32; ++d) {
+      if (own[d] != shape[d]) operand.broadcast |= 1u << d;
+    }
     operand.spread = classify(own, &operand.period);
     if (operand.spread == Spread::table) {
       tables_.push_back(table_of(own));

@@ -288,10 +288,13 @@ class Allocator {
         ++uses_[argument];
       });
     }
+    read_ = uses_;
     for (const bool invariant : {true, false})
       for (int n = 0; n <= root; ++n)
         if (needed[n] && nodes[n].invariant == invariant) place(n);
     program.result = place_[root];
+    program.may_skip.assign(program.sides.size(), 0);
+    for (Instruction& instruction : program.body) mark_loads(instruction);
   }
 
  private:
@@ -302,6 +305,19 @@ class Allocator {
     if (count > 0) visit(node.a);
     if (count > 1) visit(node.b);
     if (count > 2) visit(node.c);
+  }
+
+  void mark_loads(Instruction& instruction) {
+    const Node& node = nodes_[made_by_.at(&instruction - program_.body.data())];
+    const auto only_load = [&](int argument) {
+      const Node& load = nodes_[argument];
+      const bool only = load.op == Op::load && !load.invariant && read_[argument] == 1;
+      if (only) program_.may_skip[static_cast<size_t>(load.a)] = 1;
+      return only ? load.a : -1;
+    };
+    if (arity(node.op) != 2) return;
+    instruction.load_a = only_load(node.a);
+    instruction.load_b = only_load(node.b);
   }
 
   void place(int n) {
@@ -322,11 +338,14 @@ class Allocator {
     auto& code = node.invariant ? program_.prologue : program_.body;
     code.push_back({node.op, place_[n], load ? node.a : at(node.a), at(node.b), at(node.c),
                     node.value});
+    if (!node.invariant) made_by_.push_back(n);
   }
 
   const std::vector<Node>& nodes_;
   Program& program_;
   std::vector<int> uses_, place_, free_;
+  std::vector<int> read_;     // how often each node is read
+  std::vector<int> made_by_;  // the node of each instruction of the body
 };
 
 void find_pattern(const std::vector<Node>& nodes, int root, Program& program) {
@@ -357,6 +376,7 @@ std::shared_ptr<const Program> compile(const std::string& text) {
   program->prologue_code = program->prologue.data();
   program->prologue_length = static_cast<int64_t>(program->prologue.size());
   program->body_code = program->body.data();
+  program->skip_loads = program->may_skip.data();
   program->body_length = static_cast<int64_t>(program->body.size());
   return program;
 }

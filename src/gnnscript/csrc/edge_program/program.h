@@ -20,10 +20,13 @@ enum class Op : int32_t {
 };
 
 // dst = op(a, b, c; value), all of them registers but `value`, or dst = operand number `a` (load).
+// Where an argument of an operation of two is an operand that nothing else reads, `load_a` or
+// `load_b` is its number: a kernel may read it there, and leave the load out.
 struct Instruction {
   Op op;
   int32_t dst, a, b, c;
   double value;
+  int32_t load_a = -1, load_b = -1;
 };
 
 // Shapes of programs that have kernels of their own.
@@ -31,6 +34,7 @@ enum class Pattern : int32_t { general, other_row, edge_times_other };
 
 struct Program {
   std::string text;
+  std::vector<char> may_skip;             // per operand: whether its load may be left out
   std::vector<char> sides;                // per operand: i, j, e, s, or 0 where it is not read
   std::vector<Instruction> prologue;      // what is the same for all edges, computed once
   std::vector<Instruction> body;
@@ -41,6 +45,7 @@ struct Program {
   // The same code as raw memory, for kernels.
   const Instruction* prologue_code = nullptr;
   const Instruction* body_code = nullptr;
+  const char* skip_loads = nullptr;
   int64_t prologue_length = 0, body_length = 0;
 };
 

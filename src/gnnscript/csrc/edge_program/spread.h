@@ -20,6 +20,7 @@ struct EdgeOperand {
   Spread spread;
   int64_t period;
   const int32_t* table;  // [lanes]
+  uint32_t broadcast;    // bit d: feature dimension d is broadcast
 };
 
 }  // namespace gnnscript

@@ -15,6 +15,7 @@ from gnnscript._config import checks, kernels
 from gnnscript._errors import GnnscriptError, UnsupportedError
 
 if TYPE_CHECKING:
+    from gnnscript.checking import check
     from gnnscript.deploy.manifest import DeployError, Manifest
     from gnnscript.deploy.manifest import read_manifest as inspect
     from gnnscript.deploy.package import load, save
@@ -29,6 +30,7 @@ __all__ = [
     "Manifest",
     "UnsupportedError",
     "__version__",
+    "check",
     "checks",
     "hetero",
     "inspect",
@@ -45,6 +47,7 @@ __all__ = [
 _LAZY = {
     "DeployError": ("deploy.manifest", "DeployError"),
     "Manifest": ("deploy.manifest", "Manifest"),
+    "check": ("checking", "check"),
     "inspect": ("deploy.manifest", "read_manifest"),
     "install": ("intercept", "install"),
     "load": ("deploy.package", "load"),

@@ -23,11 +23,13 @@ __all__ = [
     "is_own",
     "library_flag",
     "message_passing",
+    "module_class",
     "op_substitutes",
     "predicate",
     "predicates",
     "replaced_op",
     "template",
+    "version",
 ]
 
 CONV_PACKAGE = "torch_geometric.nn.conv"
@@ -147,3 +149,17 @@ def replaced_op(function: object) -> str | None:
         return name if namespace == "pyg" and name in PYG_LIB_OPS else None
     module, name = getattr(function, "__module__", None), getattr(function, "__name__", "")
     return name if module == "pyg_lib.ops" and name in PYG_LIB_OPS else None
+
+
+def module_class(name: str) -> Any:
+    """The class of this name in ``torch_geometric.nn``."""
+    import torch_geometric.nn
+
+    return getattr(torch_geometric.nn, name)
+
+
+def version() -> str:
+    """The version of PyG that is installed."""
+    import torch_geometric
+
+    return str(torch_geometric.__version__)

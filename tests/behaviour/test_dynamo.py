@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -239,3 +240,22 @@ def test_uninstall_gives_torch_back() -> None:
     assert trace._export is not before[1]
     gnnscript.uninstall()
     assert (torch.compile, trace._export) == before
+
+
+def test_installing_again_waits_for_imports_again(run_python) -> None:
+    code = """
+        import sys
+        import gnnscript
+        gnnscript.install()
+        gnnscript.uninstall()
+        before = list(sys.meta_path)
+        gnnscript.install()
+        assert "torch.export._trace" not in sys.modules
+        import torch.export._trace
+        from torch_geometric.nn import GCNConv
+        export = torch.export._trace
+        print(hasattr(export._export, "__wrapped__"), hasattr(GCNConv, "__gnnscript__"))
+        gnnscript.uninstall()
+        print(hasattr(export._export, "__wrapped__"), sys.meta_path == before)
+    """
+    assert run_python(textwrap.dedent(code)).stdout.split() == ["True", "True", "False", "True"]

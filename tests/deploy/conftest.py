@@ -26,8 +26,15 @@ def bare() -> Iterator[BareProcess]:
         yield process
 
 
-def build(source: Path, folder: Path, *options: str) -> Path:
-    """Configures and builds a CMake project, and returns the folder of its programs."""
+def build(source: Path, folder: Path, *options: str, packages: str = "") -> Path:
+    """Configures and builds a CMake project, and returns the folder of its programs.
+
+    Args:
+        source: The folder of its CMakeLists.txt.
+        folder: Where to build.
+        options: For the configuration.
+        packages: What may be missing on the machine: the test is skipped then.
+    """
     if shutil.which("cmake") is None or shutil.which("c++") is None:
         pytest.skip("cmake and a C++ compiler are needed to build the programs")
     # Without debugging information, which takes half of the time.
@@ -38,6 +45,8 @@ def build(source: Path, folder: Path, *options: str) -> Path:
     ]
     for command in commands:
         completed = subprocess.run(command, capture_output=True, text=True, check=False)
+        if packages and "could not find" in completed.stderr.lower():
+            pytest.skip(f"needs {packages}, see {source / 'CMakeLists.txt'}")
         assert completed.returncode == 0, completed.stdout + completed.stderr
     return folder
 

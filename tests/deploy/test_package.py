@@ -229,3 +229,21 @@ gnnscript.save(Edge(), {str(tmp_path / "model.pt")!r}, example_inputs=edge_call(
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
     assert gnnscript.inspect(tmp_path / "model.pt").model == "Edge"
+
+
+def test_export_writes_files(tmp_path: Path, capsys: Any) -> None:
+    models = Path(__file__).with_name("deploy_models.py")
+    (tmp_path / "inputs.py").write_text(
+        "import torch\n"
+        "def examples():\n"
+        "    return torch.randn(5, 4), torch.randint(5, (2, 9)), torch.rand(9, 1)\n",
+        encoding="utf-8",
+    )
+    target = [f"{models}:Edge", "--inputs", f"{tmp_path / 'inputs.py'}:examples"]
+    assert main(["export", *target, "--pt", str(tmp_path / "model.pt")]) == 0
+    assert gnnscript.inspect(tmp_path / "model.pt").model == "Edge"
+    assert f"wrote {tmp_path / 'model.pt'}" in capsys.readouterr().out
+    assert main(["export", *target]) == 2
+    assert "expected --pt, --aoti, --onnx, --triton or --kubernetes" in capsys.readouterr().err
+    assert main(["export", *target[:1], "--pt", str(tmp_path / "model.pt")]) == 2
+    assert "--inputs" in capsys.readouterr().err

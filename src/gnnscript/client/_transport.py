@@ -217,8 +217,8 @@ class _Grpc:
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", -1),
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1000),
+            ("grpc.max_reconnect_backoff_ms", 200),
+            ("grpc.min_reconnect_backoff_ms", round(1000 * _CONNECT_TIMEOUT)),
             ("grpc.use_local_subchannel_pool", 1),
         ]
         self._server = client.InferenceServerClient(target, ssl=secure, channel_args=options)

@@ -14,7 +14,7 @@ import torch
 from gnnscript._errors import GnnscriptError
 from gnnscript.specialize.loader import load_file
 
-__all__ = ["add_target", "find", "module_of"]
+__all__ = ["add_target", "find", "module_and_inputs", "module_of"]
 
 
 def add_target(parser: argparse.ArgumentParser, **options: Any) -> None:
@@ -75,8 +75,17 @@ def module_of(found: Any, target: str) -> torch.nn.Module:
     Raises:
         GnnscriptError: It takes arguments, or what it gives is no module.
     """
+    return module_and_inputs(found, target)[0]
+
+
+def module_and_inputs(found: Any, target: str) -> tuple[torch.nn.Module, Any]:
+    """The module, and the example inputs that the function gives along with it, or None.
+
+    Raises:
+        GnnscriptError: It takes arguments, or what it gives is no module.
+    """
     if isinstance(found, torch.nn.Module):
-        return found
+        return found, None
     if not callable(found):
         raise GnnscriptError(f"expected {target!r} to be a module or to make one, got {found!r}")
     required = [
@@ -90,7 +99,9 @@ def module_of(found: Any, target: str) -> torch.nn.Module:
             f"{target!r} takes arguments ({', '.join(required)}); name a function without "
             "arguments that makes the module"
         )
-    made = found()
+    made, inputs = found(), None
+    if isinstance(made, tuple) and len(made) == 2:
+        made, inputs = made
     if not isinstance(made, torch.nn.Module):
         raise GnnscriptError(f"expected {target!r} to make a module, got {made!r}")
-    return made
+    return made, inputs

@@ -1,5 +1,6 @@
-"""Write what a server needs: a model repository for Triton, a manifest for Kubernetes.
+"""Write a model for another runtime: C++, ONNX, Triton; and a manifest for Kubernetes.
 
+gnnscript export train.py:model --inputs train.py:examples --pt model.pt --onnx model.onnx
 gnnscript export train.py:model --inputs train.py:examples --triton models --name edgenet
 gnnscript export --kubernetes deployment.yaml --image registry/models:1
 """
@@ -8,12 +9,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from gnnscript._errors import GnnscriptError
 from gnnscript.commands._target import add_target, find, module_of
-from gnnscript.deploy.package import load
+from gnnscript.deploy.inductor import aoti
+from gnnscript.deploy.onnx_model import onnx
+from gnnscript.deploy.package import load, save
 from gnnscript.deploy.replicas import kubernetes
 from gnnscript.deploy.repository import triton
 
@@ -27,11 +31,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="example inputs, named like the target: a tuple, a dict, a list of these, or a "
         "function that returns one",
     )
+    parser.add_argument("--kernels", choices=["native", "portable"], help="of the ops")
+    files = parser.add_argument_group("files")
+    files.add_argument(
+        "--pt",
+        metavar="FILE",
+        help="write TorchScript that takes and returns tensors alone, for C++ and Python",
+    )
+    files.add_argument("--aoti", metavar="FILE", help="compile to a .pt2 of AOTInductor")
+    files.add_argument("--onnx", metavar="FILE", help="write ONNX; its ops are portable ones")
     server = parser.add_argument_group("model repository")
     server.add_argument("--triton", metavar="REPOSITORY", help="write the model into it")
     server.add_argument("--name", help="what clients call the model; by default its class")
     server.add_argument("--backend", choices=["python", "libtorch"], default="python")
-    server.add_argument("--kernels", choices=["native", "portable"])
     server.add_argument(
         "--merge",
         action=argparse.BooleanOptionalAction,
@@ -58,11 +70,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes what is asked for."""
-    if arguments.triton is None and arguments.kubernetes is None:
-        raise GnnscriptError("expected --triton REPOSITORY or --kubernetes FILE, got neither")
+    wanted = [arguments.pt, arguments.aoti, arguments.onnx, arguments.triton]
+    if not any([*wanted, arguments.kubernetes]):
+        raise GnnscriptError(
+            "expected --pt, --aoti, --onnx, --triton or --kubernetes and where to write, got none"
+        )
     try:
-        if arguments.triton is not None:
-            _triton(arguments)
+        if any(wanted):
+            model, name = _model(arguments)
+            inputs = _inputs(arguments)
+            _files(arguments, model, inputs)
+            if arguments.triton is not None:
+                _triton(arguments, model, inputs, arguments.name or name)
         if arguments.kubernetes is not None:
             if arguments.image is None:
                 raise GnnscriptError("--kubernetes needs --image, which the replicas run")
@@ -74,15 +93,18 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _triton(arguments: argparse.Namespace) -> None:
+def _model(arguments: argparse.Namespace) -> tuple[torch.nn.Module, str]:
+    """The model that the target stands for, and its name."""
     if arguments.target is None or arguments.inputs is None:
-        raise GnnscriptError("--triton needs a target and --inputs, its example inputs")
+        raise GnnscriptError("a model is exported by its target and --inputs, its example inputs")
     if arguments.target.endswith(".pt"):
-        model: torch.nn.Module = load(arguments.target)
-        name = arguments.name or Path(arguments.target).stem
-    else:
-        model = module_of(find(arguments.target), arguments.target)
-        name = arguments.name or type(model).__name__
+        return load(arguments.target), Path(arguments.target).stem
+    model = module_of(find(arguments.target), arguments.target)
+    return model, type(model).__name__
+
+
+def _inputs(arguments: argparse.Namespace) -> Any:
+    """The example inputs."""
     inputs = find(arguments.inputs)
     if callable(inputs):
         inputs = inputs()
@@ -91,6 +113,25 @@ def _triton(arguments: argparse.Namespace) -> None:
             f"expected {arguments.inputs!r} to be a tuple, a dict or a list of these, got "
             f"{type(inputs).__name__}; write (x,) for a single argument"
         )
+    return inputs
+
+
+def _files(arguments: argparse.Namespace, model: torch.nn.Module, inputs: Any) -> None:
+    kernels = arguments.kernels
+    if arguments.onnx is not None and kernels == "native":
+        raise GnnscriptError("ONNX has no native ops; leave out --kernels or export it on its own")
+    if arguments.pt is not None:
+        save(model, arguments.pt, kernels=kernels, example_inputs=inputs, all_tensors=True)
+        print(f"wrote {arguments.pt}")
+    if arguments.aoti is not None:
+        aoti(model, inputs, arguments.aoti, kernels=kernels)
+        print(f"wrote {arguments.aoti}")
+    if arguments.onnx is not None:
+        onnx(model, inputs, arguments.onnx)
+        print(f"wrote {arguments.onnx}")
+
+
+def _triton(arguments: argparse.Namespace, model: torch.nn.Module, inputs: Any, name: str) -> None:
     limits = {}
     for limit in arguments.limit:
         symbol, _, value = limit.partition("=")

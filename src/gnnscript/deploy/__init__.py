@@ -1,5 +1,6 @@
 """What leaves Python: saved models with a manifest, in the forms that other runtimes load."""
 
+from gnnscript.deploy.inductor import CompiledModel, aoti, load_compiled
 from gnnscript.deploy.manifest import (
     Argument,
     Check,
@@ -9,6 +10,7 @@ from gnnscript.deploy.manifest import (
     TensorSpec,
     read_manifest,
 )
+from gnnscript.deploy.onnx_model import onnx
 from gnnscript.deploy.package import load, save
 from gnnscript.deploy.replicas import kubernetes
 from gnnscript.deploy.repository import triton
@@ -20,6 +22,7 @@ from gnnscript.deploy.validate import validate
 __all__ = [
     "Argument",
     "Check",
+    "CompiledModel",
     "DeployError",
     "Installation",
     "Library",
@@ -29,12 +32,15 @@ __all__ = [
     "Signature",
     "TensorSpec",
     "all_tensors",
+    "aoti",
     "derive",
     "find_server",
     "flat_call",
     "install_server",
     "kubernetes",
     "load",
+    "load_compiled",
+    "onnx",
     "read_manifest",
     "save",
     "triton",

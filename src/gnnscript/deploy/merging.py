@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from gnnscript.deploy.manifest import Manifest, TensorSpec
-from gnnscript.deploy.triton_model import OWN, Merge
+from gnnscript.deploy.triton_model import OWN, Merge, is_feature
 
 __all__ = ["NotMergeableError", "merge_plan"]
 
-_TRIED_GRAPHS = 3
+_TRIED_GRAPHS = 4
 _INTEGERS = ("int32", "int64")
 
 
@@ -46,7 +46,7 @@ def merge_plan(
         NotMergeableError: There is none, as for a model in which graphs without edges between them
             influence each other.
     """
-    graphs = _graphs(calls)
+    graphs = _graphs(manifest, calls)
     reason = "the model takes no graph"
     for plan in _plans(manifest):
         merge = Merge(plan)
@@ -56,12 +56,21 @@ def merge_plan(
     raise NotMergeableError(reason)
 
 
-def _graphs(calls: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-    """Graphs that differ in their sizes, and in their values."""
-    chosen = list(calls[:_TRIED_GRAPHS]) + list(calls[_TRIED_GRAPHS:])[-1:]
+def _graphs(manifest: Manifest, calls: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """Graphs that differ in their sizes and values, and have equally many features."""
+
+    def features(graph: dict[str, Tensor]) -> list[int]:
+        return [
+            graph[spec.name].size(dim)
+            for spec in manifest.inputs
+            for dim, size in enumerate(spec.shape)
+            if isinstance(size, str) and is_feature(size)
+        ]
+
     first = calls[0]
+    alike = [call for call in calls if features(call) == features(first)]
     other = {k: v * 1.5 + 0.1 if v.is_floating_point() else v for k, v in first.items()}
-    return [other, *chosen]
+    return [other, *alike[:_TRIED_GRAPHS]]
 
 
 def _plans(manifest: Manifest) -> Iterator[dict[str, Any]]:
@@ -74,18 +83,26 @@ def _plans(manifest: Manifest) -> Iterator[dict[str, Any]]:
         yield {"inputs": dict(zip(inputs, rules, strict=True)), "outputs": outputs}
 
 
+def _counted(spec: TensorSpec) -> list[tuple[int, str]]:
+    """The dimensions that count nodes or edges; those of features have to agree in all graphs."""
+    sizes = [(dim, size) for dim, size in enumerate(spec.shape) if isinstance(size, str)]
+    return [(dim, size) for dim, size in sizes if not is_feature(size)]
+
+
 def _input_rules(spec: TensorSpec) -> list[dict[str, Any]]:
-    varying = [dim for dim, size in enumerate(spec.shape) if not isinstance(size, int)]
-    if len(varying) != 1 or str(spec.shape[varying[0]]).startswith("F"):
+    varying = _counted(spec)
+    if len(varying) != 1:
         raise NotMergeableError(
             f"'{spec.name}' has the shape [{', '.join(map(str, spec.shape))}], and only what has "
             "one size that counts nodes or edges can be concatenated"
         )
-    (dim,) = varying
+    dim = varying[0][0]
     if len(spec.shape) == 2 and spec.shape[0] == 2 and spec.dtype in _INTEGERS:
-        if None in spec.index or not spec.index:
+        known = {row for row in spec.index if row is not None}
+        if not known or (len(known) > 1 and None in spec.index):
             raise NotMergeableError(f"it is not known which nodes '{spec.name}' points to")
-        return [{"dim": dim, "offset": list(spec.index)}]
+        # A row that the model does not read points to the nodes that the other one does.
+        return [{"dim": dim, "offset": [row or min(known) for row in spec.index]}]
     if spec.dtype in _INTEGERS and len(spec.shape) == 1:
         bound = spec.index[0] if spec.index else None
         if bound is not None:
@@ -96,7 +113,7 @@ def _input_rules(spec: TensorSpec) -> list[dict[str, Any]]:
 
 def _output_rule(spec: TensorSpec, rules: Sequence[dict[str, Any]]) -> dict[str, Any]:
     counts_graphs = any(OWN in rule["offset"] for rule in rules)
-    varying = [(dim, str(size)) for dim, size in enumerate(spec.shape) if not isinstance(size, int)]
+    varying = _counted(spec)
     if len(varying) == 1:
         dim, size = varying[0]
         if size == "?" and counts_graphs:

@@ -40,7 +40,16 @@ from gnnscript.deploy.tensors import all_tensors as wrap
 from gnnscript.deploy.tensors import flat_call
 from gnnscript.intercept import installed
 
-__all__ = ["Kernels", "compare", "evaluating", "load", "save", "scripted_for", "versions"]
+__all__ = [
+    "Kernels",
+    "compare",
+    "evaluating",
+    "load",
+    "place",
+    "save",
+    "scripted_for",
+    "versions",
+]
 
 Kernels = Literal["native", "portable"]
 _SEED = 20_231
@@ -108,7 +117,7 @@ def save(
         manifest, files = _manifest(model, scripted, final, signature, check)
         _write(final, path, manifest)
     for file in files:
-        _place(file, path.parent)
+        place(file, path.parent)
     return manifest
 
 
@@ -130,6 +139,10 @@ def load(
     """
     path = Path(path)
     manifest = read_manifest(path)
+    if path.suffix == ".pt2":
+        raise DeployError(
+            f"'{path}' is a compiled model; load it with gnnscript.deploy.load_compiled"
+        )
     provide(manifest, path.resolve().parent)
     try:
         model: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
@@ -278,7 +291,8 @@ def _write(scripted: torch.jit.ScriptModule, path: Path, manifest: Manifest) -> 
         temporary.replace(path)
 
 
-def _place(library: Path, folder: Path) -> None:
+def place(library: Path, folder: Path) -> None:
+    """Puts a library into a folder."""
     target = folder / library.name
     if target.exists() and target.samefile(library):
         return

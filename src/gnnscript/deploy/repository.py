@@ -64,7 +64,7 @@ def triton(
         name: The name that clients call the model by.
         backend: ``"python"`` runs the saved model by torch in the Python of the server, checks
             requests, and merges them. ``"libtorch"`` needs no Python on the server; it takes each
-            request as it is, and crashes where native ops are given wrong indices.
+            request as it is, so that wrong indices are an internal error of the server.
         kernels: As for :func:`gnnscript.save`.
         merge: Whether requests that wait at the same time run as one graph (Python backend). Then
             tensors are sent with a first dimension of 1, which :class:`gnnscript.client.Client`

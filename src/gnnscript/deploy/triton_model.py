@@ -40,6 +40,11 @@ _TRITON_TYPES = {
 }
 
 
+def is_feature(symbol: str) -> bool:
+    """Whether a symbol stands for a number of features, not of nodes or edges."""
+    return symbol.startswith("F")
+
+
 class InputError(ValueError):
     """The inputs of a request do not fit the model: the caller's fault."""
 
@@ -207,16 +212,26 @@ class Merge:
         return [list(parts) for parts in zip(*columns, strict=True)]
 
     def groups(self, counts: Sequence[Mapping[str, int]], rows: int) -> list[list[int]]:
-        """Divides graphs into those that run together, each group of at most so many rows."""
+        """Divides graphs into those that run together.
+
+        Args:
+            counts: For each what :meth:`counts` returned.
+            rows: How many nodes and edges a group has at most.
+
+        Returns:
+            The positions of the graphs in each group, all of the same number of features.
+        """
         groups: list[list[int]] = []
-        total = 0
+        last: dict[tuple[int, ...], tuple[list[int], int]] = {}
         for number, count in enumerate(counts):
-            size = sum(count.values())
-            if not groups or total + size > rows:
-                groups.append([])
-                total = 0
-            groups[-1].append(number)
-            total += size
+            features = tuple(size for symbol, size in count.items() if is_feature(symbol))
+            size = sum(count.values()) - sum(features)
+            group, total = last.get(features, ([], rows))
+            if total + size > rows:
+                group, total = [], 0
+                groups.append(group)
+            group.append(number)
+            last[features] = (group, total + size)
         return groups
 
 

@@ -9,7 +9,12 @@ import torch
 from gnnscript._errors import UnsupportedError
 from gnnscript.script import explained, lower_for, needs_lowering
 
-__all__ = ["export"]
+__all__ = ["REMEDY", "export"]
+
+REMEDY = (
+    "compute on all values and choose with torch.where instead of branching on them; "
+    "torch.jit.script keeps branches"
+)
 
 
 def export(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
@@ -44,5 +49,5 @@ def export(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
         except Exception as plain:
             reason = error
             if not isinstance(error, UnsupportedError):
-                reason = explained(error, mod, "torch.export")
+                reason = explained(error, mod, "torch.export", REMEDY)
             raise reason from plain

@@ -31,6 +31,8 @@ class _State:
 
     active: bool = False
     undo: list[Callable[[], None]] = field(default_factory=list)
+    finders: list[Any] = field(default_factory=list)
+    awaited: set[str] = field(default_factory=set)
     unwrap: Callable[[], None] | None = None
     decorated: weakref.WeakSet[type] = field(default_factory=weakref.WeakSet)
 
@@ -54,9 +56,13 @@ def install() -> None:
         for name, attach in _ATTACH.items():
             if name in sys.modules:
                 attach(sys.modules[name])
-            else:
+            elif name not in _state.awaited:
+                _state.awaited.add(name)
                 wrapt.register_post_import_hook(functools.partial(_on_import, attach), name)
-        added = [finder for finder in sys.meta_path if finder not in finders]
+        _state.finders += [finder for finder in sys.meta_path if finder not in finders]
+        # wrapt brings its finder once, so after uninstall() it has to be put back.
+        added = [finder for finder in _state.finders if finder not in finders]
+        sys.meta_path[:0] = [finder for finder in added if finder not in sys.meta_path]
         if added:
             _state.undo.append(lambda: _remove_finders(added))
 

@@ -18,9 +18,9 @@ _IMPORTERS = {"torch_geometric.nn.conv.spline_conv": ("spline_basis", "spline_we
 
 
 def supply() -> Callable[[], None]:
-    """Registers our portable ops as ``torch.ops.pyg.*``, as far as nobody else has.
+    """Registers our ops as ``torch.ops.pyg.*``, as far as nobody else has.
 
-    They are composed of ATen calls, so autograd, devices and ``torch.compile`` see through them.
+    They are composed of other ops, so autograd, devices and ``torch.compile`` see through them.
 
     Returns:
         A function that takes it back.

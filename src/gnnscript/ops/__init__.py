@@ -8,9 +8,18 @@ There are two implementations of the same signatures: ``ops.portable``, made of 
 one that :func:`gnnscript.kernels` has chosen, and compiles to the portable one.
 """
 
-from gnnscript.ops.chosen import csr, gather, scatter, segment, softmax
-from gnnscript.ops.clusters import fps, graclus_cluster, grid_cluster
-from gnnscript.ops.neighbors import knn, nearest, radius
+from gnnscript.ops.chosen import (
+    csr,
+    fps,
+    gather,
+    knn,
+    nearest,
+    radius,
+    scatter,
+    segment,
+    softmax,
+)
+from gnnscript.ops.clusters import graclus_cluster, grid_cluster
 from gnnscript.ops.portable import as_bool, as_int, check_edge_index
 from gnnscript.ops.splines import spline_basis, spline_weighting
 

@@ -9,15 +9,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnscript.ops import portable
+from gnnscript.ops import clusters, neighbors, portable
 from gnnscript.ops.library import implementation
 
-__all__ = ["csr", "gather", "scatter", "segment", "softmax"]
+__all__ = [
+    "csr",
+    "fps",
+    "gather",
+    "knn",
+    "nearest",
+    "radius",
+    "scatter",
+    "segment",
+    "softmax",
+]
+
+# Where the portable form of each op is; the native one is in ops.native.
+_PORTABLE: dict[str, Any] = {
+    "csr": portable,
+    "fps": clusters,
+    "gather": portable,
+    "knn": neighbors,
+    "nearest": neighbors,
+    "radius": neighbors,
+    "scatter": portable,
+    "segment": portable,
+    "softmax": portable,
+}
 
 
 def _chosen(name: str) -> Any:
     if implementation() == "portable":
-        return getattr(portable, name)
+        return getattr(_PORTABLE[name], name)
     from gnnscript.ops import native
 
     return getattr(native, name)
@@ -70,5 +93,54 @@ def csr(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return portable.csr(index, size)
 
 
-for _function in (gather, scatter, segment, softmax, csr):
-    _function.__doc__ = getattr(portable, _function.__name__).__doc__
+def knn(
+    x: Tensor,
+    y: Tensor,
+    ptr_x: Tensor | None,
+    ptr_y: Tensor | None,
+    k: int,
+    cosine: bool = False,
+    num_workers: int = 1,
+) -> Tensor:
+    """Find the nearest points; see `neighbors.knn`."""
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return _chosen("knn")(x, y, ptr_x, ptr_y, k, cosine)  # type: ignore[no-any-return]
+    return neighbors.knn(x, y, ptr_x, ptr_y, k, cosine, num_workers)
+
+
+def radius(
+    x: Tensor,
+    y: Tensor,
+    ptr_x: Tensor | None,
+    ptr_y: Tensor | None,
+    r: float,
+    max_num_neighbors: int | None = None,
+    num_workers: int = 1,
+    ignore_same_index: bool = False,
+) -> Tensor:
+    """Find the points within a distance; see `neighbors.radius`."""
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return _chosen("radius")(  # type: ignore[no-any-return]
+            x, y, ptr_x, ptr_y, r, max_num_neighbors, num_workers, ignore_same_index
+        )
+    return neighbors.radius(
+        x, y, ptr_x, ptr_y, r, max_num_neighbors, num_workers, ignore_same_index
+    )
+
+
+def nearest(x: Tensor, y: Tensor, ptr_x: Tensor | None, ptr_y: Tensor | None) -> Tensor:
+    """Find the nearest point of each; see `neighbors.nearest`."""
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return _chosen("nearest")(x, y, ptr_x, ptr_y)  # type: ignore[no-any-return]
+    return neighbors.nearest(x, y, ptr_x, ptr_y)
+
+
+def fps(src: Tensor, ptr: Tensor, ratio: float = 0.5, random_start: bool = True) -> Tensor:
+    """Sample the farthest points; see `clusters.fps`."""
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return _chosen("fps")(src, ptr, ratio, random_start)  # type: ignore[no-any-return]
+    return clusters.fps(src, ptr, ratio, random_start)
+
+
+for _function in (csr, fps, gather, knn, nearest, radius, scatter, segment, softmax):
+    _function.__doc__ = getattr(_PORTABLE[_function.__name__], _function.__name__).__doc__

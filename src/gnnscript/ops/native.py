@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gnnscript.ops import library, portable
 from gnnscript.ops.edge import edge_attention, edge_map, edge_reduce, gspmm, sddmm
+from gnnscript.ops.native_neighbors import fps, knn, nearest, radius
 from gnnscript.ops.plans import cached_csr
 from gnnscript.ops.portable import _count_nodes, _wrap_dim, check_edge_index
 
@@ -22,8 +23,12 @@ __all__ = [
     "edge_map",
     "edge_reduce",
     "edge_softmax",
+    "fps",
     "gather",
     "gspmm",
+    "knn",
+    "nearest",
+    "radius",
     "scatter",
     "sddmm",
     "segment",

@@ -12,7 +12,12 @@ __all__ = ["optimize"]
 
 _METHODS = ("propagate", "edge_updater")
 # What the native ops offer under the name and signature of the portable ones.
-_NATIVE = frozenset({"check_edge_index", "csr", "gather", "scatter", "segment", "softmax"})
+_NATIVE = frozenset(
+    {
+        "check_edge_index", "csr", "fps", "gather", "knn", "nearest", "radius", "scatter",
+        "segment", "softmax",
+    }
+)  # fmt: skip
 
 
 def optimize(program: Program) -> None:
@@ -37,7 +42,7 @@ def _use_native(node: ast.AST) -> None:
         target = getattr(child, "target_", None)
         if (
             isinstance(target, Import)
-            and target.module in {"gnnscript.ops", "gnnscript.ops.portable"}
+            and target.module.startswith("gnnscript.ops.")
             and target.name in _NATIVE
         ):
             native = Import("gnnscript.ops.native", target.name, target.alias)

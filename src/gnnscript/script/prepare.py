@@ -8,6 +8,7 @@ import logging
 import re
 import sys
 import threading
+import traceback
 import types
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as AnyMapping
@@ -316,28 +317,40 @@ def user_location(file: str, line: int) -> Location | None:
     return Location(origin_file, origin_line, _line(origin_file, origin_line))
 
 
-def explained(error: Exception, root: torch.nn.Module, by: str = "TorchScript") -> Exception:
-    """An error of torch's as one that names the user's line, where it is in specialised code."""
+_REMEDY = (
+    "annotate arguments that are not tensors, give each variable one type, and use operations that "
+    "TorchScript knows; gnnscript.source(module) shows the code"
+)
+
+
+def explained(
+    error: Exception, root: torch.nn.Module, by: str = "TorchScript", remedy: str = ""
+) -> Exception:
+    """An error of torch's as one that names the user's line, where it is in specialised code.
+
+    Args:
+        error: The error.
+        root: The model.
+        by: What raised it.
+        remedy: What can be done; by default, what helps with TorchScript.
+    """
     text = str(error)
-    frames = _FRAME.findall(text)
-    for file, number in frames:
-        location = user_location(file, int(number))
-        if location is None:
-            continue
-        remedy = (
-            "annotate arguments that are not tensors, give each variable one type, and use "
-            "operations that TorchScript knows; gnnscript.source(module) shows the code"
-        )
+    located = (user_location(file, int(number)) for file, number in _FRAME.findall(text))
+    # The innermost frame, where there are several: TorchScript begins with it, others end with it.
+    places = [place for place in located if place is not None] or _raised_at(error)
+    if places:
         assumed = _assumed_tensors(root)
-        if assumed:
-            remedy += f"; taken as tensors, having no annotation: {', '.join(assumed)}"
+        if not remedy:
+            remedy = _REMEDY
+            if assumed:
+                remedy += f"; taken as tensors, having no annotation: {', '.join(assumed)}"
         cause = " ".join(text.strip().split("\n")[0].split()) or type(error).__name__
         return UnsupportedError(
             f"{by} does not accept this: {cause.rstrip(':')}",
             remedy,
-            location,
+            places[0 if by == "TorchScript" else -1],
         )
-    for name, module in root.named_modules():
+    for name, module in root.named_modules() if by == "TorchScript" else ():
         for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
             compiled = getattr(hook, "__code__", None)
             return UnsupportedError(
@@ -347,6 +360,13 @@ def explained(error: Exception, root: torch.nn.Module, by: str = "TorchScript") 
                 Location(compiled.co_filename, compiled.co_firstlineno) if compiled else None,
             )
     return error
+
+
+def _raised_at(error: BaseException) -> list[Location]:
+    """The user's lines that specialised code was at when it raised, the innermost last."""
+    frames = traceback.walk_tb(error.__traceback__)
+    found = (user_location(frame.f_code.co_filename, line) for frame, line in frames)
+    return [location for location in found if location is not None]
 
 
 def _assumed_tensors(root: torch.nn.Module) -> list[str]:

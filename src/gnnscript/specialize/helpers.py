@@ -75,15 +75,22 @@ def import_reference(module: str, name: str, alias: str, value: Any = None) -> a
 
 # The ops of which there are two implementations. `gnnscript.ops` decides between them in each eager
 # call; code is specialised to one, and names it.
-_PORTABLE = frozenset(
-    {"as_bool", "as_int", "check_edge_index", "csr", "gather", "scatter", "segment", "softmax"}
-)
+# Where the portable form of an op is, if not in ops.portable.
+_PORTABLE = {
+    "fps": "clusters",
+    "graclus_cluster": "clusters",
+    "grid_cluster": "clusters",
+    "knn": "neighbors",
+    "nearest": "neighbors",
+    "radius": "neighbors",
+    "spline_basis": "splines",
+    "spline_weighting": "splines",
+}
 
 
 def op_reference(name: str) -> ast.Name:
-    """The name of one of our ops."""
-    module = "gnnscript.ops.portable" if name in _PORTABLE else "gnnscript.ops"
-    return import_reference(module, name, name)
+    """The name of one of our ops, in its portable form."""
+    return import_reference(f"gnnscript.ops.{_PORTABLE.get(name, 'portable')}", name, name)
 
 
 def torch_name(dotted: str) -> ast.expr:

@@ -1,0 +1,79 @@
+"""Say of a module, and of each conv in it, which doors it passes, and if not, why.
+
+The doors are script (torch.jit.script), load (the saved file, in a process with torch alone), fx
+(gnnscript.fx.symbolic_trace), compile (torch.compile, fullgraph and dynamic) and export
+(torch.export.export with dynamic sizes). For a failure, the line, the cause and the remedy are
+given. The target may also return a pair of a module and example inputs, one call as a tuple or
+several in a list; otherwise calls are made up for usual arguments such as x and edge_index.
+
+Exit code 0: nothing failed. 1: something failed. 2: the target could not be made.
+
+With --all-pyg, instead of a target, the cases of this project's conformance tests are checked (in a
+clone of the repository), and the page docs/coverage.md is written from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from gnnscript._errors import GnnscriptError
+from gnnscript.checking import DOORS, check
+from gnnscript.commands._target import add_target, find, module_and_inputs
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of ``gnnscript check``."""
+    add_target(parser, nargs="?")
+    parser.add_argument(
+        "--doors",
+        default=",".join(DOORS),
+        help="which to check, separated by commas (default: all)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument(
+        "--all-pyg", action="store_true", help="check the cases of PyG's classes instead"
+    )
+    parser.add_argument(
+        "--cases",
+        type=Path,
+        default=Path("tests/conformance"),
+        help="with --all-pyg: the folder of the cases (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--only", default="", help="with --all-pyg: only cases whose name contains this"
+    )
+    parser.add_argument(
+        "--write", type=Path, metavar="PAGE", help="with --all-pyg: the page to write"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Checks, and prints the report."""
+    doors = [door for door in arguments.doors.split(",") if door]
+    if set(doors) - set(DOORS):
+        raise GnnscriptError(f"expected doors out of {', '.join(DOORS)}, got {arguments.doors}")
+    if arguments.all_pyg:
+        return _all_pyg(arguments, doors)
+    if arguments.target is None:
+        raise GnnscriptError("name a target, or use --all-pyg")
+    module, inputs = module_and_inputs(find(arguments.target), arguments.target)
+    report = check(module, inputs, doors=doors)
+    print(json.dumps(report.to_dict(), indent=2) if arguments.json else report)
+    return 0 if report.ok else 1
+
+
+def _all_pyg(arguments: argparse.Namespace, doors: list[str]) -> int:
+    from gnnscript.checking.coverage import cases, page, run_cases
+
+    entries = [entry for entry in cases(arguments.cases) if arguments.only in entry.name]
+    results = run_cases(entries, doors)
+    if arguments.json:
+        print(json.dumps([result.to_dict() for result in results], indent=2))
+    if arguments.write is not None:
+        arguments.write.write_text(page(results, doors), encoding="utf-8")
+    if not arguments.json:
+        done = sum(result.row.ok for result in results)
+        print(f"{done} of {len(results)} cases pass {', '.join(doors)}")
+    return 0 if all(result.row.ok for result in results) else 1

@@ -1,0 +1,150 @@
+"""What ``torch.export`` is given: a specialised model of flat tensors, and which sizes vary."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gnnscript._config import kernels as choose
+from gnnscript._config import options
+from gnnscript.deploy.manifest import Argument, DeployError, TensorSpec
+from gnnscript.deploy.package import Kernels, scripted_for
+from gnnscript.deploy.signature import Signature, derive
+from gnnscript.deploy.structure import Call, bind, calls_of, flat_outputs, named_tensors, refilled
+from gnnscript.deploy.tensors import all_tensors
+from gnnscript.script.prepare import lower_for
+
+__all__ = ["Exported", "export"]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model on its way to another runtime.
+
+    Args:
+        program: What ``torch.export`` made; takes and returns tensors alone.
+        scripted: The scripted model that does so, too.
+        signature: The shapes, and calls by name.
+        example: The arguments of the original in its own form, by name.
+        module: The specialised model that was exported.
+    """
+
+    program: torch.export.ExportedProgram
+    scripted: torch.jit.ScriptModule
+    signature: Signature
+    example: dict[str, Any]
+    module: nn.Module
+
+    @property
+    def arguments(self) -> tuple[Argument, ...]:
+        """The inputs as arguments of ``forward``."""
+        return tuple(Argument(spec.name, "Tensor", True) for spec in self.signature.inputs)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What comes out."""
+        return self.signature.outputs
+
+
+def export(
+    model: nn.Module, example_inputs: Call | Sequence[Call], kernels: Kernels | None
+) -> Exported:
+    """Specialises a model for its example, and exports it with all sizes that vary left open.
+
+    Arguments that are no tensors, such as numbers, keep the value that they have in the example.
+
+    Args:
+        model: An eager model in evaluation mode.
+        example_inputs: As for :func:`gnnscript.save`.
+        kernels: The ops to use, as for :func:`gnnscript.save`.
+
+    Raises:
+        DeployError: The model is scripted, or cannot be exported; the message says why.
+        UnsupportedError: The model cannot be specialised.
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise DeployError(
+            "expected an eager model, got a scripted one, which torch.export does not take; pass "
+            "the model that was scripted"
+        )
+    given = calls_of(example_inputs)
+    scripted = scripted_for(model, kernels)
+    calls = [bind(scripted, call) for call in given]
+    wrapped = all_tensors(scripted, calls)
+    constant = [n for n, v in calls[0].items() if isinstance(v, (bool, int, float))]
+    signature = _without(
+        derive(copy.deepcopy(wrapped), [_flat(scripted, call) for call in calls]), constant
+    )
+    with choose(kernels or options().kernels):
+        lowered = lower_for(model, (), calls[0], everything=True)
+    flat = _Flat(lowered.module, {**lowered.fixed, **lowered.values}, signature)
+    first = signature.calls[0]
+    tensors = tuple(first[spec.name] for spec in signature.inputs)
+    # Not `Dim.AUTO`: a size that the code turns out to fix must be an error.
+    shapes = tuple(
+        {
+            dim: torch.export.Dim.DYNAMIC
+            for dim, size in enumerate(spec.shape)
+            if isinstance(size, str)
+        }
+        for spec in signature.inputs
+    )
+    try:
+        program = torch.export.export(flat, tensors, dynamic_shapes=(shapes,), strict=False)
+    except Exception as error:
+        raise DeployError(
+            f"'{type(model).__name__}' cannot be exported by torch.export: {brief(error)}; deploy "
+            "it as TorchScript with gnnscript.save"
+        ) from error
+    return Exported(program, wrapped, signature, calls[0], flat)
+
+
+def brief(error: BaseException) -> str:
+    """The first sentence of an error of torch's, on one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+
+
+def _flat(scripted: torch.jit.ScriptModule, call: dict[str, Any]) -> dict[str, Tensor]:
+    return {
+        part: tensor
+        for name, value in bind(scripted, call).items()
+        for part, tensor in named_tensors(name, value, numbers=True)
+    }
+
+
+def _without(signature: Signature, names: list[str]) -> Signature:
+    """The signature without inputs that are numbers, which are compiled in."""
+    return Signature(
+        tuple(spec for spec in signature.inputs if spec.name not in names),
+        signature.outputs,
+        signature.symbols,
+        tuple({k: v for k, v in call.items() if k not in names} for call in signature.calls),
+    )
+
+
+class _Flat(nn.Module):
+    """Takes the tensors of the signature by position, and returns a tuple of tensors."""
+
+    def __init__(self, model: nn.Module, example: dict[str, Any], signature: Signature) -> None:
+        super().__init__()
+        self.model = model
+        self.example = example
+        self.names = [spec.name for spec in signature.inputs]
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Calls the model in its own form."""
+        given = dict(zip(self.names, tensors, strict=True))
+        call = {name: refilled(name, value, given) for name, value in self.example.items()}
+        parameters = inspect.signature(self.model.forward).parameters
+        outputs = self.model(**{name: value for name, value in call.items() if name in parameters})
+        return tuple(
+            tensor.reshape(1) if tensor.dim() == 0 else tensor
+            for _, tensor in flat_outputs(outputs, numbers=True)
+        )

@@ -1,0 +1,155 @@
+"""Models compiled ahead of time by AOTInductor: a ``.pt2`` file, for C++ and Python."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gnnscript.deploy.exporting import Exported, brief, export
+from gnnscript.deploy.libraries import is_native, libraries_for, provide
+from gnnscript.deploy.manifest import (
+    JSON_FILE,
+    LINES_FILE,
+    DeployError,
+    Manifest,
+    read_manifest,
+)
+from gnnscript.deploy.package import Kernels, compare, evaluating, place, versions
+from gnnscript.deploy.structure import Call
+
+__all__ = ["CompiledModel", "aoti", "load_compiled"]
+
+
+def aoti(
+    model: nn.Module,
+    example_inputs: Call | Sequence[Call],
+    path: str | os.PathLike[str],
+    *,
+    kernels: Kernels | None = None,
+    rtol: float = 1e-4,
+    atol: float = 1e-5,
+) -> Manifest:
+    """Compiles a model ahead of time to machine code, by torch's AOTInductor.
+
+    The file is loaded by ``gnnscript::Model`` of ``gnnscript/model.h``, by
+    ``torch::inductor::AOTIModelPackageLoader``, or in Python by :func:`load_compiled`. It takes
+    and returns tensors alone, as after :func:`gnnscript.deploy.all_tensors`; the numbers of nodes
+    and edges stay open. It is made for the kind of processor it was compiled on, and for this
+    version of torch. Compiling takes a C++ compiler and about half a minute.
+
+    Args:
+        model: An eager model, on the CPU.
+        example_inputs: The arguments of a call, or of several, as for :func:`gnnscript.save`.
+            Numbers among them are compiled in.
+        path: The file to write, ``*.pt2``.
+        kernels: The ops to use, as for :func:`gnnscript.save`; the library of native ops is put
+            beside the file.
+        rtol: Relative tolerance of the comparison with the eager model.
+        atol: Absolute tolerance of it.
+
+    Returns:
+        The manifest, which lies in the file as well.
+
+    Raises:
+        UnsupportedError: The model cannot be specialised.
+        DeployError: It cannot be exported or compiled, or what was compiled differs from it.
+    """
+    path = Path(path)
+    if path.suffix != ".pt2":
+        raise ValueError(f"expected a path that ends in .pt2, got '{path}'")
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        raise DeployError("AOTInductor needs a C++ compiler: install g++, or name one by CXX")
+    with evaluating(model), torch.no_grad():
+        exported = export(model, example_inputs, kernels)
+        with tempfile.TemporaryDirectory(prefix=".gnnscript-", dir=path.parent) as folder:
+            temporary = Path(folder) / path.name
+            try:
+                torch._inductor.aoti_compile_and_package(
+                    exported.program, package_path=str(temporary)
+                )
+            except Exception as error:
+                raise DeployError(
+                    f"AOTInductor does not compile '{type(model).__name__}': {brief(error)}"
+                ) from error
+            compiled = CompiledModel(temporary, [spec.name for spec in exported.signature.inputs])
+            check = compare(
+                model, compiled, exported.example, exported.signature, rtol=rtol, atol=atol
+            )
+            manifest, files = _manifest(model, exported, check)
+            with zipfile.ZipFile(temporary, "a") as archive:
+                root = archive.namelist()[0].split("/", maxsplit=1)[0]
+                archive.writestr(f"{root}/extra/{JSON_FILE}", manifest.to_json())
+                archive.writestr(f"{root}/extra/{LINES_FILE}", manifest.to_lines())
+            temporary.replace(path)
+    for file in files:
+        place(file, path.parent)
+    return manifest
+
+
+class CompiledModel:
+    """A compiled model as a function of tensors, by name or position.
+
+    Args:
+        path: The ``.pt2`` file.
+        names: The names of its inputs, in their order.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], names: Sequence[str]) -> None:
+        self._run: Any = torch._inductor.aoti_load_package(str(path))
+        self._names = list(names)
+
+    def __call__(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> Any:
+        """Runs it; returns a tensor, or a tuple of several.
+
+        Raises:
+            DeployError: An input is missing or unknown.
+        """
+        given = dict(zip(self._names, args, strict=False)) | kwargs
+        if set(given) != set(self._names) or len(args) + len(kwargs) != len(self._names):
+            raise DeployError(f"expected the inputs {', '.join(self._names)}, got {list(given)}")
+        found = self._run(*(given[name] for name in self._names))
+        outputs = (found,) if isinstance(found, torch.Tensor) else tuple(found)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+
+def load_compiled(path: str | os.PathLike[str]) -> CompiledModel:
+    """Loads what :func:`aoti` wrote, and the libraries that it needs.
+
+    Raises:
+        DeployError: As for :func:`gnnscript.load`.
+    """
+    manifest = read_manifest(Path(path))
+    provide(manifest, Path(path).resolve().parent)
+    return CompiledModel(path, [spec.name for spec in manifest.inputs])
+
+
+def _manifest(model: nn.Module, exported: Exported, check: Any) -> tuple[Manifest, list[Path]]:
+    ops = sorted(
+        {
+            str(node.target._schema.name)
+            for node in exported.program.graph.nodes
+            if isinstance(node.target, torch._ops.OpOverload)
+        }
+    )
+    libraries = libraries_for(ops)
+    manifest = Manifest(
+        model=type(model).__name__,
+        kernels="native" if is_native(ops) else "portable",
+        versions=versions(),
+        arguments=exported.arguments,
+        inputs=exported.signature.inputs,
+        outputs=exported.signature.outputs,
+        symbols=exported.signature.symbols,
+        ops=tuple(ops),
+        libraries=tuple(libraries.values()),
+        check=check,
+    )
+    return manifest, list(libraries)

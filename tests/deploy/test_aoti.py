@@ -1,0 +1,69 @@
+"""Compiled models compute what eager ones do, for any size, in Python and in C++."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import gnnscript
+from deploy.conftest import Answer
+from deploy.deploy_models import Edge, edge_call, node_call
+from deploy.test_native import Native
+from gnnscript import deploy
+from gnnscript.ops import library
+
+# Inductor's own use of torch.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def compare(model: nn.Module, path: Path, call_of, answer: Answer) -> None:
+    model.eval()
+    compiled = deploy.load_compiled(path)
+    names = [spec.name for spec in gnnscript.inspect(path).inputs]
+    for sizes in ((6, 17), (40, 300), (2, 1), (5, 0)):
+        call = call_of(*sizes)
+        want = model(*call).detach()
+        torch.testing.assert_close(compiled(*call), want)
+        found = answer(path, dict(zip(names, call, strict=True)))
+        assert isinstance(found, dict), found
+        torch.testing.assert_close(found["output"], want)
+
+
+@pytest.mark.slow
+def test_portable_ops(tmp_path: Path, answer: Answer) -> None:
+    model, path = Edge(), tmp_path / "model.pt2"
+    manifest = deploy.aoti(model, edge_call(6, 17), path, kernels="portable")
+    assert model.training
+    assert gnnscript.inspect(path) == manifest
+    assert [str(spec) for spec in manifest.inputs] == [
+        "x: float32 [N, 4]",
+        "edge_index: int64 [2, E]",
+        "edge_attr: float32 [E, 1]",
+    ]
+    compare(model, path, edge_call, answer)
+    x, edge_index, attributes = edge_call(6, 17)
+    wrong = {"x": x, "edge_index": edge_index + 6, "edge_attr": attributes}
+    assert "expected values of row 0 of 'edge_index' in [0, 6)" in str(answer(path, wrong))
+    with pytest.raises(gnnscript.DeployError, match="load_compiled"):
+        gnnscript.load(path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not library.paths(), reason="the native library is not built")
+def test_native_ops(tmp_path: Path, answer: Answer) -> None:
+    library.load()
+    model, path = Native(), tmp_path / "model.pt2"
+    manifest = deploy.aoti(model, node_call(6, 17), path)
+    assert manifest.kernels == "native"
+    assert (tmp_path / manifest.libraries[0].file).is_file()
+    compare(model, path, node_call, answer)
+
+
+def test_what_cannot_be_compiled_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"ends in \.pt2"):
+        deploy.aoti(Edge(), edge_call(6, 17), tmp_path / "model.pt")
+    with pytest.raises(gnnscript.DeployError, match="pass the model that was scripted"):
+        deploy.aoti(torch.jit.script(nn.Linear(4, 2)), (torch.randn(3, 4),), tmp_path / "m.pt2")

@@ -1,0 +1,153 @@
+"""``gnnscript.check`` and the command of this name: outcomes, reasons, exit codes, the page."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import GCNConv, MessagePassing, SAGEConv
+
+import gnnscript
+from conformance.graphs import GRAPHS, IN, OUT
+from gnnscript.checking import DOORS
+from gnnscript.cli import main
+
+CALLS = [(g.x, g.edge_index) for g in GRAPHS]
+
+
+class ByValue(MessagePassing):
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        if float(x.max()) > 3:
+            x = x / x.max()
+        return self.propagate(edge_index, x=x)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = GCNConv(IN, OUT)
+        self.second = ByValue()
+        self.unused = SAGEConv(IN, OUT)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return self.second(self.first(x, edge_index), edge_index)
+
+
+def test_each_conv_has_its_outcomes_and_failures_their_line() -> None:
+    model = Net()
+    report = gnnscript.check(model, CALLS)
+    assert model.training
+    rows = {row.path: row for row in report.rows}
+    assert list(rows) == ["", "first", "second", "unused"]
+    assert all(outcome.status == "ok" for outcome in rows["first"].outcomes.values())
+    for path in ("", "second"):
+        status = {door: outcome.status for door, outcome in rows[path].outcomes.items()}
+        assert status == dict(zip(DOORS, ["ok", "ok", "failed", "failed", "failed"], strict=True))
+        for door in ("fx", "compile", "export"):
+            outcome = rows[path].outcomes[door]
+            assert outcome.location == f"{__file__}:25", door
+            assert "torch.where" in outcome.remedy
+    assert rows["unused"].outcomes["script"].status == "ok"
+    assert rows["unused"].outcomes["export"].status == "skipped"
+    assert not report.ok
+    text = str(report)
+    assert text.splitlines()[0].split() == ["module", *DOORS]
+    assert "first (GCNConv)" in text
+    assert f"  {__file__}:25" in text
+
+
+def test_calls_are_made_up_for_usual_arguments() -> None:
+    report = gnnscript.check(lambda: SAGEConv((IN, OUT), OUT))
+    assert report.ok
+    assert {outcome.status for outcome in report.rows[0].outcomes.values()} == {"ok"}
+
+
+class Unusual(MessagePassing):
+    def forward(self, nodes: Tensor, edge_index: Tensor) -> Tensor:
+        return self.propagate(edge_index, nodes=nodes)
+
+    def message(self, nodes_j: Tensor) -> Tensor:
+        return nodes_j
+
+
+def test_without_inputs_what_can_be_is_checked() -> None:
+    (row,) = gnnscript.check(Unusual, doors=["script", "load", "fx"]).rows
+    status = [outcome.status for outcome in row.outcomes.values()]
+    assert status == ["ok", "ok", "skipped"]
+    call = {"nodes": CALLS[0][0], "edge_index": CALLS[0][1]}
+    assert gnnscript.check(Unusual, call, doors=["script", "fx", "export"]).ok
+
+
+class Wrong(nn.Module):
+    """Computes something else when it is scripted."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1 if torch.jit.is_scripting() else x
+
+
+def test_results_are_compared() -> None:
+    (row,) = gnnscript.check(Wrong(), (torch.ones(3),), doors=["script", "compile"]).rows
+    assert row.outcomes["compile"].status == "ok"
+    assert "differs from eager" in row.outcomes["script"].cause
+
+
+def test_bad_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected doors out of"):
+        gnnscript.check(Wrong(), doors=["window"])
+    with pytest.raises(TypeError, match="expected a module"):
+        gnnscript.check(dict)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def user_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    path = tmp_path / "checked_by_users.py"
+    code = """
+        import torch
+        from torch_geometric.nn import GCNConv, MessagePassing
+
+        class Open(MessagePassing):
+            def forward(self, x, edge_index, **kwargs):
+                return self.propagate(edge_index, x=x, **kwargs)
+
+        def with_inputs():
+            return GCNConv(3, 2), (torch.ones(4, 3), torch.tensor([[0, 1], [1, 2]]))
+    """
+    path.write_text(textwrap.dedent(code), encoding="utf-8")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    return str(path)
+
+
+def test_the_command_says_what_failed(user_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", f"{user_file}:with_inputs", "--doors", "script,fx"]) == 0
+    assert capsys.readouterr().out.split() == ["module", "script", "fx", "GCNConv", "ok", "ok"]
+    assert main(["check", f"{user_file}:Open", "--doors", "script", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    outcome = report["rows"][0]["outcomes"]["script"]
+    assert outcome["status"] == "failed"
+    assert outcome["location"] == f"{user_file}:7"
+    assert "name them in the signature" in outcome["remedy"]
+    assert main(["check", f"{user_file}:Open", "--doors", "window"]) == 2
+    assert main(["check"]) == 2
+
+
+def test_the_page_is_written_from_the_cases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    page = tmp_path / "coverage.md"
+    cases = Path(__file__).parent / "conformance"
+    options = ["--all-pyg", "--cases", str(cases), "--doors", "script,fx", "--write", str(page)]
+    assert main(["check", *options, "--only", "GCNConv-cached-plain"]) == 1
+    text = page.read_text(encoding="utf-8")
+    assert "| GCNConv | 1/1 | 0/1 |" in text
+    assert "'_cached_edge_index' is kept from one call to the next" in text
+    assert "(torch_geometric/nn/conv/gcn_conv.py:" in text
+    assert "0 of 1 cases pass script, fx" in capsys.readouterr().out
+    assert main(["check", "--all-pyg", "--cases", str(tmp_path)]) == 2
+    assert "run this in a clone" in capsys.readouterr().err

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from gnnscript.testing import BareProcess, assert_scripts_like_eager
-from zoo import attention, equivariant, vectors
+from zoo import attention, equivariant, idioms, vectors
 
 MODELS = {
     f"{topic.__name__.split('.')[-1]}-{name}": row
-    for topic in (attention, equivariant, vectors)
+    for topic in (attention, equivariant, idioms, vectors)
     for name, row in topic.MODELS.items()
 }
 

@@ -27,6 +27,9 @@ from gnnscript.analyze.types import (
     TENSOR,
     UNKNOWN,
     Type,
+    dict_of,
+    is_optional,
+    list_of,
     of_value,
     optional,
     strip_optional,
@@ -102,9 +105,20 @@ def signature(
             value = _entries(name, declared, kinds, made, parameter.default)
         if value is None:
             declared = types[name] if types[name] != UNKNOWN else _by_default(parameter.default)
-            value = Dyn(_concrete(name, declared, source, choose))
+            t = _settled(_concrete(name, declared, source, choose))
+            # 'x: Tensor = None' means what it says only in Python
+            value = Dyn(optional(t) if parameter.default is None and not is_optional(t) else t)
         found.append(Argument(name, value, parameter.default, name))
     return found
+
+
+def _settled(t: Type) -> Type:
+    """A bare ``list`` or ``dict`` holds tensors, as far as anyone can tell."""
+    if is_optional(t) and t.args:
+        return optional(_settled(strip_optional(t)))
+    if t == list_of(UNKNOWN):
+        return list_of(TENSOR)
+    return dict_of(STR, TENSOR) if t == dict_of(UNKNOWN, UNKNOWN) else t
 
 
 def _by_default(default: Any) -> Type:

@@ -128,6 +128,7 @@ class Closure(Value):
     cls: type | None
     env: dict[str, Any]
     defaults: dict[str, tuple[Value, ast.expr | None]]
+    home: Any  # the frame whose variables it uses
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import collections
+import functools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,15 @@ from gnnscript.specialize.folding.builtin_sequences import parts_of
 from gnnscript.specialize.folding.builtins import evaluated, for_
 from gnnscript.specialize.helpers import torch_name, unwrap_optional
 from gnnscript.specialize.substitutes import SUBSTITUTES
-from gnnscript.specialize.values import Const, Dyn, Seq, arithmetic, literal, static_type
+from gnnscript.specialize.values import (
+    Const,
+    Dyn,
+    Seq,
+    Value,
+    arithmetic,
+    literal,
+    static_type,
+)
 
 if TYPE_CHECKING:
     from gnnscript.specialize.folding.statements import Frame
@@ -39,6 +49,45 @@ def _substituted(frame: Frame, function: Any, given: Arguments) -> Folded:
                 "'math.prod' of a list whose elements are no integers", "multiply in a loop"
             )
     return frame.call_function(SUBSTITUTES[function], given, None)
+
+
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+@for_(torch.finfo, torch.iinfo)
+def _limits(frame: Frame, function: Any, given: Arguments) -> Folded:
+    """Limits of a number type: constants, chosen by the type where the run decides on it."""
+    done = evaluated(frame, function, given)
+    if done is not None:
+        return done
+    value, node = given.args[0] if given.args else (Const(torch.get_default_dtype()), None)
+    chosen = _FLOATS if function is torch.finfo else _INTEGERS
+    names = ("bits", "eps", "max", "min", "tiny", "smallest_normal", "resolution")
+    entries: dict[str, Value] = {}
+    nodes: list[ast.expr | None] = []
+    kept = frame.hold("dtype", frame.needed(value, node)) or ast.Constant(None)
+    for name in names:
+        if not hasattr(function(chosen[0]), name):
+            continue
+        limits = [getattr(function(dtype), name) for dtype in chosen]
+        choice = frame.needed(Const(limits[-1]), literal(Const(limits[-1])))
+        for dtype, limit in zip(chosen[-2::-1], limits[-2::-1], strict=True):
+            test = ast.Compare(
+                kept, [ast.Eq()], [frame.needed(Const(dtype), literal(Const(dtype)))]
+            )
+            choice = ast.IfExp(test, frame.needed(Const(limit), literal(Const(limit))), choice)
+        entries[name] = Dyn(static_type(Const(limits[0])))
+        nodes.append(choice)
+    return Seq(tuple(entries.values()), "tuple", _record(tuple(entries))), ast.Tuple(
+        [n for n in nodes if n is not None], ast.Load()
+    )
+
+
+@functools.cache
+def _record(names: tuple[str, ...]) -> Any:
+    """A class that only names the parts: each is read, never the whole."""
+    return collections.namedtuple("limits", names)  # noqa: PYI024
 
 
 _ELEMENTWISE = (

@@ -15,7 +15,7 @@ from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.calls import refuse_open_keywords
 from gnnscript.analyze.sources import FunctionSource
 from gnnscript.analyze.types import INT, UNKNOWN, Type, from_annotation, list_of
-from gnnscript.specialize.folding.base import Arguments, Binding, Folded, Folding
+from gnnscript.specialize.folding.base import Arguments, Folded, Folding
 from gnnscript.specialize.folding.builtin_math import numpy_function
 from gnnscript.specialize.folding.builtins import BUILTINS
 from gnnscript.specialize.folding.functions import _declared
@@ -146,7 +146,7 @@ class Calls(Folding):
         if isinstance(callee, Method):
             return self.call_method(callee, given)
         if isinstance(callee, Closure):
-            return self._call_closure(callee, given)
+            return self.call_closure(callee, given)
         if isinstance(callee, Const):
             return self._call_constant(callee.value, given)
         if isinstance(callee, Seq) and all(isinstance(i, ModuleRef) for i in callee.items):
@@ -263,49 +263,6 @@ class Calls(Folding):
             )
         node = ast.Call(self.needed(Const(cls), None), *self.nodes(given))
         return Dyn(from_annotation(cls)), node
-
-    def _call_closure(self, closure: Closure, given: Arguments) -> Folded:
-        """Calls a function defined inside the code: its expression is written in place."""
-        node = closure.node
-        body = node.body if isinstance(node, ast.Lambda) else None
-        if isinstance(node, ast.FunctionDef):
-            statements = [
-                s
-                for s in node.body
-                if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
-            ]
-            if len(statements) == 1 and isinstance(statements[0], ast.Return):
-                body = statements[0].value
-        if body is None:
-            raise UnsupportedError(
-                "a function defined inside the code has more than a return statement",
-                "move it to the module or make it a method",
-                closure.source.location(node),
-            )
-        names = [arg.arg for arg in node.args.args]
-        env = dict(closure.env)
-        filled = closure.defaults | dict(zip(names, given.args, strict=False)) | given.kwargs
-        for name in names:
-            if name not in filled:
-                raise UnsupportedError(
-                    f"'{name}' is not given to a function defined inside the code",
-                    "pass it, or give it a default",
-                )
-            env[name] = self._argument(name, *filled[name])
-        saved, self.env = self.env, env
-        try:
-            return self.fold(body)
-        finally:
-            self.env = saved
-
-    def _argument(self, name: str, value: Value, residual: ast.expr | None) -> Any:
-        if residual is None or isinstance(value, Const):
-            return Binding(value, None)
-        if not isinstance(residual, ast.Name):
-            held = self.fresh(name)
-            self.emit(ast.Assign([ast.Name(held, ast.Store())], residual))
-            residual = ast.Name(held, ast.Load())
-        return Binding(value, residual.id)
 
 
 def _is_hashable(value: Any) -> bool:

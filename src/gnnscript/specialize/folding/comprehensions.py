@@ -30,7 +30,19 @@ class Comprehensions(Folding):
 
     fold_GeneratorExp = fold_ListComp
 
-    fold_SetComp = fold_ListComp
+    def fold_SetComp(self, node: ast.SetComp) -> Folded:
+        listed, _ = self.fold_ListComp(
+            ast.copy_location(ast.ListComp(node.elt, node.generators), node)
+        )
+        if not isinstance(listed, Const):
+            raise UnsupportedError("TorchScript has no sets", "use a list or a dictionary")
+        return Const(set(listed.value)), None
+
+    def fold_Set(self, node: ast.Set) -> Folded:
+        found = [self.fold(element)[0] for element in node.elts]
+        if not all(isinstance(value, Const) for value in found):
+            raise UnsupportedError("TorchScript has no sets", "use a list or a dictionary")
+        return Const({value.value for value in found if isinstance(value, Const)}), None
 
     def fold_DictComp(self, node: ast.DictComp) -> Folded:
         saved, self.env = self.env, dict(self.env)

@@ -152,12 +152,13 @@ class Conditions(Folding):
         """``and`` / ``or`` as a condition, each part seen in the light of those before it."""
         conjunction = isinstance(node.op, ast.And)
         kept: list[ast.expr] = []
+        first = self.condition(node.values[0])  # is evaluated in any case
         env, facts = self.env, self.facts
         self.env, self.facts = dict(env), dict(facts)
         self.conditional += 1
         try:
-            for part in node.values:
-                value, residual = self.condition(part)
+            for number, part in enumerate(node.values):
+                value, residual = self.condition(part) if number else first
                 if isinstance(value, Const):
                     if bool(value.value) is not conjunction:
                         return Const(not conjunction), None

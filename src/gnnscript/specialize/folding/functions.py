@@ -145,11 +145,11 @@ class Functions(Folding):
         """Specialises a Python function to its arguments, and calls what comes out."""
         source = function_source(function)
         bound, nodes = self.bind_call(source, given)
-        owner = self._owner_for(list(bound.values()))
+        owner = self.owner_for(list(bound.values()))
         done = self.program.specialize(source, bound, owner, cls, name=name)
         return self.call_specialized(done, nodes, called)
 
-    def _owner_for(self, values: list[Value]) -> Any:
+    def owner_for(self, values: list[Value]) -> Any:
         refs = [ref for value in values for ref in modules_in(value)]
         if not refs:
             return None

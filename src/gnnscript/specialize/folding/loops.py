@@ -143,7 +143,11 @@ class Loops(Folding):
                 try:
                     test: ast.expr | None = None
                     if isinstance(node, ast.While):
-                        value, test = self.condition(node.test)
+                        self.conditional += 1  # nothing may be written before the loop
+                        try:
+                            value, test = self.condition(node.test)
+                        finally:
+                            self.conditional -= 1
                         if isinstance(value, Const):
                             test = ast.Constant(True)
                         self.refine(node.test, True)

@@ -16,7 +16,6 @@ from gnnscript.specialize import inference
 from gnnscript.specialize.folding.base import OPERATORS, Folded, Folding
 from gnnscript.specialize.helpers import as_list
 from gnnscript.specialize.values import (
-    Closure,
     Const,
     Dyn,
     ModuleRef,
@@ -80,6 +79,8 @@ class Operators(Folding):
                 ) from None
         if isinstance(holder, Seq) and holder.cls is not None and name in holder.cls._fields:
             position = holder.cls._fields.index(name)
+            if isinstance(base, ast.Tuple):
+                return holder.items[position], base.elts[position]
             return holder.items[position], ast.Attribute(
                 self.needed(holder, base), name, ast.Load()
             )
@@ -173,17 +174,6 @@ class Operators(Folding):
 
     def fold_Lambda(self, node: ast.Lambda) -> Folded:
         return self.closure(node), None
-
-    def closure(self, node: ast.FunctionDef | ast.Lambda) -> Closure:
-        """A function defined inside the code; its defaults are evaluated here."""
-        arguments = node.args.args
-        optional = arguments[len(arguments) - len(node.args.defaults) :]
-        defaults = {
-            argument.arg: self.fold(default)
-            for argument, default in zip(optional, node.args.defaults, strict=True)
-        }
-        held = {name: (v, self.hold(name, n)) for name, (v, n) in defaults.items()}
-        return Closure(node, self.source, self.cls, self.env, held)
 
     def fold_NamedExpr(self, node: ast.NamedExpr) -> Folded:
         if self.conditional:

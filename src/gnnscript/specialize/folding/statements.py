@@ -14,6 +14,7 @@ from gnnscript.analyze.types import TENSOR, UNKNOWN, Type, alternatives
 from gnnscript.specialize.folding.assignment import Assignment
 from gnnscript.specialize.folding.base import Binding, MissingAttribute, NoReturn, store
 from gnnscript.specialize.folding.calls import Calls
+from gnnscript.specialize.folding.closures import Closures
 from gnnscript.specialize.folding.collections import Collections, is_collection
 from gnnscript.specialize.folding.comprehensions import Comprehensions
 from gnnscript.specialize.folding.conditions import Conditions
@@ -55,6 +56,7 @@ class Frame(
     Comprehensions,
     Functions,
     Calls,
+    Closures,
     TorchCalls,
     Sequences,
     Operators,

@@ -93,7 +93,7 @@ class Numpy(MessagePassing):
         return self.propagate(edge_index, x=x)
 
     def message(self, x_j: Tensor) -> Tensor:
-        scale = np.sqrt(x_j.size(-1))  # here
+        scale = np.square(x_j.size(-1))  # here
         return x_j / float(scale)
 
 
@@ -146,7 +146,7 @@ REFUSED = [
     (Kwargs, "**kwargs", "kwargs"),
     (Missing, "", "weight"),
     (Tries, "try"),
-    (Numpy, "np.sqrt"),
+    (Numpy, "np.square"),
     (Yields, "parts"),
     (ArgsOfMessage, "*args"),
     (UnionOfNumbers, "scale"),

@@ -24,9 +24,18 @@ def bare() -> Iterator[BareProcess]:
         yield process
 
 
+# One of the classes has a comment with types that are out of date; the last test reads the warning.
+@pytest.mark.filterwarnings("ignore:.*the declared types of 'propagate' are out of date")
 @pytest.mark.usefixtures("auto")
 @pytest.mark.parametrize("name", MODELS)
 def test_scripts_like_eager(name: str, bare: BareProcess) -> None:
     make, inputs, *options = MODELS[name]
     torch.manual_seed(0)
     assert_scripts_like_eager(make(), *inputs, reload=bare, **(options[0] if options else {}))
+
+
+@pytest.mark.usefixtures("auto")
+def test_types_that_are_out_of_date_are_reported() -> None:
+    found = r"idioms\.py:\d+: .*'weight' is declared as 'Optional\[Tensor\]', and not passed"
+    with pytest.warns(UserWarning, match=found):
+        torch.jit.script(idioms.TypeCommentModel())

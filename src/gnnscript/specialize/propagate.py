@@ -18,13 +18,12 @@ from gnnscript.analyze.types import (
     NONE,
     TENSOR,
     UNKNOWN,
-    Type,
     is_optional,
-    is_subtype,
     join,
     optional,
     strip_optional,
 )
+from gnnscript.specialize.declared import declare, warn_of_stale
 from gnnscript.specialize.folding.base import Arguments
 from gnnscript.specialize.helpers import op_reference
 from gnnscript.specialize.values import (
@@ -109,9 +108,10 @@ def _call(name: str, frame: Frame, ref: ModuleRef, given: Arguments) -> Folded:
     if size is None or (name == "edge_updater" and _falls_back(type(module), name)):
         size = (Const(None), None)
     declared = declared_types(name, frame.source, type(module))
+    warn_of_stale(name, frame, declared, given)
     kwargs = {}
     for key, (value, node) in given.kwargs.items():
-        kwargs[key] = _declare(frame, value, node, declared.get(key, UNKNOWN))
+        kwargs[key] = declare(value, node, declared.get(key, UNKNOWN))
     if static_type(edge_index[0]) == UNKNOWN:
         edge_index = (Dyn(TENSOR), edge_index[1])
     edge_index = frame.present(edge_index[0], frame.needed(*edge_index))
@@ -176,18 +176,6 @@ def _by_keyword(name: str, ref: ModuleRef, given: Arguments) -> Arguments:
         )
     named = dict(zip(free, given.args[1:], strict=False))
     return Arguments([given.args[0]], {**named, **given.kwargs})
-
-
-def _declare(frame: Frame, value: Value, node: ast.expr | None, declared: Type) -> Folded:
-    """Applies the type that the user declared for a keyword."""
-    t = static_type(value)
-    if declared == UNKNOWN or not isinstance(value, Dyn):
-        return value, node
-    if t == UNKNOWN and declared.known and declared.name != "Union":
-        return Dyn(declared), node
-    if is_optional(t) and not is_optional(declared) and is_subtype(strip_optional(t), declared):
-        return frame.unwrap(value, frame.needed(value, node))
-    return value, node
 
 
 class _Writer:

@@ -2,6 +2,7 @@
 #
 #   make demo [EVENTS=path.root]    the main job on real input, as a table
 #   make hgcal [EVENTS=path.root]   train, serve and compare the calorimeter application
+#   make serve-demo                 a real Triton, and a client without torch
 #   make test [PYTEST_ARGS="-k gat"]    linters, types, architecture, then the tests
 #   make lint                       the first three alone
 #   make native [CUDA=auto|on|off]  the library of kernels, beside the package
@@ -22,11 +23,11 @@ PYTHON_WITH_TORCH ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo hgcal test lint native install server clean
+.PHONY: help demo hgcal test lint native install server serve-demo clean
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n '3,8s/^#  //p' Makefile
+	@sed -n '3,9s/^#  //p' Makefile
 
 # What an installation reads: requirements from the one, the version from the other.
 METADATA := pyproject.toml src/gnnscript/__init__.py
@@ -77,6 +78,9 @@ $(VENV)/.server: $(VENV)/.test
 	touch $@
 
 server: $(VENV)/.server
+
+serve-demo: $(VENV)/.server
+	$(BIN)/python docs/examples/serve_demo.py
 
 test: lint native $(if $(filter Linux,$(shell uname -s)),server)
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)

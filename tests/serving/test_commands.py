@@ -45,6 +45,7 @@ def test_export_and_serve(
     repository = program.parent / "models"
     export = ["export", f"{program}:model", "--inputs", f"{program}:examples"]
     export += ["--triton", str(repository), "--name", "edges", "--limit", "N=100", "--threads", "1"]
+    export += ["--kernels", "portable"]
     assert main(export) == 0
     assert f"serve it by: gnnscript serve {repository}" in capfd.readouterr().out
     assert main(export) == 2

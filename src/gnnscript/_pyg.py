@@ -28,6 +28,7 @@ __all__ = [
     "predicate",
     "predicates",
     "replaced_op",
+    "substitutes",
     "template",
     "version",
 ]
@@ -94,6 +95,14 @@ def op_substitutes() -> dict[Any, str]:
     from torch_geometric import utils
 
     return {utils.scatter: "scatter", utils.segment: "segment", utils.softmax: "softmax"}
+
+
+@functools.cache
+def substitutes() -> dict[Any, str]:
+    """PyG's functions whose code cannot run without Python, each with our substitute's name."""
+    from torch_geometric.utils import map as map_module
+
+    return {map_module.map_index: "map_index"}
 
 
 @functools.cache

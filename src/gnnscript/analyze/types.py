@@ -20,6 +20,9 @@ __all__ = [
     "NONE",
     "NUMBER",
     "SPARSE",
+    "SPARSE_COO",
+    "SPARSE_CSC",
+    "SPARSE_CSR",
     "STR",
     "TENSOR",
     "UNKNOWN",
@@ -29,6 +32,7 @@ __all__ = [
     "from_annotation",
     "from_schema",
     "is_optional",
+    "is_sparse",
     "is_subtype",
     "join",
     "list_of",
@@ -87,6 +91,14 @@ DTYPE = Type("dtype")
 UNKNOWN = Type("Unknown")
 # A tensor in a sparse layout, made by the code itself; every other tensor is dense.
 SPARSE = Type("Tensor", (), "sparse")
+SPARSE_COO = Type("Tensor", (), "sparse_coo")
+SPARSE_CSR = Type("Tensor", (), "sparse_csr")
+SPARSE_CSC = Type("Tensor", (), "sparse_csc")
+
+
+def is_sparse(t: Type) -> bool:
+    """Whether it is a tensor in a sparse layout; which one is known of most."""
+    return t.name == "Tensor" and isinstance(t.cls, str)
 
 
 def optional(inner: Type) -> Type:

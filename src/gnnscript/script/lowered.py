@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from gnnscript.specialize import ClassText, SpecializedModel, load, unload
+from gnnscript.specialize.helpers import stored_name
 
 __all__ = ["Lowered", "build", "discard", "lowered_class", "origins_of"]
 
@@ -110,7 +111,7 @@ class _Builder:
         self._share(module, lowered, path)
         for name in attributes:
             if not name.endswith("()"):
-                setattr(lowered, name, getattr(module, name, None))
+                setattr(lowered, stored_name(name), getattr(module, name, None))
         return lowered
 
     def _is_kept(self, module: torch.nn.Module) -> bool:

@@ -75,6 +75,8 @@ def _uses_pyg(cls: type) -> bool:
             if not isinstance(function, types.FunctionType) or function.__name__ == "__init__":
                 continue
             namespace = function.__globals__
+            if any(name.split(".")[0] == "torch_geometric" for name in function.__code__.co_names):
+                return True  # imported inside of the function
             for name in function.__code__.co_names:
                 value = namespace.get(name)
                 module = getattr(value, "__module__", None) or getattr(value, "__name__", None)

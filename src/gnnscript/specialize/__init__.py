@@ -18,7 +18,7 @@ from gnnscript.analyze.sources import class_location, function_source
 from gnnscript.analyze.types import Type
 from gnnscript.specialize.emit import ClassText, Method, emit_class
 from gnnscript.specialize.entry import entry_points, specialize_entry
-from gnnscript.specialize.helpers import annotation
+from gnnscript.specialize.helpers import annotation, stored_name
 from gnnscript.specialize.loader import load, unload
 from gnnscript.specialize.program import (
     AttributeFound,
@@ -107,7 +107,7 @@ def _write(program: Program, entries: list[Specialized]) -> SpecializedModel:
             [_method(m, exported=m in entries and m.name != "forward") for m in methods],
             [(h, _method(h)) for h in helpers.values()],
             {
-                name: annotation(t)
+                stored_name(name): annotation(t)
                 for name, t in owner.attributes.items()
                 if name.isidentifier() and t.known
             },

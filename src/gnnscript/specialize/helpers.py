@@ -28,6 +28,7 @@ __all__ = [
     "is_torch_function",
     "op_reference",
     "reference",
+    "stored_name",
     "torch_name",
     "unwrap_optional",
 ]
@@ -207,6 +208,11 @@ def as_list(node: ast.expr) -> ast.expr:
 def unwrap_optional(node: ast.expr) -> ast.expr:
     """``node``, asserted not to be ``None``, inside an expression."""
     return ast.Call(torch_name("torch.jit._unwrap_optional"), [node], [])
+
+
+def stored_name(name: str) -> str:
+    """The name of a module's attribute in the specialised class: TorchScript drops ``__x__``."""
+    return f"stored{name}" if name.startswith("__") and name.endswith("__") else name
 
 
 def annotation(t: Type) -> ast.expr:

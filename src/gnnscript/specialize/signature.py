@@ -103,6 +103,9 @@ def signature(
         if value is None and name not in given:
             made = isinstance(root, torch.fx.GraphModule)
             value = _entries(name, declared, kinds, made, parameter.default)
+        if value is None and parameter.default is not parameter.empty:
+            if inspect.isroutine(parameter.default) or "Callable" in str(parameter.annotation):
+                value = Const(parameter.default)  # a function is configuration
         if value is None:
             declared = types[name] if types[name] != UNKNOWN else _by_default(parameter.default)
             t = _settled(_concrete(name, declared, source, choose))

@@ -9,6 +9,9 @@ import math
 from collections.abc import Callable
 from typing import Any, List  # noqa: UP035
 
+import torch
+from torch import Tensor
+
 __all__ = ["SUBSTITUTES"]
 
 
@@ -74,6 +77,66 @@ def int_prod(values: List[int]) -> int:  # noqa: UP006
     for value in values:
         product = product * value
     return product
+
+
+def int_list(x: Tensor) -> List[int]:  # noqa: UP006
+    """``x.tolist()``; a list must have one type, and sizes are what lists are made for."""
+    flat = x.reshape(-1)
+    values: List[int] = []  # noqa: UP006
+    for i in range(flat.size(0)):
+        values.append(int(flat[i]))  # noqa: PERF401
+    return values
+
+
+def sample(population: List[int], k: int) -> List[int]:  # noqa: UP006
+    """``random.sample``: ``k`` of the elements, none twice, in random order.
+
+    Drawn by torch's generator, so ``torch.manual_seed`` decides, not Python's seed.
+    """
+    assert k <= len(population), "Sample larger than population or is negative"
+    order = int_list(torch.randperm(len(population))[:k])
+    return [population[i] for i in order]
+
+
+def sample_range(n: int, k: int) -> List[int]:  # noqa: UP006
+    """``random.sample(range(n), k)`` in memory O(k), as in Python."""
+    assert k <= n, "Sample larger than population or is negative"
+    if n <= 4 * k:
+        return int_list(torch.randperm(n)[:k])
+    drawn = torch.unique(torch.randint(0, n, [k]))
+    while drawn.size(0) < k:
+        more = torch.randint(0, n, [k - drawn.size(0)])
+        drawn = torch.unique(torch.cat([drawn, more]))
+    return int_list(drawn[torch.randperm(drawn.size(0))])
+
+
+def map_index(
+    src: Tensor,
+    index: Tensor,
+    max_index: int | None = None,  # noqa: ARG001
+    inclusive: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """``torch_geometric.utils.map.map_index`` by a search in the sorted index.
+
+    Unlike PyG's own there is no table over all indices, hence no limit from which on it would
+    need pandas or cuDF; where an index occurs twice, its last position counts, as there.
+    """
+    if src.is_floating_point() or index.is_floating_point():
+        raise ValueError("expected 'src' and 'index' to be indices")
+    if index.numel() == 0:
+        found = torch.zeros_like(src, dtype=torch.bool)
+        position = torch.zeros_like(src)
+    else:
+        ordered, perm = torch.sort(index, stable=True)
+        place = torch.searchsorted(ordered, src, right=True) - 1
+        place = place.clamp(min=0)
+        found = ordered[place] == src
+        position = perm[place].to(src.dtype)
+    if inclusive:
+        if not bool(found.all()):
+            raise ValueError("found entries in 'src' that 'index' does not have")
+        return position, None
+    return position[found], found
 
 
 SUBSTITUTES: dict[Any, Callable[..., Any]] = {

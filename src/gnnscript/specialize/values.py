@@ -18,12 +18,12 @@ from gnnscript.analyze.types import (
     BOOL,
     FLOAT,
     INT,
-    SPARSE,
     STR,
     TENSOR,
     UNKNOWN,
     Type,
     dict_of,
+    is_sparse,
     join,
     list_of,
     of_value,
@@ -330,8 +330,10 @@ def modules_in(value: Value) -> list[ModuleRef]:
 
 def arithmetic(a: Type, b: Type, operator: ast.operator) -> Type:
     """The type of a binary operation."""
-    if a == b == SPARSE or (SPARSE in (a, b) and not isinstance(operator, ast.MatMult)):
-        return SPARSE
+    if is_sparse(a) or is_sparse(b):
+        if not isinstance(operator, ast.MatMult):
+            return a if is_sparse(a) else b
+        return a if is_sparse(a) and is_sparse(b) else TENSOR
     if TENSOR in (a, b):
         return TENSOR
     if isinstance(operator, ast.Mult):

@@ -9,7 +9,7 @@ from gnnscript.analyze.annotations import annotation_type
 from gnnscript.analyze.types import TENSOR, UNKNOWN, Type, is_subtype, list_of, strip_optional
 from gnnscript.specialize.folding.base import Arguments, Binding, Folding, store
 from gnnscript.specialize.folding.collections import is_collection
-from gnnscript.specialize.helpers import annotation, is_absent
+from gnnscript.specialize.helpers import annotation, is_absent, stored_name
 from gnnscript.specialize.program import is_runtime
 from gnnscript.specialize.tree import free_name, is_simple, names_read
 from gnnscript.specialize.values import (
@@ -378,7 +378,7 @@ class Assignment(Folding):
             if name not in module._buffers and name not in module._parameters:
                 t = self.program.record_write(holder, name, static_type(value))
                 del t
-            node = ast.Attribute(self.module_node(holder), name, ast.Store())
+            node = ast.Attribute(self.module_node(holder), stored_name(name), ast.Store())
             self.emit(ast.Assign([node], residual))
             self.forget({"self"})
             self.note(ast.Attribute(node.value, name, ast.Load()), static_type(value))

@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import ast
 import collections
+import copy
 import functools
 import math
+import random
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from gnnscript._errors import UnsupportedError
-from gnnscript.analyze.types import BOOL, FLOAT, INT, NUMBER, TENSOR, Type, list_of, optional
+from gnnscript.analyze.types import (
+    BOOL,
+    FLOAT,
+    INT,
+    NUMBER,
+    TENSOR,
+    UNKNOWN,
+    Type,
+    list_of,
+    optional,
+)
 from gnnscript.specialize.folding.base import Arguments, Folded
 from gnnscript.specialize.folding.builtin_sequences import parts_of
 from gnnscript.specialize.folding.builtins import evaluated, for_
 from gnnscript.specialize.helpers import torch_name, unwrap_optional
-from gnnscript.specialize.substitutes import SUBSTITUTES
+from gnnscript.specialize.substitutes import SUBSTITUTES, sample, sample_range
 from gnnscript.specialize.values import (
     Const,
     Dyn,
+    Mapping,
     Seq,
     Value,
     arithmetic,
@@ -105,6 +118,10 @@ _ELEMENTWISE = (
 )
 
 
+# Functions of arrays that torch has with the same arguments and results.
+_AS_TORCH = ("isin",)
+
+
 def numpy_function(frame: Frame, function: Any, given: Arguments) -> Folded | None:
     """A function of NumPy's: evaluated on constants, Python's own for numbers of run time."""
     module = type(function).__module__ if type(function).__name__ == "ufunc" else None
@@ -119,10 +136,49 @@ def numpy_function(frame: Frame, function: Any, given: Arguments) -> Folded | No
     types, _ = given.types()
     if name in _ELEMENTWISE and types and types[0] in (INT, FLOAT, BOOL, NUMBER):
         return frame.call(Const(getattr(math, name)), given, None)
+    if name in _AS_TORCH and types and types[0] in (TENSOR, UNKNOWN):
+        return frame.call(Const(getattr(torch, name)), given, None)
     raise UnsupportedError(
         f"'numpy.{name}' is given a value that exists only at run time",
         "use the torch function of that name",
     )
+
+
+@for_(torch.from_numpy)
+def _from_numpy(frame: Frame, function: Any, given: Arguments) -> Folded:
+    value, node = given.args[0]
+    if static_type(value) == TENSOR:
+        return value, node  # ``x.numpy()`` is the tensor itself here
+    raise UnsupportedError("an array of NumPy's is made into a tensor", "register it as a buffer")
+
+
+@for_(random.sample)
+def _sample(frame: Frame, function: Any, given: Arguments) -> Folded:
+    population, node = given.args[0]
+    if isinstance(population, Const) and isinstance(population.value, range):
+        population = Const(list(population.value))
+        node = literal(population)
+    is_range = isinstance(node, ast.Call) and ast.unparse(node.func) == "range"
+    if is_range and isinstance(node, ast.Call) and len(node.args) == 1:
+        args = Arguments([(Dyn(INT), node.args[0]), *given.args[1:]], given.kwargs)
+        return frame.call_function(sample_range, args, None)
+    args = Arguments([(population, node), *given.args[1:]], given.kwargs)
+    return frame.call_function(sample, args, None)
+
+
+@for_(copy.copy)
+def _copy(frame: Frame, function: Any, given: Arguments) -> Folded:
+    value, node = given.args[0]
+    if isinstance(value, Mapping):
+        return frame.mapping(dict(value.items), frame.entries(value, node), value.default)
+    if isinstance(value, Seq) and node is not None:
+        nodes: list[ast.expr | None] = list(frame.element_nodes(node, len(value.items)).elts)
+        return frame.sequence(value.kind, list(value.items), nodes, value.cls, keep=True)
+    if isinstance(value, Const):
+        return frame.wrap(copy.copy(value.value)), node
+    if static_type(value) == TENSOR:
+        return value, node
+    raise UnsupportedError("'copy.copy' of this value has no TorchScript form", "use '.clone()'")
 
 
 @for_(torch.autograd.grad)

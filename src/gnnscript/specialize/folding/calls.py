@@ -15,6 +15,7 @@ from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.calls import refuse_open_keywords
 from gnnscript.analyze.sources import FunctionSource
 from gnnscript.analyze.types import INT, UNKNOWN, Type, from_annotation, list_of
+from gnnscript.specialize import substitutes
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding
 from gnnscript.specialize.folding.builtin_math import numpy_function
 from gnnscript.specialize.folding.builtins import BUILTINS
@@ -182,6 +183,9 @@ class Calls(Folding):
         if _is_hashable(function):
             if function in _pyg.predicates():
                 return Const(_pyg.predicate(function, self.source.function)), None
+            if function in _pyg.substitutes():
+                written = getattr(substitutes, _pyg.substitutes()[function])
+                return self.call_function(written, given, None)
             if function in _pyg.op_substitutes():
                 return self.call_op(_pyg.op_substitutes()[function], function, given)
         if isinstance(function, types.MethodType):

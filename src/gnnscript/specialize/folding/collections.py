@@ -14,7 +14,15 @@ from typing import Any
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.specialize.folding.base import Arguments, Binding, Folded, Folding, Opened
-from gnnscript.specialize.values import Const, Mapping, Seq, Value, literal
+from gnnscript.specialize.values import (
+    Const,
+    Mapping,
+    Seq,
+    Value,
+    constant_items,
+    literal,
+    static_type,
+)
 
 
 def is_collection(value: Value) -> bool:
@@ -165,6 +173,13 @@ class Collections(Folding):
             nodes.insert(at, self.hold("item", node))
         elif name == "extend":
             value, node = given.args[0]
+            if constant_items(value) is None and static_type(value).name != "Tuple":
+                raise Opened(
+                    self,
+                    self._holding(holder),
+                    "a list is extended by a list whose length is known only at run time",
+                    "give all elements one type",
+                )
             more = self.known_items(value)
             items += more
             if node is None or isinstance(value, Const):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import BOOL, INT, NONE, UNKNOWN, is_optional
@@ -76,8 +76,12 @@ class Loops(Folding):
         """Whether what the loop defines first is read behind it: TorchScript forgets it there."""
         new = (_assigned_names(node.body) | _target_names(node)) - set(self.env)
         end = node.end_lineno or node.lineno
+        apart: set[ast.AST] = set()  # the other arms of the branches that the loop stands in
+        for branch in ast.walk(self.source.node):
+            if isinstance(branch, ast.If) and any(n is node for n in _within(branch.body)):
+                apart |= set(_within(branch.orelse))
         return any(
-            isinstance(n, ast.Name) and n.id in new and n.lineno > end
+            isinstance(n, ast.Name) and n.id in new and n.lineno > end and n not in apart
             for n in ast.walk(self.source.node)
         )
 
@@ -329,6 +333,11 @@ class Loops(Folding):
         exits.append(dict(self.env))
         self.emit(statement)
         self.terminated = True
+
+
+def _within(body: list[ast.stmt]) -> Iterator[ast.AST]:
+    for statement in body:
+        yield from ast.walk(statement)
 
 
 def _assigned_names(body: list[ast.stmt]) -> set[str]:

@@ -13,6 +13,7 @@ import torch
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import BOOL, TENSOR, Type, of_value
 from gnnscript.specialize.folding.base import Folded, Folding, MissingAttribute, NeedsConstant
+from gnnscript.specialize.helpers import stored_name
 from gnnscript.specialize.values import Const, Dyn, Mapping, Method, ModuleRef, Seq, Super, Value
 
 CONTAINER_METHODS = ("items", "keys", "values", "children", "named_children")
@@ -104,7 +105,7 @@ class Modules(Folding):
         return self.wrap(value), None
 
     def _self_attribute(self, ref: ModuleRef, name: str) -> ast.expr:
-        return ast.Attribute(self.module_node(ref), name, ast.Load())
+        return ast.Attribute(self.module_node(ref), stored_name(name), ast.Load())
 
     @staticmethod
     def defining_class(ref: ModuleRef, name: str, after: type | None = None) -> type:

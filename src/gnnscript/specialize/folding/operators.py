@@ -5,13 +5,26 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
+import typing
 from typing import Any
 
 import torch
 
 from gnnscript import _pyg
 from gnnscript._errors import UnsupportedError
-from gnnscript.analyze.types import INT, NONE, STR, TENSOR, UNKNOWN, is_optional, list_of
+from gnnscript.analyze.types import (
+    INT,
+    NONE,
+    SPARSE,
+    STR,
+    TENSOR,
+    UNKNOWN,
+    Type,
+    from_annotation,
+    is_optional,
+    is_sparse,
+    list_of,
+)
 from gnnscript.specialize import inference
 from gnnscript.specialize.folding.base import OPERATORS, Folded, Folding
 from gnnscript.specialize.helpers import as_list
@@ -89,13 +102,30 @@ class Operators(Folding):
         if is_optional(t) and t != NONE:
             holder, base = self.unwrap(holder, self.needed(holder, base))
             return self.attribute(holder, base, name)
-        if t == TENSOR:
+        if is_sparse(t) and name in ("layout", "is_sparse", "is_sparse_csr"):
+            return Const(self._of_layout(t, name)), None
+        if t == TENSOR or is_sparse(t):
             if name == "layout":
                 return Const(torch.strided), None
+            if name in ("is_sparse", "is_sparse_csr"):
+                return Const(False), None
             return self.recall(Dyn(inference.TENSOR_ATTRIBUTES.get(name, TENSOR)), residual)
         if t.name == "Tuple" and t.cls is not None and name in t.cls._fields:
             return self.recall(Dyn(t.args[t.cls._fields.index(name)]), residual)
+        if t.name == "Class":
+            return self.recall(Dyn(_declared_attribute(t.cls, name)), residual)
         return Dyn(UNKNOWN), residual
+
+    @staticmethod
+    def _of_layout(t: Type, name: str) -> Any:
+        if t == SPARSE:
+            raise UnsupportedError(
+                "the code asks for the layout of a sparse tensor whose layout is not known here",
+                "convert it first: 'to_sparse_coo()' or 'to_sparse_csr()'",
+            )
+        layout = getattr(torch, str(t.cls))
+        known = {"is_sparse": torch.sparse_coo, "is_sparse_csr": torch.sparse_csr}
+        return layout if name == "layout" else layout is known[name]
 
     def fold_Constant(self, node: ast.Constant) -> Folded:
         return Const(node.value), None
@@ -241,3 +271,12 @@ class Operators(Folding):
             spelled = str(getattr(cls.value, "__name__", name))
             name = spelled if getattr(builtins, spelled, None) is cls.value else name
         return ast.Call(ast.Name(name, ast.Load()), args or [ast.Constant("")], [])
+
+
+def _declared_attribute(cls: type, name: str) -> Type:
+    """The type that a class which TorchScript compiles declares for an attribute."""
+    try:
+        hints = typing.get_type_hints(cls)
+    except (NameError, TypeError):
+        return UNKNOWN
+    return from_annotation(hints[name]) if name in hints else UNKNOWN

@@ -96,6 +96,12 @@ class Sequences(Folding):
             return Seq((), "list"), ast.List([], ast.Load())
         return value, residual
 
+    def fold_Set(self, node: ast.Set) -> Folded:
+        value, _ = self._display(node.elts, "list")
+        if not isinstance(value, Const):
+            raise UnsupportedError("TorchScript has no sets", "use a list or a dictionary")
+        return Const(set(value.value)), None
+
     def _display(self, elements: list[ast.expr], kind: str) -> Folded:
         items: list[Value] = []
         nodes: list[ast.expr | None] = []

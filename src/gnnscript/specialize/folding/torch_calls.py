@@ -15,11 +15,15 @@ from gnnscript.analyze.types import (
     INT,
     NONE,
     SPARSE,
+    SPARSE_COO,
+    SPARSE_CSC,
+    SPARSE_CSR,
     STR,
     TENSOR,
     UNKNOWN,
     Type,
     is_optional,
+    is_sparse,
     list_of,
     tuple_of,
 )
@@ -28,6 +32,7 @@ from gnnscript.specialize.folding.base import CHANGE_IN_PLACE, Arguments, Folded
 from gnnscript.specialize.folding.collections import is_collection
 from gnnscript.specialize.folding.functions import _declared
 from gnnscript.specialize.helpers import annotation, op_reference, torch_name
+from gnnscript.specialize.substitutes import int_list
 from gnnscript.specialize.values import (
     Closure,
     Const,
@@ -51,6 +56,8 @@ class TorchCalls(Folding):
             return Dyn(list_of(TENSOR)), ast.Call(pairs, [self.needed(*given.args[0])], [])
         if "requires_grad" in given.kwargs and function is not torch.tensor:
             return self._requiring_grad(function, given)
+        if function in (torch.unique, torch.unique_consecutive):
+            return self._unique(function, given)
         args, kwargs = given.types()
         if given.constant and getattr(function, "__module__", "") == "math":
             values, named = given.values()
@@ -67,9 +74,25 @@ class TorchCalls(Folding):
         else:
             found = inference.function_type(function, args, kwargs)
         given = self.adapted(given, found)
-        sparse = getattr(function, "__name__", "").startswith("sparse_")
-        returns = SPARSE if sparse and found.returns in (TENSOR, UNKNOWN) else found.returns
+        returns = found.returns
+        if returns in (TENSOR, UNKNOWN):
+            returns = _SPARSE_FACTORIES.get(getattr(function, "__name__", ""), returns)
         return Dyn(returns), ast.Call(self.needed(Const(function), None), *self.nodes(given))
+
+    def _unique(self, function: Any, given: Arguments) -> Folded:
+        """``torch.unique``, whose flags decide what it returns."""
+        order = ("input", "sorted") if function is torch.unique else ("input",)
+        names = (*order, "return_inverse", "return_counts", "dim")
+        bound = dict(zip(names, given.args, strict=False)) | given.kwargs
+        count = 1 + sum(_is_true(bound.get(flag)) for flag in names[-3:-1])
+        returns = TENSOR if count == 1 else tuple_of(*[TENSOR] * count)
+        kwargs = [
+            ast.keyword(name, self.needed(value, node))
+            for name, (value, node) in bound.items()
+            if name != "input" and not (isinstance(value, Const) and value.value is None)
+        ]
+        call = ast.Call(self.needed(Const(function), None), [self.needed(*bound["input"])], kwargs)
+        return Dyn(returns), call
 
     def _requiring_grad(self, function: Any, given: Arguments) -> Folded:
         """``torch.zeros(..., requires_grad=True)``, whose operator has no such argument."""
@@ -182,6 +205,11 @@ class TorchCalls(Folding):
             if name == "nonzero" and _is_true(given.kwargs.get("as_tuple")):
                 pairs = torch_name("torch.ops.aten.nonzero_numpy")
                 return Dyn(list_of(TENSOR)), ast.Call(pairs, [holder_node], [])
+            if name == "nonzero":
+                given.kwargs.pop("as_tuple", None)
+            written = self._python_method(holder, holder_node, name, given)
+            if written is not None:
+                return written
             for keyword, default in _PYTHON_DEFAULTS.get(name, {}).items():
                 if not given.args:
                     given.kwargs.setdefault(keyword, (Const(default), literal(Const(default))))
@@ -189,12 +217,12 @@ class TorchCalls(Folding):
             found = inference.method_type(name, args, kwargs)
             given = self.adapted(given, found)
             returns = found.returns if t == TENSOR else UNKNOWN
-            if name.startswith("to_sparse"):
-                returns = SPARSE
+            if name in _TO_SPARSE:
+                return self._to_sparse(holder_node, name, given)
             return Dyn(returns), ast.Call(func, *self.nodes(given))
         call = ast.Call(func, *self.nodes(given))
-        if t == SPARSE:
-            return Dyn(_SPARSE_METHODS.get(name, SPARSE)), call
+        if is_sparse(t):
+            return self._method_of_sparse(holder_node, t, name, given, call)
         if t.name == "List":
             return self._method_of_list(holder_node, t, name, given, call)
         if t.name == "Dict":
@@ -204,6 +232,44 @@ class TorchCalls(Folding):
         if t.name == "Class" and inspect.isfunction(getattr(t.cls, name, None)):
             return Dyn(_declared(getattr(t.cls, name))), call
         return Dyn(UNKNOWN), call
+
+    def _python_method(
+        self, holder: Value, node: ast.expr, name: str, given: Arguments
+    ) -> Folded | None:
+        """A method of tensors that only Python has."""
+        if name in ("unique", "unique_consecutive"):
+            args = Arguments([(holder, node), *given.args], given.kwargs)
+            return self.call_torch(getattr(torch, name), args)
+        if name == "tolist":
+            return self.call_function(int_list, Arguments([(holder, node)], {}), None)
+        if name in _DTYPE_METHODS and not given.args:
+            dtype = torch_name(f"torch.{_DTYPE_METHODS[name]}")
+            return Dyn(TENSOR), ast.Call(ast.Attribute(node, "to", ast.Load()), [dtype], [])
+        if name == "numpy" and not given.args:
+            return holder, node  # NumPy's functions are written with torch's
+        return None
+
+    def _to_sparse(self, node: ast.expr, name: str, given: Arguments) -> Folded:
+        """Conversion to a sparse layout; TorchScript has no ``to_sparse_coo``."""
+        args, kwargs = self.nodes(given)
+        spelled = "to_sparse" if name == "to_sparse_coo" else name
+        func = ast.Attribute(node, spelled, ast.Load())
+        return Dyn(_TO_SPARSE[name]), ast.Call(func, args, kwargs)
+
+    def _method_of_sparse(
+        self, node: ast.expr, t: Type, name: str, given: Arguments, call: ast.Call
+    ) -> Folded:
+        if name in _TO_SPARSE:
+            return self._to_sparse(node, name, given)
+        if name in ("t", "transpose"):
+            turned = {SPARSE_CSR: SPARSE_CSC, SPARSE_CSC: SPARSE_CSR}
+            return Dyn(turned.get(t, t)), call
+        if name in ("matmul", "mm") and given.args:
+            other = static_type(given.args[0][0])
+            return Dyn(t if is_sparse(other) else TENSOR), call
+        if name == "size" and not given.args:
+            return Dyn(list_of(INT)), call
+        return Dyn(_SPARSE_METHODS.get(name, t)), call
 
     def _method_of_list(
         self,
@@ -259,8 +325,27 @@ def _is_true(folded: Folded | None) -> bool:
     return folded is not None and isinstance(folded[0], Const) and bool(folded[0].value)
 
 
+# Conversions that TorchScript has no method for.
+_DTYPE_METHODS = {"bool": "bool", "bfloat16": "bfloat16"}
+
 # Defaults that tensor methods have in Python, and their operators lack.
 _PYTHON_DEFAULTS: dict[str, dict[str, Any]] = {"norm": {"p": 2}}
+
+_SPARSE_FACTORIES = {
+    "sparse_coo_tensor": SPARSE_COO,
+    "sparse_csr_tensor": SPARSE_CSR,
+    "sparse_csc_tensor": SPARSE_CSC,
+    "sparse_compressed_tensor": SPARSE,
+    "sparse_bsr_tensor": SPARSE,
+    "sparse_bsc_tensor": SPARSE,
+}
+
+_TO_SPARSE = {
+    "to_sparse": SPARSE_COO,
+    "to_sparse_coo": SPARSE_COO,
+    "to_sparse_csr": SPARSE_CSR,
+    "to_sparse_csc": SPARSE_CSC,
+}
 
 _SPARSE_METHODS: dict[str, Type] = {
     "to_dense": TENSOR,
@@ -270,6 +355,11 @@ _SPARSE_METHODS: dict[str, Type] = {
     "_values": TENSOR,
     "crow_indices": TENSOR,
     "col_indices": TENSOR,
+    "ccol_indices": TENSOR,
+    "row_indices": TENSOR,
+    "sparse_dim": INT,
+    "dense_dim": INT,
+    "is_coalesced": Type("bool"),
     "size": INT,
     "dim": INT,
 }

@@ -182,10 +182,15 @@ def _agrees(code: types.CodeType, fresh: types.CodeType) -> bool:
 
 def _constants(code: types.CodeType) -> set[tuple[str, str]]:
     return {
-        (type(constant).__name__, repr(constant))
+        (type(constant).__name__, _spelled(constant))
         for constant in code.co_consts
         if not isinstance(constant, types.CodeType) and constant is not None
     }
+
+
+def _spelled(constant: Any) -> str:
+    """A set is written in no certain order."""
+    return repr(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant)
 
 
 def _argument_names(code: types.CodeType) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ __all__ = [
     "MESSAGE_PASSING_MODULE",
     "PYG_LIB_OPS",
     "TEMPLATE_USERS",
+    "declared_arguments",
     "inspector",
     "is_message_passing",
     "is_own",
@@ -118,6 +119,15 @@ def predicates() -> dict[Any, bool]:
         torch_geometric.is_compiling: False,
         torch_geometric.is_in_onnx_export: False,
     }
+
+
+def declared_arguments(module: torch.nn.Module) -> dict[str, Any]:
+    """The types of the arguments that a module declares in a signature of PyG's, by name."""
+    found = getattr(module, "signature", None)
+    loaded = sys.modules.get("torch_geometric.inspector")
+    if loaded is None or not isinstance(found, loaded.Signature):
+        return {}
+    return {name: parameter.type for name, parameter in found.param_dict.items()}
 
 
 def is_own(function: Any) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from gnnscript import _pyg
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.annotations import parameter_types
 from gnnscript.analyze.sources import FunctionSource, function_source
@@ -28,6 +29,7 @@ from gnnscript.analyze.types import (
     UNKNOWN,
     Type,
     dict_of,
+    from_annotation,
     is_optional,
     list_of,
     of_value,
@@ -207,6 +209,9 @@ def _collected(
             if argument.default is empty
             and (value := _entries(f"{argument.name}{_DICTIONARY}", UNKNOWN, kinds, False))
         ]
+    if not wrapped and not keyword:
+        declared = _pyg.declared_arguments(root)
+        wrapped = [Argument(n, Dyn(from_annotation(t)), empty, n) for n, t in declared.items()]
     return [
         Argument(a.name, Dyn(_type_of(a, source, choose)), a.default, name, keyword)
         for a in wrapped

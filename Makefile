@@ -62,7 +62,7 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-NATIVE_PYTHON := $(or $(PYTHON_WITH_TORCH),$(BIN)/python)
+NATIVE_PYTHON := $(or $(PYTHON_WITH_TORCH),$(abspath $(BIN)/python))
 CMAKE ?= $(or $(shell command -v cmake),$(BIN)/cmake)
 
 # Puts libgnnscript.so, and libgnnscript_cuda.so where nvcc is found, beside the package.
@@ -71,6 +71,7 @@ native: $(if $(PYTHON_WITH_TORCH),,$(VENV)/.base)
 	  -DPython_EXECUTABLE="$$(command -v $(NATIVE_PYTHON))"
 	$(CMAKE) --build build/native --parallel 2
 	$(CMAKE) --install build/native --prefix src
+	@ls src/gnnscript/libgnnscript.* >/dev/null || { echo 'no library was built'; exit 1; }
 
 # The inference server that the serving tests and the demo start; its wheel exists for Linux.
 $(VENV)/.server: $(VENV)/.test

@@ -1,7 +1,7 @@
 """Layers and models: PyG eager, scripted and compiled against gnnscript, on one graph.
 
-Every contender runs in turn in one process, and the medians of the turns are compared, so that what
-else the machine does falls on all alike. "scripted" is torch.jit.script on a module of PyG as it is,
+Every contender runs in turn in one process, and the medians of the turns are compared, so that
+what else the machine does falls on all alike. "scripted" is torch.jit.script on a module of PyG,
 where PyG's own scripting takes it. Prints a table and writes JSON:
 
     python benchmarks/layers.py --nodes 20000 --edges 400000 --json layers.json

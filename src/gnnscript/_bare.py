@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -135,8 +136,7 @@ class BareProcess:
         else:
             data = model if isinstance(model, bytes) else Path(model).read_bytes()
             (folder / "model.pt").write_bytes(data)
-        saved = (folder / "model.pt").read_bytes()
-        needed = library.paths() if b"ops.gnnscript." in saved else []
+        needed = library.paths() if _is_native(folder / "model.pt") else []
         (folder / "libraries.txt").write_text("\n".join(map(str, needed)), encoding="utf-8")
         torch.save([(seed, *arguments(call)) for call in calls], folder / "calls.pt")
 
@@ -209,6 +209,13 @@ class BareProcess:
         process.wait()
         stderr = (Path(self._folder.name) / "stderr").read_text(encoding="utf-8")
         return f"exit code {process.returncode}\n{stderr[-4000:]}"
+
+
+def _is_native(model: Path) -> bool:
+    """Whether the code of a saved model calls ops of gnnscript's library."""
+    with zipfile.ZipFile(model) as archive:
+        code = [name for name in archive.namelist() if name.endswith(".py")]
+        return any(b"ops.gnnscript." in archive.read(name) for name in code)
 
 
 def run_bare(jobs: Sequence[tuple[Saved, Sequence[Call]]], *, seed: int = SEED) -> list[list[Any]]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gnnscript.deploy.package import load, save
     from gnnscript.intercept import install, scriptable, uninstall
     from gnnscript.script import source
+    from gnnscript.script.inputs import tensor_inputs
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ __all__ = [
     "save",
     "scriptable",
     "source",
+    "tensor_inputs",
     "uninstall",
 ]
 
@@ -54,6 +56,7 @@ _LAZY = {
     "save": ("deploy.package", "save"),
     "scriptable": ("intercept", "scriptable"),
     "source": ("script", "source"),
+    "tensor_inputs": ("script.inputs", "tensor_inputs"),
     "uninstall": ("intercept", "uninstall"),
 }
 

@@ -6,6 +6,8 @@
 #   make test [PYTEST_ARGS="-k gat"]    linters, types, architecture, then the tests
 #   make lint                       the first three alone
 #   make native [CUDA=auto|on|off]  the library of kernels, beside the package
+#   make wheel                      the package with its library, in dist/
+#   make sanitize                   the CPU kernels under ASan, UBSan and TSan
 #   make clean                      removes the virtual environment and all caches
 #
 # Another Python, torch or PyG: `make clean`, then e.g. `make test TORCH=torch==2.10.0`.
@@ -23,11 +25,11 @@ PYTHON_WITH_TORCH ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo hgcal test lint native install server serve-demo clean
+.PHONY: help demo hgcal test lint native wheel sanitize install server serve-demo clean
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n '3,9s/^#  //p' Makefile
+	@sed -n '3,11s/^#  //p' Makefile
 
 # What an installation reads: requirements from the one, the version from the other.
 METADATA := pyproject.toml src/gnnscript/__init__.py
@@ -37,7 +39,7 @@ METADATA := pyproject.toml src/gnnscript/__init__.py
 $(VENV)/.base:
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install '$(TORCH)'
-	$(PIP) install '$(TORCH)' '$(PYG)' 'scikit-build-core>=1.0'
+	$(PIP) install '$(TORCH)' '$(PYG)' 'scikit-build-core>=1.0' 'cmake>=3.22' ninja
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.base $(METADATA)
@@ -82,6 +84,22 @@ server: $(VENV)/.server
 
 serve-demo: $(VENV)/.server
 	$(BIN)/python docs/examples/serve_demo.py
+
+wheel: $(VENV)/.base
+	$(PIP) wheel --no-build-isolation --no-deps --wheel-dir dist \
+	  -C cmake.define.GNNSCRIPT_CUDA=$(CUDA) .
+
+# A program of the kernels alone, without torch and Python, in which the sanitizers see everything.
+SANITIZERS ?= address,undefined thread
+SANITIZE_BUILD ?= build/sanitize
+sanitize:
+	@for sanitizer in $(SANITIZERS); do \
+	  echo "-fsanitize=$$sanitizer" && mkdir -p $(SANITIZE_BUILD) && \
+	  $(CXX) -std=gnu++17 -g -O1 -fsanitize=$$sanitizer -fno-sanitize-recover=all \
+	    -ffp-contract=off -Wno-psabi -Isrc/gnnscript/csrc -DGNNSCRIPT_ISA=baseline \
+	    tests/native/kernels.cpp -pthread -o $(SANITIZE_BUILD)/kernels && \
+	  $(SANITIZE_BUILD)/kernels || exit 1; \
+	done
 
 test: lint native $(if $(filter Linux,$(shell uname -s)),server)
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)

@@ -4,8 +4,6 @@ namespace gnnscript {
 namespace GNNSCRIPT_ISA {
 namespace {
 
-constexpr int64_t kPrefetchAhead = 8;
-
 // Of a size known to the compiler where that is a common one: a call per row would cost more than
 // the copy.
 template <typename F>

@@ -65,6 +65,9 @@ struct Rows {
 
 namespace {
 
+// How many edges ahead memory is asked for: their order is random to the hardware, but known here.
+constexpr int64_t kPrefetchAhead = 8;
+
 // Units per chunk, for rows of `bytes` bytes: large enough to be worth a task, small enough to give
 // every thread several.
 inline int64_t chunk_units(int64_t bytes) {

@@ -10,8 +10,6 @@ namespace gnnscript {
 namespace GNNSCRIPT_ISA {
 namespace {
 
-constexpr int64_t kPrefetchAhead = 8;
-
 // Op: one of reductions.h. T: the element type.
 template <typename Op, typename T>
 struct SegmentReducer {

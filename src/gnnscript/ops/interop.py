@@ -1,0 +1,309 @@
+"""The functions of ``torch_scatter`` on our ops: same names, arguments and results.
+
+They are drop-in replacements, differentiable, and ``torch.jit.script`` compiles them. An index of
+one dimension counts along `dim`; one of several is expanded to `src` from its first dimensions on,
+and may differ from feature to feature. Two things differ from ``torch_scatter``: ties in a minimum
+or maximum share the gradient evenly, and `out` is accepted where it is added to or multiplied.
+"""
+
+import torch
+from torch import Tensor
+
+from gnnscript.ops.chosen import scatter as _scatter
+from gnnscript.ops.chosen import segment as _segment
+from gnnscript.ops.chosen import softmax as _softmax
+from gnnscript.ops.portable import _count_nodes, _wrap_dim
+
+__all__ = [
+    "gather_coo",
+    "gather_csr",
+    "scatter",
+    "scatter_add",
+    "scatter_log_softmax",
+    "scatter_logsumexp",
+    "scatter_max",
+    "scatter_mean",
+    "scatter_min",
+    "scatter_mul",
+    "scatter_softmax",
+    "scatter_std",
+    "scatter_sum",
+    "segment_coo",
+    "segment_csr",
+]
+
+
+def scatter(
+    src: Tensor,
+    index: Tensor,
+    dim: int = -1,
+    out: Tensor | None = None,
+    dim_size: int | None = None,
+    reduce: str = "sum",
+) -> Tensor:
+    """Reduce the values of equal index; `reduce` is sum, add, mul, mean, min or max.
+
+    Args:
+        src: Values, any shape.
+        index: The row of each value along `dim`; int32 or int64, of one dimension or of the first
+            dimensions of `src`.
+        dim: Dimension that is reduced.
+        out: Tensor that sums or products go into, in place.
+        dim_size: Size of the result at `dim`; None for that of `out`, or largest index plus one.
+        reduce: The reduction.
+
+    Returns:
+        Reduced values, with `dim_size` at `dim`; 0 where there are none, 1 for `mul`.
+
+    Raises:
+        ValueError: If `reduce` is unknown, or takes no `out`.
+
+    Source: ``torch_scatter.scatter``.
+    """
+    dim = _wrap_dim(dim, src.dim())
+    if out is not None:
+        dim_size = out.size(dim)
+    result = _reduce(src, index, dim, dim_size, reduce)
+    if out is None:
+        return result
+    if reduce in ["sum", "add"]:
+        return out.add_(result)
+    if reduce == "mul":
+        return out.mul_(result)
+    raise ValueError(
+        f"expected no out with reduce '{reduce}': combine the result with out yourself"
+    )
+
+
+def scatter_sum(
+    src: Tensor,
+    index: Tensor,
+    dim: int = -1,
+    out: Tensor | None = None,
+    dim_size: int | None = None,
+) -> Tensor:
+    """Add the values of equal index; see `scatter`."""
+    return scatter(src, index, dim, out, dim_size, "sum")
+
+
+def scatter_add(
+    src: Tensor,
+    index: Tensor,
+    dim: int = -1,
+    out: Tensor | None = None,
+    dim_size: int | None = None,
+) -> Tensor:
+    """Add the values of equal index; see `scatter`."""
+    return scatter(src, index, dim, out, dim_size, "sum")
+
+
+def scatter_mul(
+    src: Tensor,
+    index: Tensor,
+    dim: int = -1,
+    out: Tensor | None = None,
+    dim_size: int | None = None,
+) -> Tensor:
+    """Multiply the values of equal index; see `scatter`."""
+    return scatter(src, index, dim, out, dim_size, "mul")
+
+
+def scatter_mean(
+    src: Tensor,
+    index: Tensor,
+    dim: int = -1,
+    out: Tensor | None = None,
+    dim_size: int | None = None,
+) -> Tensor:
+    """Average the values of equal index; see `scatter`."""
+    return scatter(src, index, dim, out, dim_size, "mean")
+
+
+def scatter_min(
+    src: Tensor,
+    index: Tensor,
+    dim: int = -1,
+    out: Tensor | None = None,
+    dim_size: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Find the smallest value of equal index, and the position of the first one.
+
+    Returns:
+        The minima as `scatter` returns them, and their positions along `dim`, int64; the size of
+        `src` at `dim` where there is no value.
+    """
+    found = scatter(src, index, dim, out, dim_size, "min")
+    return found, _positions(found, src, index, dim)
+
+
+def scatter_max(
+    src: Tensor,
+    index: Tensor,
+    dim: int = -1,
+    out: Tensor | None = None,
+    dim_size: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Find the largest value of equal index, and the position of the first; see `scatter_min`."""
+    found = scatter(src, index, dim, out, dim_size, "max")
+    return found, _positions(found, src, index, dim)
+
+
+def scatter_std(
+    src: Tensor,
+    index: Tensor,
+    dim: int = -1,
+    out: Tensor | None = None,
+    dim_size: int | None = None,
+    unbiased: bool = True,
+) -> Tensor:
+    """Compute the standard deviation of the values of equal index; see `scatter`."""
+    dim = _wrap_dim(dim, src.dim())
+    if out is not None:
+        raise ValueError("expected no out: combine the result with out yourself")
+    size = dim_size if dim_size is not None else _count_nodes(index)
+    count = _reduce(torch.ones_like(src), index, dim, size, "sum")
+    mean = _reduce(src, index, dim, size, "mean")
+    deviation = src - mean.gather(dim, _expand(index, src, dim))
+    count = (count - 1 if unbiased else count).clamp(min=1)
+    return (_reduce(deviation * deviation, index, dim, size, "sum") / (count + 1e-6)).sqrt()
+
+
+def scatter_logsumexp(
+    src: Tensor,
+    index: Tensor,
+    dim: int = -1,
+    out: Tensor | None = None,
+    dim_size: int | None = None,
+    eps: float = 1e-12,
+) -> Tensor:
+    """Compute the logarithm of the summed exponentials of equal index; 0 where there is none."""
+    dim = _wrap_dim(dim, src.dim())
+    if out is not None:
+        raise ValueError("expected no out: combine the result with out yourself")
+    size = dim_size if dim_size is not None else _count_nodes(index)
+    shift = _reduce(src.detach(), index, dim, size, "max")
+    shift = torch.where(shift.isinf(), 0, shift)
+    terms = (src - shift.gather(dim, _expand(index, src, dim))).exp()
+    total = _reduce(terms, index, dim, size, "sum")
+    return torch.where(total == 0, 0, (total + eps).log() + shift)
+
+
+def scatter_softmax(
+    src: Tensor, index: Tensor, dim: int = -1, dim_size: int | None = None
+) -> Tensor:
+    """Normalise the values of equal index by a softmax; see `scatter`."""
+    dim = _wrap_dim(dim, src.dim())
+    if index.dim() == 1:
+        return _softmax(src, index, None, dim_size, dim)
+    size = dim_size if dim_size is not None else _count_nodes(index)
+    where = _expand(index, src, dim)
+    terms = (src - _reduce(src.detach(), index, dim, size, "max").gather(dim, where)).exp()
+    return terms / _reduce(terms, index, dim, size, "sum").gather(dim, where)
+
+
+def scatter_log_softmax(
+    src: Tensor, index: Tensor, dim: int = -1, eps: float = 1e-12, dim_size: int | None = None
+) -> Tensor:
+    """Compute the logarithm of `scatter_softmax`; see there."""
+    dim = _wrap_dim(dim, src.dim())
+    size = dim_size if dim_size is not None else _count_nodes(index)
+    where = _expand(index, src, dim)
+    centered = src - _reduce(src.detach(), index, dim, size, "max").gather(dim, where)
+    total = _reduce(centered.exp(), index, dim, size, "sum")
+    return centered - (total + eps).log().gather(dim, where)
+
+
+def segment_csr(
+    src: Tensor, indptr: Tensor, out: Tensor | None = None, reduce: str = "sum"
+) -> Tensor:
+    """Reduce the rows that `indptr` bounds, along its last dimension.
+
+    Args:
+        src: Values, sorted by row along dimension `indptr.dim() - 1`.
+        indptr: Where rows begin and end, `[N + 1]` or with leading ones.
+        out: Not taken.
+        reduce: sum, add, mean, min or max.
+
+    Returns:
+        Reduced values, with `N` in place of the sorted dimension; 0 for an empty row.
+
+    Source: ``torch_scatter.segment_csr``.
+    """
+    if out is not None:
+        raise ValueError("expected no out: combine the result with out yourself")
+    return _segment(src, indptr, reduce)
+
+
+def segment_coo(
+    src: Tensor,
+    index: Tensor,
+    out: Tensor | None = None,
+    dim_size: int | None = None,
+    reduce: str = "sum",
+) -> Tensor:
+    """Reduce the values of equal index along the last dimension of `index`; see `scatter`."""
+    return scatter(src, index, index.dim() - 1, out, dim_size, reduce)
+
+
+def gather_csr(src: Tensor, indptr: Tensor, out: Tensor | None = None) -> Tensor:
+    """Repeat the value of each row as often as `indptr` has entries for it, along its dimension."""
+    if out is not None:
+        raise ValueError("expected no out: combine the result with out yourself")
+    return src.repeat_interleave(indptr.reshape([-1]).diff(), dim=indptr.dim() - 1)
+
+
+def gather_coo(src: Tensor, index: Tensor, out: Tensor | None = None) -> Tensor:
+    """Take the value at each entry of `index`, along the last dimension of `index`."""
+    if out is not None:
+        raise ValueError("expected no out: combine the result with out yourself")
+    dim = index.dim() - 1
+    if dim == 0:
+        return src.index_select(0, index)
+    shape = list(src.size())
+    shape[dim] = index.size(dim)
+    for _ in range(src.dim() - index.dim()):
+        index = index.unsqueeze(-1)
+    return src.gather(dim, index.to(torch.int64).expand(shape))
+
+
+def _expand(index: Tensor, src: Tensor, dim: int) -> Tensor:
+    """Expand an index to the shape of `src`, as int64."""
+    index = index.to(torch.int64)
+    if index.dim() == 1:
+        for _ in range(dim):
+            index = index.unsqueeze(0)
+    for _ in range(src.dim() - index.dim()):
+        index = index.unsqueeze(-1)
+    return index.expand_as(src)
+
+
+def _reduce(src: Tensor, index: Tensor, dim: int, dim_size: int | None, reduce: str) -> Tensor:
+    """Reduce as `scatter` does, with an index of any dimensions."""
+    if index.dim() == 1:
+        return _scatter(src, index, dim, dim_size, reduce)
+    size = dim_size if dim_size is not None else _count_nodes(index)
+    rows = src.transpose(0, dim)
+    features = rows[0].numel() if rows.size(0) > 0 else 0
+    # Every feature has rows of its own.
+    keys = _expand(index, src, dim).transpose(0, dim).reshape([rows.size(0), features])
+    keys = keys * features + torch.arange(features, device=src.device)
+    shape = list(rows.size())
+    shape[0] = size
+    if features == 0:
+        fill = 1 if reduce == "mul" else 0
+        return torch.full(shape, fill, dtype=src.dtype, device=src.device).transpose(0, dim)
+    out = _scatter(rows.reshape([-1]), keys.reshape([-1]), 0, size * features, reduce)
+    return out.view(shape).transpose(0, dim)
+
+
+def _positions(found: Tensor, src: Tensor, index: Tensor, dim: int) -> Tensor:
+    """Find where the value that a row was reduced to stands first."""
+    dim = _wrap_dim(dim, src.dim())
+    count = src.size(dim)
+    where = _expand(index, src, dim)
+    shape = [1] * src.dim()
+    shape[dim] = -1
+    place = torch.arange(count, device=src.device).view(shape).expand_as(where)
+    place = torch.where(src.detach() == found.detach().gather(dim, where), place, count)
+    none = torch.full_like(found, count, dtype=torch.int64)
+    return none.scatter_reduce(dim, where, place, "amin", include_self=True)

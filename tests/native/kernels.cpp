@@ -1,0 +1,265 @@
+// Drives the CPU kernels without torch, for the sanitizers: `make sanitize`, tests/native.
+//
+// One instruction set, compiled into this program: the loops are the same text for all of them. The
+// threads are std::thread, so that ThreadSanitizer sees where one waits for another; torch's OpenMP
+// runtime would hide it. All arrays are of their exact size on the heap, so that AddressSanitizer
+// sees a step over the end.
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <algorithm>
+#include <map>
+#include <random>
+#include <string>
+#include <thread>
+#include <tuple>
+#include <type_traits>
+#include <vector>
+
+#include "cpu/csr.h"
+#include "cpu/gather.h"
+#include "cpu/segment.h"
+
+// The kernels themselves.
+#include "cpu/csr_kernels.cpp"
+#include "cpu/gather_kernels.cpp"
+#include "cpu/segment_gradient_kernels.cpp"
+#include "cpu/segment_kernels.cpp"
+#include "cpu/softmax_kernels.cpp"
+
+namespace gnnscript {
+
+// Tasks in turns, so that neighbours run in different threads.
+void run_tasks(int64_t tasks, void (*run)(void*, int64_t), void* context) {
+  constexpr int64_t threads = 3;
+  std::vector<std::thread> pool;
+  for (int64_t thread = 0; thread < threads; ++thread) {
+    pool.emplace_back([=] {
+      for (int64_t task = thread; task < tasks; task += threads) run(context, task);
+    });
+  }
+  for (std::thread& thread : pool) thread.join();
+}
+
+}  // namespace gnnscript
+
+namespace {
+
+using namespace gnnscript;
+namespace kernels = gnnscript::GNNSCRIPT_ISA;
+
+int failures = 0;
+
+void expect(bool holds, const std::string& what) {
+  if (holds) return;
+  ++failures;
+  std::fprintf(stderr, "failed: %s\n", what.c_str());
+}
+
+bool close(double a, double b, double tolerance) {
+  return (std::isnan(a) && std::isnan(b)) || a == b ||
+         std::abs(a - b) <= tolerance * (1 + std::abs(b));
+}
+
+struct Graph {
+  std::vector<int64_t> index, ptr, perm;
+  int64_t nodes;
+  int64_t edges() const { return static_cast<int64_t>(index.size()); }
+};
+
+Graph make_graph(std::mt19937& random, int64_t nodes, int64_t edges, double skew) {
+  Graph graph;
+  graph.nodes = nodes;
+  std::uniform_real_distribution<double> uniform(0, 1);
+  for (int64_t i = 0; i < edges; ++i) {
+    graph.index.push_back(static_cast<int64_t>(std::pow(uniform(random), skew) * nodes));
+  }
+  graph.ptr.resize(nodes + 1);
+  graph.perm.resize(edges);
+  CsrArgs args{};
+  args.index = graph.index.data();
+  args.wide = true;
+  args.edges = edges;
+  args.size = nodes;
+  args.ptr = graph.ptr.data();
+  args.perm = graph.perm.data();
+  args.bad = -1;
+  kernels::csr_scan(args);
+  expect(args.bad < 0, "no index is out of range");
+  args.parts = 3;
+  std::vector<int32_t> counts(args.parts * nodes);
+  args.counts = counts.data();
+  kernels::csr_fill(args);
+  for (int64_t i = 1; i < edges; ++i) {
+    const int64_t before = graph.index[graph.perm[i - 1]], here = graph.index[graph.perm[i]];
+    expect(before < here || (before == here && graph.perm[i - 1] < graph.perm[i]), "sorted");
+  }
+  if (edges > 0) {
+    std::vector<int32_t> wrong(graph.index.begin(), graph.index.end());
+    wrong[edges / 2] = -1;
+    args.index = wrong.data();
+    args.wide = false;
+    kernels::csr_scan(args);
+    expect(args.bad == edges / 2, "a negative index is found");
+  }
+  return graph;
+}
+
+template <typename T>
+void check_reductions(const Graph& graph, int64_t features, std::mt19937& random, Dtype dtype,
+                      double tolerance) {
+  using A = compute_t<T>;
+  const int64_t edges = graph.edges(), nodes = graph.nodes;
+  std::normal_distribution<float> normal;
+  std::vector<T> src(edges * features);
+  for (T& value : src) kernels::store<A, 1>(&value, static_cast<A>(normal(random)));
+  const auto at = [&](const std::vector<T>& v, int64_t i) {
+    return static_cast<double>(kernels::load<A, 1>(&v[i]));
+  };
+
+  SegmentArgs args{};
+  args.dtype = dtype;
+  args.src = src.data();
+  args.stride = features;
+  args.perm = graph.perm.data();
+  args.edges = edges;
+  args.features = features;
+  args.rows = Rows{graph.ptr.data(), nodes, chunk_units(features * static_cast<int64_t>(sizeof(T)))};
+  args.bad = -1;
+  for (const Reduce reduce : {Reduce::sum, Reduce::mean, Reduce::min, Reduce::max, Reduce::mul,
+                              Reduce::any, Reduce::var, Reduce::std, Reduce::logsumexp}) {
+    std::vector<T> out(nodes * features);
+    std::vector<A> partials(args.rows.chunks() * 2 * reduce_states(reduce) * features);
+    args.reduce = reduce;
+    args.out[0] = out.data();
+    args.partials = partials.data();
+    kernels::segment_reduce(args);
+    for (int64_t row = 0; row < nodes; ++row) {
+      for (int64_t f = 0; f < features; f += 5) {
+        const int64_t count = graph.ptr[row + 1] - graph.ptr[row];
+        double sum = 0, squares = 0, product = 1, low = 0, high = 0, last = 0, total = 0;
+        for (int64_t i = graph.ptr[row]; i < graph.ptr[row + 1]; ++i) {
+          const double x = at(src, graph.perm[i] * features + f);
+          sum += x;
+          product *= x;
+          low = i == graph.ptr[row] ? x : std::min(low, x);
+          high = i == graph.ptr[row] ? x : std::max(high, x);
+          total += std::exp(x);
+          last = x;
+        }
+        const double mean = count > 0 ? sum / count : 0;
+        for (int64_t i = graph.ptr[row]; i < graph.ptr[row + 1]; ++i) {
+          squares += std::pow(at(src, graph.perm[i] * features + f) - mean, 2);
+        }
+        const double var = count > 0 ? squares / count : 0;
+        const std::map<Reduce, double> expected = {
+            {Reduce::sum, sum}, {Reduce::mean, mean},  {Reduce::min, low},
+            {Reduce::max, high}, {Reduce::mul, product}, {Reduce::any, last},
+            {Reduce::var, var}, {Reduce::std, std::sqrt(var)}, {Reduce::logsumexp, std::log(total)}};
+        // A vanishing product, a large sum: the bound is on the whole row.
+        const double slack = reduce == Reduce::sum ? std::sqrt(1.0 + count) : 1;
+        expect(close(at(out, row * features + f), expected.at(reduce), tolerance * slack),
+               "reduction " + std::to_string(static_cast<int>(reduce)) + " of row " +
+                   std::to_string(row));
+      }
+    }
+    std::vector<T> gradient(edges * features);
+    std::vector<A> first(nodes * features, A(1)), second(nodes * features, A(1));
+    SegmentGradientArgs back{};
+    back.dtype = dtype;
+    back.reduce = reduce;
+    back.grad = back.out = out.data();
+    back.src = src.data();
+    back.first = first.data();
+    back.second = second.data();
+    back.perm = graph.perm.data();
+    back.features = features;
+    back.rows = args.rows;
+    back.result = gradient.data();
+    kernels::segment_gradient(back);
+  }
+
+  std::vector<T> weights(edges * features), gradient(edges * features);
+  std::vector<A> partials(args.rows.chunks() * 4 * features);
+  SoftmaxArgs softmax{};
+  softmax.dtype = dtype;
+  softmax.src = src.data();
+  softmax.stride = features;
+  softmax.perm = graph.perm.data();
+  softmax.edges = edges;
+  softmax.features = features;
+  softmax.rows = args.rows;
+  softmax.out = weights.data();
+  softmax.partials = partials.data();
+  softmax.bad = -1;
+  kernels::softmax_forward(softmax);
+  for (int64_t row = 0; row < nodes; ++row) {
+    double total = 0;
+    for (int64_t i = graph.ptr[row]; i < graph.ptr[row + 1]; ++i) {
+      total += at(weights, graph.perm[i] * features);
+    }
+    const bool empty = graph.ptr[row] == graph.ptr[row + 1];
+    expect(close(total, empty ? 0 : 1, 10 * tolerance), "weights add up to one");
+  }
+  softmax.src = weights.data();
+  softmax.grad = src.data();
+  softmax.out = gradient.data();
+  kernels::softmax_backward(softmax);
+
+  // Gather, and back.
+  std::vector<T> rows(nodes * features), gathered(edges * features), expanded(edges * features);
+  for (T& value : rows) kernels::store<A, 1>(&value, static_cast<A>(normal(random)));
+  GatherArgs gather{};
+  gather.src = reinterpret_cast<const char*>(rows.data());
+  gather.index = graph.index.data();
+  gather.wide = true;
+  gather.out = reinterpret_cast<char*>(gathered.data());
+  gather.nodes = nodes;
+  gather.edges = edges;
+  gather.bytes = gather.stride = features * static_cast<int64_t>(sizeof(T));
+  gather.bad = -1;
+  kernels::gather_rows(gather);
+  ExpandArgs expand{};
+  expand.src = gather.src;
+  expand.perm = graph.perm.data();
+  expand.out = reinterpret_cast<char*>(expanded.data());
+  expand.edges = edges;
+  expand.bytes = expand.stride = gather.bytes;
+  expand.rows = args.rows;
+  expand.bad = -1;
+  kernels::expand_rows(expand);
+  expect(gathered.empty() ||
+             std::memcmp(gathered.data(), expanded.data(), gathered.size() * sizeof(T)) == 0,
+         "expanding rows is gathering them");
+
+  if (edges == 0) return;
+  std::vector<int64_t> wrong = graph.perm;
+  wrong.back() = edges;
+  args.perm = wrong.data();
+  args.reduce = Reduce::sum;
+  std::vector<T> out(nodes * features);
+  args.out[0] = out.data();
+  args.partials = partials.data();
+  kernels::segment_reduce(args);
+  expect(args.bad == edges - 1, "an edge that is none is found, and not read");
+}
+
+}  // namespace
+
+int main() {
+  std::mt19937 random(0);
+  for (const auto& [nodes, edges, skew] : std::vector<std::tuple<int64_t, int64_t, double>>{
+           {5, 0, 1}, {7, 40, 1}, {60, 3000, 6}, {3000, 200, 1}, {1, 1500, 1}}) {
+    const Graph graph = make_graph(random, nodes, edges, skew);
+    for (const int64_t features : {1, 3, 37}) {
+      check_reductions<double>(graph, features, random, Dtype::float64, 1e-9);
+      check_reductions<float>(graph, features, random, Dtype::float32, 1e-4);
+      check_reductions<Half>(graph, features, random, Dtype::float16, 1e-2);
+      check_reductions<BFloat16>(graph, features, random, Dtype::bfloat16, 5e-2);
+    }
+  }
+  if (failures == 0) std::puts("all kernels: no fault");
+  return failures == 0 ? 0 : 1;
+}

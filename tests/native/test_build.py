@@ -1,0 +1,115 @@
+"""The native library builds into a wheel, or is left out, and its kernels pass the sanitizers."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from gnnscript.ops import library
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def build_and_install(folder: Path, *options: str, **environment: str) -> tuple[Path, Path]:
+    """Build a wheel as anybody would, and unpack it into an empty folder, without the network."""
+    pytest.importorskip("scikit_build_core")
+    bin_ = Path(sys.executable).parent  # cmake and ninja may stand there
+    environment["PATH"] = f"{os.environ['PATH']}{os.pathsep}{bin_}"
+    if shutil.which("cmake", path=environment["PATH"]) is None:
+        pytest.skip("no cmake")
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+    run(
+        *pip, "wheel", "--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir", folder,
+        "-C", f"build-dir={folder / 'build'}", *options, ".", **environment,
+    )  # fmt: skip
+    (wheel,) = folder.glob("*.whl")
+    site = folder / "site"
+    run(*pip, "install", "--no-deps", "--no-index", "--target", site, wheel)
+    return wheel, site
+
+
+USE = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import torch
+import gnnscript
+assert gnnscript.__file__.startswith(sys.argv[1]), gnnscript.__file__
+from gnnscript import ops
+from gnnscript.ops import library
+out = ops.scatter(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([1, 0, 1]), 0, 2)
+print(library.implementation(), out.tolist())
+"""
+
+
+@pytest.mark.slow
+def test_a_wheel_brings_its_library(tmp_path: Path) -> None:
+    if shutil.which(os.environ.get("CXX", "c++")) is None:
+        pytest.skip("no C++ compiler")
+    wheel, site = build_and_install(tmp_path, "-C", "cmake.define.GNNSCRIPT_CUDA=off")
+    assert re.fullmatch(r"gnnscript-[\d.]+-py3-none-\w+\.whl", wheel.name)
+    names = zipfile.ZipFile(wheel).namelist()
+    assert not [name for name in names if "csrc" in name]
+    environment = {"PYTHONPATH": str(site), "GNNSCRIPT_KERNELS": "", "GNNSCRIPT_LIBRARY": ""}
+    used = run(sys.executable, "-c", USE, site, cwd=tmp_path, **environment)
+    assert used.strip() == "native [2.0, 5.0]"
+
+
+def test_without_a_compiler_the_portable_package_is_installed(tmp_path: Path) -> None:
+    _, site = build_and_install(tmp_path, CXX="/nowhere/c++")
+    assert not list(site.rglob("libgnnscript*"))
+    environment = {"PYTHONPATH": str(site), "GNNSCRIPT_KERNELS": "", "GNNSCRIPT_LIBRARY": ""}
+    used = run(sys.executable, "-c", USE, site, cwd=tmp_path, **environment)
+    assert used.strip() == "portable [2.0, 5.0]"
+
+
+def test_the_libraries_name_torch_as_needed_and_no_python() -> None:
+    readelf = shutil.which("readelf")
+    found = [path for path in library.paths() if path.suffix == ".so"]
+    if readelf is None or not found:
+        pytest.skip("no readelf, or no library")
+    cuda = found[0].with_name("libgnnscript_cuda.so")
+    for path in [*found, *([cuda] if cuda.is_file() and cuda not in found else [])]:
+        needed = set(re.findall(r"NEEDED.*\[(.+)\]", run(readelf, "-d", path)))
+        assert needed >= {"libtorch.so", "libtorch_cpu.so", "libc10.so"}
+        assert not [name for name in needed if "python" in name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+def test_kernels_pass_the_sanitizers(sanitizers: str, tmp_path: Path) -> None:
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no g++")
+    probe = tmp_path / "probe.cpp"
+    probe.write_text("int main() {}", encoding="utf-8")
+    flag = f"-fsanitize={sanitizers}"
+    available = subprocess.run(
+        [compiler, flag, str(probe), "-o", str(tmp_path / "probe")],
+        check=False,
+        capture_output=True,
+    )
+    if available.returncode != 0:
+        pytest.skip(f"{compiler} has no {flag}")
+    out = run("make", "sanitize", f"SANITIZERS={sanitizers}", f"SANITIZE_BUILD={tmp_path}")
+    assert "all kernels: no fault" in out

@@ -11,7 +11,10 @@ import pytest
 from gnnscript import ops
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = {name: (DOCS / name).read_text(encoding="utf-8") for name in ("ops.md", "neighbors.md")}
+PAGES = {
+    name: (DOCS / name).read_text(encoding="utf-8")
+    for name in ("ops.md", "neighbors.md", "kernels.md")
+}
 
 
 @pytest.mark.parametrize("name", ops.__all__)

@@ -245,6 +245,7 @@ def test_uninstall_gives_torch_back() -> None:
 def test_installing_again_waits_for_imports_again(run_python) -> None:
     code = """
         import sys
+        import wrapt
         import gnnscript
         gnnscript.install()
         gnnscript.uninstall()
@@ -254,8 +255,9 @@ def test_installing_again_waits_for_imports_again(run_python) -> None:
         import torch.export._trace
         from torch_geometric.nn import GCNConv
         export = torch.export._trace
-        print(hasattr(export._export, "__wrapped__"), hasattr(GCNConv, "__gnnscript__"))
+        hooked = wrapt.FunctionWrapper
+        print(isinstance(export._export, hooked), hasattr(GCNConv, "__gnnscript__"))
         gnnscript.uninstall()
-        print(hasattr(export._export, "__wrapped__"), sys.meta_path == before)
+        print(isinstance(export._export, hooked), sys.meta_path == before)
     """
     assert run_python(textwrap.dedent(code)).stdout.split() == ["True", "True", "False", "True"]

@@ -15,7 +15,7 @@ from gnnscript.deploy import ServerError, find_server
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNNER = Path(__file__).with_name("run_page.py")
-PAGES = ["README.md", "docs/how-it-works.md", "docs/deployment.md"]
+PAGES = ["README.md", "docs/how-it-works.md", "docs/deployment.md", "docs/doors.md"]
 BLOCK = re.compile(r"^```python\n.*?^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 # The outputs shown name options and lines of PyG's, which its next versions may move.
 SHOWN_WITH = {"torch": "2.13", "torch-geometric": "2.8"}

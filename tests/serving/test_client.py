@@ -16,9 +16,11 @@ from gnnscript.client import (
     ClientError,
     InvalidInputError,
     RequestTimeoutError,
+    ServerFailureError,
     ServerUnavailableError,
     UnknownModelError,
 )
+from gnnscript.client._transport import _refused
 from gnnscript.deploy import Server
 from serving.served_models import graph
 
@@ -177,3 +179,21 @@ def test_all_errors_have_one_base() -> None:
     assert issubclass(ClientError, Exception)
     for error in (InvalidInputError, UnknownModelError, RequestTimeoutError):
         assert issubclass(error, ClientError)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "error"),
+    [
+        ("500", "Stub process 'edges_0_0' is not healthy.", ServerUnavailableError),
+        ("INTERNAL", "Stub process 'edges_0_0' is not healthy.", ServerUnavailableError),
+        ("500", "PyTorch execute failure", ServerFailureError),
+        ("503", "Server is stopping", ServerUnavailableError),
+        ("413", "too long", InvalidInputError),
+        ("404", "", UnknownModelError),
+    ],
+)
+def test_what_a_server_answers_has_its_error(
+    status: str, message: str, error: type[ClientError]
+) -> None:
+    with pytest.raises(error, match="http://host"):
+        _refused("http://host", status, message)

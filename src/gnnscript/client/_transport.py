@@ -103,6 +103,8 @@ def _refused(url: str, status: str, message: str) -> NoReturn:
         raise InvalidInputError(f"{url} refuses the request as too large: {text}")
     if status in ("502", "503", "504", "UNAVAILABLE", "CANCELLED"):
         raise ServerUnavailableError(f"{url} is not available: {text}")
+    if "is not healthy" in lowered:  # the model's process has ended; another server has its own
+        raise ServerUnavailableError(f"{url} has lost the model's process, restart it: {text}")
     raise ServerFailureError(f"{url} failed: {text}")
 
 

@@ -84,9 +84,11 @@ GNNSCRIPT_ALWAYS A logarithm(A x) {
   constexpr Int root_half = sizeof(A) == 4 ? Int(0x3f3504f3) : Int(0x3fe6a09e667f3bcd);
   // The exponent such that the rest lies within [sqrt(1/2), sqrt(2)).
   const Int bits = bit_cast<Int>(normal);
-  const Int above = bits - root_half;
+  using Unsigned = std::make_unsigned_t<Int>;  // what is no positive number may wrap around
+  const Int above = static_cast<Int>(static_cast<Unsigned>(bits) - Unsigned(root_half));
   const Int exponent = above >> Bits::mantissa;
-  const Int rest = bits - (above & ~((Int(1) << Bits::mantissa) - 1));
+  const Unsigned steps = static_cast<Unsigned>(above & ~((Int(1) << Bits::mantissa) - 1));
+  const Int rest = static_cast<Int>(static_cast<Unsigned>(bits) - steps);
   const A f = bit_cast<A>(rest) - A(1);
   const A s = f / (A(2) + f);
   const A z = s * s;

@@ -49,6 +49,7 @@ class State:
     calls: dict[str, ast.expr] = field(default_factory=dict)
     facts: dict[str, bool] = field(default_factory=dict)
     opaque: set[int] = field(default_factory=set)
+    maybe: set[str] = field(default_factory=set)
     stored: set[str] = field(default_factory=set)
     simplest: dict[int, Expression] = field(default_factory=dict)
     keep: list[Any] = field(default_factory=list)

@@ -51,6 +51,8 @@ class _Tracer(Calls):
                 continue
             spelled = ast.unparse(arg.annotation) if arg.annotation is not None else "Tensor"
             tensor = spelled in ("Tensor", "Optional[Tensor]")
+            if "[" in spelled.removeprefix("Optional[Tensor]") and "Optional" in spelled:
+                self.maybe.add(arg.arg)
             frame.names[arg.arg] = self.atom(name, tensor=tensor)
 
     def leave(self, value: Expression) -> None:
@@ -238,6 +240,12 @@ class _Tracer(Calls):
         """Gives a value a name of the user's."""
         if isinstance(value.code, ast.List) and any(v is value for v in frame.names.values()):
             raise Abort("a list has two names")
+        root = value.code
+        while isinstance(root, ast.Subscript):
+            root = root.value
+        if root is not value.code and isinstance(root, ast.Name) and root.id in self.maybe:
+            # TorchScript learns from a test about names, not about elements.
+            value = self.atom(self.name(name, self.spelled(value)))
         if not value.hint:
             value.hint = name
         frame.names[name] = self.latest = value

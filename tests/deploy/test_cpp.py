@@ -28,6 +28,8 @@ from deploy.deploy_models import (
 from gnnscript import DeployError
 from gnnscript.cpp import cmake_prefix
 from gnnscript.deploy import flat_call, validate
+from gnnscript.deploy.package import Kernels
+from gnnscript.ops import library
 
 CASES = {
     "node": (Node, [node_call(6, 17), node_call(9, 30)]),
@@ -37,14 +39,19 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("kernels", ["portable", "native"])
 @pytest.mark.parametrize("case", CASES)
 def test_a_model_computes_in_cpp_what_it_does_in_python(
-    case: str, answer: Answer, tmp_path: Path
+    case: str, kernels: Kernels, answer: Answer, tmp_path: Path
 ) -> None:
+    if kernels == "native" and not library.paths():
+        pytest.skip("the native library is not built")
     make, calls = CASES[case]
     model = make().eval()
     path = tmp_path / "model.pt"
-    manifest = gnnscript.save(model, path, example_inputs=calls[0], all_tensors=True)
+    manifest = gnnscript.save(
+        model, path, kernels=kernels, example_inputs=calls[0], all_tensors=True
+    )
     with gnnscript.intercept.installed():
         scripted = torch.jit.script(model)
     loaded = gnnscript.load(path)

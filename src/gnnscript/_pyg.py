@@ -22,6 +22,7 @@ __all__ = [
     "inspector",
     "is_message_passing",
     "is_own",
+    "is_sparse_tensor",
     "library_flag",
     "message_passing",
     "module_class",
@@ -119,6 +120,12 @@ def predicates() -> dict[Any, bool]:
         torch_geometric.is_compiling: False,
         torch_geometric.is_in_onnx_export: False,
     }
+
+
+def is_sparse_tensor(cls: type) -> bool:
+    """Whether a class is torch_sparse's ``SparseTensor``, or what PyG has in its place."""
+    loaded = sys.modules.get("torch_geometric.typing")
+    return loaded is not None and issubclass(cls, loaded.SparseTensor)
 
 
 def declared_arguments(module: torch.nn.Module) -> dict[str, Any]:

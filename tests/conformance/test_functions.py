@@ -184,7 +184,7 @@ class SparseLayouts(nn.Module):
         return (
             coo @ x,
             utils.spmm(csr, x, reduce="mean"),
-            utils.to_edge_index(coo),
+            utils.to_edge_index(coo.clone()),
             utils.to_edge_index(csr),
             squared.indices(),
             squared.values(),

@@ -348,3 +348,37 @@ def test_a_loss_that_draws_negative_edges() -> None:
     loss.backward()
     assert 0.5 < loss.item() < 3
     assert all(p.grad.abs().sum().item() > 0 for p in model.parameters())
+
+
+class Halved(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x / 2
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad / 2
+
+
+class OwnBackward(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = pyg.SAGEConv(IN, OUT)
+
+    def forward(self, x, edge_index):
+        return Halved.apply(self.conv(x, edge_index))
+
+
+@pytest.mark.usefixtures("auto")
+@pytest.mark.parametrize(
+    ("make", "cause"),
+    [
+        (OwnBackward, "a backward pass of its own in Python"),
+        (lambda: models.DimeNet(8, OUT, 1, 4, 4, 3, cutoff=3.0), "the code makes a 'SparseTensor'"),
+    ],
+    ids=["backward", "DimeNet"],
+)
+def test_what_cannot_be_expressed_says_why(make: Any, cause: str) -> None:
+    with pytest.raises(gnnscript.UnsupportedError, match=cause) as caught:
+        torch.jit.script(make())
+    assert caught.value.location is not None

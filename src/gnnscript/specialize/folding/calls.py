@@ -57,6 +57,7 @@ class Calls(Folding):
         else:
             callee, callee_node = self.fold(func)
         spread = isinstance(callee, Const) and is_torch_function(callee.value)
+        _refuse_own_backward(callee)
         return self.call(callee, self.arguments(node, spread), callee_node)
 
     def _super(self, node: ast.Call) -> Value:
@@ -245,6 +246,11 @@ class Calls(Folding):
                 for t, (value, _) in zip(declared, fields, strict=True)
             ]
             return Seq(tuple(items), "tuple", cls), node
+        if _pyg.is_sparse_tensor(cls):
+            raise UnsupportedError(
+                f"the code makes a '{cls.__name__}', whose class a saved model would ask for",
+                "use an edge index, or torch's own sparse tensors",
+            )
         if issubclass(cls, torch.nn.Module):
             raise UnsupportedError(
                 f"a '{cls.__name__}' is made while the model runs",
@@ -286,3 +292,15 @@ def refuse_open_keywords_of(node: ast.Call, source: FunctionSource) -> None:
     """An open ``**kwargs`` may not reach ``propagate``."""
     if isinstance(node.func, ast.Attribute) and node.func.attr in ("propagate", "edge_updater"):
         refuse_open_keywords(node, source)
+
+
+def _refuse_own_backward(callee: Value) -> None:
+    """``torch.autograd.Function`` runs Python when gradients are computed."""
+    made_by = getattr(callee.value, "__self__", None) if isinstance(callee, Const) else None
+    if inspect.isclass(made_by) and issubclass(made_by, torch.autograd.Function):
+        raise UnsupportedError(
+            f"'{made_by.__name__}' has a backward pass of its own in Python, which TorchScript "
+            "cannot express",
+            "use torch functions, whose derivatives are known; a layer that recomputes to save "
+            "memory often has an option to disable it",
+        )

@@ -117,7 +117,8 @@ def _entries(case: Any, graphs: Any) -> Iterator[Entry]:
 def _maker(case: Any, form: Any, graphs: Any) -> Callable[[], tuple[nn.Module, list[Any]]]:
     def make() -> tuple[nn.Module, list[Any]]:
         torch.manual_seed(0)
-        takes_class = bool(inspect.signature(case.make).parameters)
+        parameters = inspect.signature(case.make).parameters.values()
+        takes_class = any(parameter.default is parameter.empty for parameter in parameters)
         module = case.make(_pyg.module_class(case.conv)) if takes_class else case.make()
         if form is not None and form.model is not None:
             module = form.model(module)

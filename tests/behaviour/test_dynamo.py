@@ -261,3 +261,11 @@ def test_installing_again_waits_for_imports_again(run_python) -> None:
         print(isinstance(export._export, hooked), sys.meta_path == before)
     """
     assert run_python(textwrap.dedent(code)).stdout.split() == ["True", "True", "False", "True"]
+
+
+@pytest.mark.usefixtures("auto")
+def test_specialised_code_adds_shapes_as_python_does() -> None:
+    # add_remaining_self_loops adds a tuple and a shape: a list in TorchScript, a tuple in Python.
+    model, graph = GCNConv(IN, OUT), GRAPHS[1]
+    call = (*_x(graph), graph.weight)
+    torch.testing.assert_close(compiled(model)(*call), model(*call))

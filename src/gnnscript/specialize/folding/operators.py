@@ -172,7 +172,8 @@ class Operators(Folding):
         if not any(t == list_of(INT) for t in types):
             return [left, right]
         sides: list[tuple[Value, ast.expr]] = []
-        for (value, node), t in zip((left, right), types, strict=True):
+        for given, t in zip((left, right), types, strict=True):
+            value, node = given
             items = constant_items(value) if t.name in ("Tuple", "List") else None
             count = len(t.args) if t.name == "Tuple" else None
             if items is not None or count is not None:
@@ -180,7 +181,7 @@ class Operators(Folding):
                 elements = self.element_nodes(node, size).elts
                 sides.append((Dyn(list_of(INT)), ast.List(elements, ast.Load())))
             else:
-                sides.append((value, node))
+                sides.append(given)
         if all(side is not given for side, given in zip(sides, (left, right), strict=True)):
             return sides
         if any(isinstance(node, ast.List) for _, node in sides):

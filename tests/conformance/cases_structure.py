@@ -36,6 +36,15 @@ POINTS = [
          (f.PAIR_ATTR,)),
 ]  # fmt: skip
 
+SEARCHING = [
+    Case("SplineConv", "default", lambda c: c(IN, OUT, EDGE, 3), (f.UNIT_ATTR,)),
+    Case("SplineConv", "closed", lambda c: c(IN, OUT, EDGE, [2, 3, 4], is_open_spline=False,
+                                             degree=2, root_weight=False), (f.UNIT_ATTR,)),
+    Case("GravNetConv", "default", lambda c: c(IN, OUT, 2, 3, k=3), (f.CLOUD, f.CLOUDS)),
+    Case("DynamicEdgeConv", "default", lambda c: c(mlp(2 * IN, OUT), k=3), (f.CLOUD, f.CLOUDS)),
+    Case("XConv", "default", lambda c: c(IN, OUT, dim=3, kernel_size=2), (f.POSITIONED,)),
+]  # fmt: skip
+
 RELATIONAL = [
     Case("FastRGCNConv", "default", lambda c: c(IN, OUT, RELATIONS), (f.ROOT_KIND, f.KIND)),
     Case("FastRGCNConv", "bases", lambda c: c(IN, OUT, RELATIONS, num_bases=2), (f.KIND,)),
@@ -80,4 +89,4 @@ RELATIONAL = [
          (f.TYPES,), modes=("eval",)),
 ]  # fmt: skip
 
-STRUCTURE = [*POINTS, *RELATIONAL]
+STRUCTURE = [*POINTS, *SEARCHING, *RELATIONAL]

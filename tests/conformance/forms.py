@@ -150,6 +150,16 @@ class Batched(Model):
         return self.conv(x, edge_index, batch=batch)
 
 
+class Cloud(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class Clouds(Model):
+    def forward(self, x: Tensor, batch: Tensor) -> Tensor:
+        return self.conv(x, batch)
+
+
 class BatchedAttr(Model):
     def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor, attr: Tensor) -> Tensor:
         return self.conv(x, edge_index, batch, edge_attr=attr)
@@ -307,3 +317,7 @@ SIGNED_PAIR = Form(
 )
 ROOT_TYPES = Form("root", None, lambda g: (*_x(g), g.batch, g.kind, g.attr))
 TYPES = Form("types", FifthArgument, lambda g: (*_x(g), g.batch, g.kind, g.attr))
+UNIT_ATTR = Form("unit-attr", ThirdArgument, lambda g: (*_x(g), g.attr.sigmoid()))
+CLOUD = Form("cloud", Cloud, lambda g: (g.x,))
+CLOUDS = Form("clouds", Clouds, lambda g: (g.x, g.batch))
+POSITIONED = Form("points", ThirdArgument, lambda g: (g.x, g.pos, g.batch))

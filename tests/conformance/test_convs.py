@@ -25,9 +25,6 @@ MATRIX = [
 # Tested elsewhere, or not at all for the reason given.
 ELSEWHERE = {
     "MessagePassing": "the base class",
-    "GravNetConv": "builds its graph: neighbour search",
-    "DynamicEdgeConv": "builds its graph: neighbour search",
-    "XConv": "builds its graph: neighbour search",
     "HeteroConv": "takes dictionaries",
     "HGTConv": "takes dictionaries",
     "HANConv": "takes dictionaries",
@@ -36,7 +33,6 @@ ELSEWHERE = {
     "CuGraphRGCNConv": "needs pylibcugraphops",
     "FusedGATConv": "needs dgNN",
     "PANConv": "computes with torch_sparse",
-    "SplineConv": "computes with pyg_lib",
     "WLConv": "hashes colours in a Python dictionary",
 }
 

@@ -67,6 +67,11 @@ def test_calls_are_made_up_for_usual_arguments() -> None:
     assert {outcome.status for outcome in report.rows[0].outcomes.values()} == {"ok"}
 
 
+def test_an_optional_argument_that_is_given_is_saved() -> None:
+    calls = [(g.x, g.edge_index, g.weight) for g in GRAPHS]
+    assert gnnscript.check(GCNConv(IN, OUT), calls, doors=["script", "load"]).ok
+
+
 class Unusual(MessagePassing):
     def forward(self, nodes: Tensor, edge_index: Tensor) -> Tensor:
         return self.propagate(edge_index, nodes=nodes)

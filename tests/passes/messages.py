@@ -46,6 +46,17 @@ class Scaled(Base):
         return torch.exp(-torch.square(x_i - x_j) * self.scale)
 
 
+class Powered(Base):
+    """An exponent that is learned is no number of the edge program."""
+
+    def __init__(self) -> None:
+        super().__init__("mean")
+        self.p = Parameter(torch.tensor(1.5))
+
+    def message(self, x_j: Tensor) -> Tensor:
+        return (x_j.abs() + 0.1).pow(self.p)
+
+
 class Perceptron(Base):
     """The first layer moves to the nodes, the last behind the sum."""
 
@@ -130,4 +141,4 @@ FUSED = {
     "attention": Attention,
     "conditional": Conditional,
 }
-OTHERS = {"squashed": Squashed, "normed": Normed, "changing": Changing}
+OTHERS = {"powered": Powered, "squashed": Squashed, "normed": Normed, "changing": Changing}

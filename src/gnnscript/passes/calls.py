@@ -278,6 +278,8 @@ class Calls(Operators):
         found = operation(name, len(tensors), constants)
         if found is None:
             return None
+        if found[0] in ("pow", "clamp_min", "clamp_max") and not isinstance(tensors[1], Const):
+            return None  # the edge program takes numbers there
         return self.mapped(code, found[0], [*tensors, *map(self.constant, found[1])])
 
     def clamp(

@@ -13,7 +13,7 @@ import torch
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.annotations import parameter_types
 from gnnscript.analyze.sources import function_source
-from gnnscript.analyze.types import TENSOR, Type, alternatives, optional
+from gnnscript.analyze.types import TENSOR, Type, alternatives, is_optional, optional
 from gnnscript.specialize.folding.base import Arguments, Binding, Folded
 from gnnscript.specialize.helpers import annotation
 from gnnscript.specialize.program import Program, Specialized
@@ -257,9 +257,11 @@ def _specialize(
     )
     defaults = {argument.name: argument.default for argument in arguments}
     spelled: list[ast.expr] = []
-    for parameter, _ in done.parameters:
+    for parameter, t in done.parameters:
         default = defaults[parameter]
-        node = None if default is inspect.Parameter.empty else literal(Const(default))
+        # TorchScript takes None for a tensor's default, and then cannot save it.
+        none = default is inspect.Parameter.empty or (default is None and not is_optional(t))
+        node = None if none else literal(Const(default))
         if node is None and spelled:
             spelled = []
         if node is not None:

@@ -15,6 +15,7 @@ import torch
 
 __all__ = [
     "CONV_PACKAGE",
+    "MARK",
     "MESSAGE_PASSING_MODULE",
     "PYG_LIB_OPS",
     "TEMPLATE_USERS",
@@ -35,6 +36,8 @@ __all__ = [
     "version",
 ]
 
+# The class attribute by which the interceptor marks what it handles.
+MARK = "__gnnscript__"
 CONV_PACKAGE = "torch_geometric.nn.conv"
 MESSAGE_PASSING_MODULE = f"{CONV_PACKAGE}.message_passing"
 # The modules of PyG that hold its function ``module_from_template`` by name.

@@ -8,8 +8,6 @@ from typing import TypeVar
 import torch
 
 from gnnscript import _pyg
-from gnnscript.analyze import analyze
-from gnnscript.analyze.annotations import spelled_for_pyg
 from gnnscript.intercept.hook import mark
 
 __all__ = ["scriptable"]
@@ -38,6 +36,9 @@ def scriptable(cls: C) -> C:
             f"'scriptable' expects a class derived from torch_geometric.nn.MessagePassing, got "
             f"{cls!r}; decorate the conv class, not an instance or the model that holds it"
         )
+    from gnnscript.analyze import analyze
+    from gnnscript.analyze.annotations import spelled_for_pyg
+
     for hook in analyze(cls).hooks.values():
         annotations = hook.source.function.__annotations__
         for name, annotation in annotations.items():

@@ -6,11 +6,12 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gnnscript.script.eager import NOT_RUN, run
+if TYPE_CHECKING:
+    from gnnscript.script.eager import NOT_RUN, run
 
 __all__ = ["led", "restore", "taken_over"]
 
@@ -45,6 +46,8 @@ def led(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _own_globals() -> dict[str, Any]:
+    from gnnscript.script.eager import NOT_RUN, run
+
     return {"torch": torch, "run": run, "NOT_RUN": NOT_RUN}
 
 

@@ -1,4 +1,8 @@
-"""Attaches gnnscript to PyG's ``MessagePassing`` and to ``torch.jit.script``, and detaches it."""
+"""Attaches gnnscript to PyG's ``MessagePassing`` and to ``torch.jit.script``, and detaches it.
+
+The compiler is imported where it is first needed: a program that imports ``gnnscript.auto`` and
+never makes a conv does not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +19,9 @@ import torch
 import wrapt
 
 from gnnscript import _pyg
-from gnnscript.analyze.annotations import spelled_for_pyg
-from gnnscript.dynamo import compile_, export
+from gnnscript._pyg import MARK
 from gnnscript.intercept.dispatch import led, restore, taken_over
 from gnnscript.intercept.pyg_lib import supply
-from gnnscript.script import MARK, needs_lowering, script
-from gnnscript.specialize import load
 
 __all__ = ["install", "installed", "mark", "uninstall"]
 
@@ -51,7 +52,7 @@ def install() -> None:
             return
         _state.active = True
         _wrap_script()
-        _state.undo.append(_wrap(torch, "compile", compile_))
+        _state.undo.append(_wrap(torch, "compile", _compile))
         finders = list(sys.meta_path)
         for name, attach in _ATTACH.items():
             if name in sys.modules:
@@ -128,7 +129,7 @@ def _supply_ops(_module: Any) -> None:
 
 def _wrap_export(module: Any) -> None:
     """Wraps what ``torch.export.export`` calls, once torch imports it."""
-    _state.undo.append(_wrap(module, "_export", export))
+    _state.undo.append(_wrap(module, "_export", _export))
 
 
 _ATTACH: dict[str, Callable[[Any], None]] = {
@@ -158,6 +159,8 @@ def _read_new_unions() -> None:
     original = inspector.type_repr
 
     def type_repr(obj: Any, *args: Any, **kwargs: Any) -> Any:
+        from gnnscript.analyze.annotations import spelled_for_pyg
+
         return original(spelled_for_pyg(obj), *args, **kwargs)
 
     inspector.type_repr = type_repr
@@ -176,6 +179,8 @@ def _module_from_template(
 ) -> Any:
     """What PyG's function of this name does, without its temporary file and its name clashes."""
     import jinja2
+
+    from gnnscript.specialize import load
 
     directory, _, name = template_path.replace("\\", "/").rpartition("/")
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(directory))
@@ -202,6 +207,8 @@ def _wrap(owner: Any, name: str, wrapper: Any) -> Callable[[], None]:
 
 def _script(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
     """Stands in for torch's ``_script_impl``."""
+    from gnnscript.script import needs_lowering, script
+
     obj = args[0] if args else kwargs["obj"]
     if (
         isinstance(obj, torch.nn.Module)
@@ -213,3 +220,17 @@ def _script(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
     if kwargs.get("_rcb") is None and not isinstance(obj, torch.nn.Module):
         kwargs = {**kwargs, "_frames_up": kwargs.get("_frames_up", 0) + 1}
     return wrapped(*args, **kwargs)
+
+
+def _compile(*call: Any) -> Any:
+    """Stands in for ``torch.compile``."""
+    from gnnscript.dynamo import compile_
+
+    return compile_(*call)
+
+
+def _export(*call: Any) -> Any:
+    """Stands in for torch's ``_export``."""
+    from gnnscript.dynamo import export
+
+    return export(*call)

@@ -38,8 +38,7 @@ __all__ = [
     "user_location",
 ]
 
-# The class attribute by which the interceptor marks what it handles.
-MARK = "__gnnscript__"
+MARK = _pyg.MARK
 
 _log = logging.getLogger("gnnscript")
 _lock = threading.RLock()

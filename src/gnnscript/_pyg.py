@@ -19,6 +19,8 @@ __all__ = [
     "MESSAGE_PASSING_MODULE",
     "PYG_LIB_OPS",
     "TEMPLATE_USERS",
+    "TORCH_SCATTER",
+    "cluster_function",
     "declared_arguments",
     "inspector",
     "is_message_passing",
@@ -31,6 +33,7 @@ __all__ = [
     "predicate",
     "predicates",
     "replaced_op",
+    "scatter_function",
     "substitutes",
     "template",
     "version",
@@ -65,6 +68,18 @@ PYG_LIB_OPS = {
         "(Tensor x, Tensor weight, Tensor basis, Tensor weight_index) -> Tensor",
     ),
 }
+
+
+# The functions of torch_scatter that ops.interop mirrors, and those of torch_cluster that PyG has
+# under the same name and signature.
+TORCH_SCATTER = frozenset(
+    {
+        "gather_coo", "gather_csr", "scatter", "scatter_add", "scatter_log_softmax",
+        "scatter_logsumexp", "scatter_max", "scatter_mean", "scatter_min", "scatter_mul",
+        "scatter_softmax", "scatter_std", "scatter_sum", "segment_coo", "segment_csr",
+    }
+)  # fmt: skip
+TORCH_CLUSTER = frozenset({"fps", "knn", "knn_graph", "nearest", "radius", "radius_graph"})
 
 
 def message_passing() -> Any:
@@ -178,6 +193,26 @@ def replaced_op(function: object) -> str | None:
         return name if namespace == "pyg" and name in PYG_LIB_OPS else None
     module, name = getattr(function, "__module__", None), getattr(function, "__name__", "")
     return name if module == "pyg_lib.ops" and name in PYG_LIB_OPS else None
+
+
+def scatter_function(function: object) -> str | None:
+    """The function of ours that stands for one of ``torch_scatter``, or of a stub of its name."""
+    module, name = getattr(function, "__module__", None), getattr(function, "__name__", None)
+    if not isinstance(module, str) or module.split(".")[0] != "torch_scatter":
+        return None
+    return name if name in TORCH_SCATTER else None
+
+
+def cluster_function(function: object) -> Any:
+    """PyG's function that stands for one of ``torch_cluster``, or of a stub of its name."""
+    module, name = getattr(function, "__module__", None), getattr(function, "__name__", None)
+    if not isinstance(module, str) or module.split(".")[0] != "torch_cluster":
+        return None
+    if name not in TORCH_CLUSTER:
+        return None
+    from torch_geometric.nn import pool
+
+    return getattr(pool, name)
 
 
 def module_class(name: str) -> Any:

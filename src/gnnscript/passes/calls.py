@@ -23,7 +23,7 @@ from gnnscript.passes.expressions import (
 )
 from gnnscript.passes.operators import Operators
 from gnnscript.passes.state import Abort, Frame
-from gnnscript.specialize.helpers import Import
+from gnnscript.specialize.helpers import Import, is_op
 from gnnscript.specialize.program import Specialized
 from gnnscript.specialize.tree import clone
 
@@ -44,7 +44,7 @@ class Calls(Operators):
         """A call, by what is called."""
         func = node.func
         target = getattr(func, "target_", None)
-        if isinstance(target, Import) and target.module.startswith("gnnscript.ops"):
+        if isinstance(target, Import) and is_op(target):
             return self.op(target.name, node, frame)
         if isinstance(getattr(node, "target_", None), Specialized):
             return self.specialized(node, frame)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 from gnnscript.passes.tracing import trace
-from gnnscript.specialize.helpers import Import
+from gnnscript.specialize.helpers import Import, is_op
 from gnnscript.specialize.program import Program, Specialized
 
 __all__ = ["optimize"]
@@ -40,10 +40,6 @@ def _use_native(node: ast.AST) -> None:
     """Has a piece of specialised code import the native ops."""
     for child in ast.walk(node):
         target = getattr(child, "target_", None)
-        if (
-            isinstance(target, Import)
-            and target.module.startswith("gnnscript.ops.")
-            and target.name in _NATIVE
-        ):
+        if isinstance(target, Import) and is_op(target) and target.name in _NATIVE:
             native = Import("gnnscript.ops.native", target.name, target.alias)
             child.target_ = native  # type: ignore[attr-defined]

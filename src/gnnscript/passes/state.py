@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gnnscript.passes.expressions import Code, Expression, filled
-from gnnscript.specialize.helpers import Import
+from gnnscript.specialize.helpers import Import, is_op
 from gnnscript.specialize.program import Specialized
 from gnnscript.specialize.tree import clone, free_name
 
@@ -175,7 +175,7 @@ def is_cheap(node: ast.expr) -> bool:
 
 def _is_op(node: ast.expr) -> bool:
     target = getattr(node.func, "target_", None) if isinstance(node, ast.Call) else None
-    return isinstance(target, Import) and target.module.startswith("gnnscript.ops")
+    return isinstance(target, Import) and is_op(target)
 
 
 def default_name(node: ast.expr) -> str:

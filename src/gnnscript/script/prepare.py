@@ -62,6 +62,10 @@ def _auto() -> bool:
     return bool(vars(_pyg.message_passing()).get(MARK, False))
 
 
+# PyG, and the libraries whose functions are replaced by ours.
+_LIBRARIES = frozenset({"torch_geometric", "torch_scatter", "torch_cluster"})
+
+
 def _uses_pyg(cls: type) -> bool:
     """Whether a module class is PyG's, or its methods name something of PyG's."""
     for parent in cls.__mro__:
@@ -74,12 +78,12 @@ def _uses_pyg(cls: type) -> bool:
             if not isinstance(function, types.FunctionType) or function.__name__ == "__init__":
                 continue
             namespace = function.__globals__
-            if any(name.split(".")[0] == "torch_geometric" for name in function.__code__.co_names):
+            if any(name.split(".")[0] in _LIBRARIES for name in function.__code__.co_names):
                 return True  # imported inside of the function
             for name in function.__code__.co_names:
                 value = namespace.get(name)
                 module = getattr(value, "__module__", None) or getattr(value, "__name__", None)
-                pyg = isinstance(module, str) and module.split(".")[0] == "torch_geometric"
+                pyg = isinstance(module, str) and module.split(".")[0] in _LIBRARIES
                 if pyg and not (inspect.isclass(value) and issubclass(value, torch.nn.Module)):
                     return True
     return False

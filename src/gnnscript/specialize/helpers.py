@@ -23,8 +23,10 @@ __all__ = [
     "annotation",
     "as_list",
     "import_reference",
+    "interop_reference",
     "is_absent",
     "is_ignored",
+    "is_op",
     "is_torch_function",
     "op_reference",
     "reference",
@@ -74,9 +76,10 @@ def import_reference(module: str, name: str, alias: str, value: Any = None) -> a
     return node
 
 
+_INTEROP = "gnnscript.ops.interop"
 # The ops of which there are two implementations. `gnnscript.ops` decides between them in each eager
 # call; code is specialised to one, and names it.
-# Where the portable form of an op is, if not in ops.portable.
+# Where the portable form of an op is, if not in ops.portable:
 _PORTABLE = {
     "fps": "clusters",
     "graclus_cluster": "clusters",
@@ -92,6 +95,16 @@ _PORTABLE = {
 def op_reference(name: str) -> ast.Name:
     """The name of one of our ops, in its portable form."""
     return import_reference(f"gnnscript.ops.{_PORTABLE.get(name, 'portable')}", name, name)
+
+
+def interop_reference(name: str) -> ast.Name:
+    """The name of our form of a function of ``torch_scatter``."""
+    return import_reference(_INTEROP, name, name)
+
+
+def is_op(target: Import) -> bool:
+    """Whether an import is of one of our ops, which those named after ``torch_scatter`` are not."""
+    return target.module.startswith("gnnscript.ops") and target.module != _INTEROP
 
 
 def torch_name(dotted: str) -> ast.expr:

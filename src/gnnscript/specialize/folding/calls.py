@@ -202,6 +202,15 @@ class Calls(Folding):
         replaced = _pyg.replaced_op(function)
         if replaced is not None:
             return self.call_replaced(replaced, given)
+        scatter = _pyg.scatter_function(function)
+        if scatter is not None:
+            return self.call_interop(scatter, given)
+        cluster = _pyg.cluster_function(function)
+        if cluster is not None:
+            if "src" in given.kwargs:  # the one name that differs: that of the points of fps
+                given = Arguments(given.args, {"x": given.kwargs["src"], **given.kwargs})
+                del given.kwargs["src"]
+            return self.call_function(cluster, given, None)
         by_numpy = numpy_function(cast("Frame", self), function, given)
         if by_numpy is not None:
             return by_numpy

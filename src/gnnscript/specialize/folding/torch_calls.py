@@ -31,7 +31,7 @@ from gnnscript.specialize import inference
 from gnnscript.specialize.folding.base import CHANGE_IN_PLACE, Arguments, Folded, Folding
 from gnnscript.specialize.folding.collections import is_collection
 from gnnscript.specialize.folding.functions import _declared
-from gnnscript.specialize.helpers import annotation, op_reference, torch_name
+from gnnscript.specialize.helpers import annotation, interop_reference, op_reference, torch_name
 from gnnscript.specialize.substitutes import int_list
 from gnnscript.specialize.values import (
     Closure,
@@ -167,6 +167,12 @@ class TorchCalls(Folding):
         found = inference.schema_type(op, _pyg.PYG_LIB_OPS[op][1], *given.types())
         given = self.adapted(given, found)
         return Dyn(found.returns), ast.Call(op_reference(op), *self.nodes(given))
+
+    def call_interop(self, name: str, given: Arguments) -> Folded:
+        """Calls our function in place of the one of ``torch_scatter`` that has its name."""
+        pair = name.endswith(("_min", "_max"))  # these return positions, too
+        returns = tuple_of(TENSOR, TENSOR) if pair else TENSOR
+        return Dyn(returns), ast.Call(interop_reference(name), *self.nodes(given))
 
     def method_of_value(
         self, holder: Value, base: ast.expr | None, name: str, node: ast.Call

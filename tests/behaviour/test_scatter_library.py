@@ -52,9 +52,13 @@ def _segment_csr(src, indptr, out=None, reduce="sum"):
 torch_scatter = _stub(
     "torch_scatter", scatter=_scatter, scatter_max=_scatter_max, segment_csr=_segment_csr
 )
-torch_cluster = _stub(
-    "torch_cluster", knn_graph=pool.knn_graph, fps=lambda src, **kwargs: pool.fps(src, **kwargs)
-)
+
+
+def _fps(src, **kwargs):
+    return pool.fps(src, **kwargs)
+
+
+torch_cluster = _stub("torch_cluster", knn_graph=pool.knn_graph, fps=_fps)
 scatter, scatter_max, segment_csr = (
     torch_scatter.scatter,
     torch_scatter.scatter_max,

@@ -213,6 +213,8 @@ class BareProcess:
 
 def _is_native(model: Path) -> bool:
     """Whether the code of a saved model calls ops of gnnscript's library."""
+    if not zipfile.is_zipfile(model):
+        return False  # torch says what is wrong with it
     with zipfile.ZipFile(model) as archive:
         code = [name for name in archive.namelist() if name.endswith(".py")]
         return any(b"ops.gnnscript." in archive.read(name) for name in code)

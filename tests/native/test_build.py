@@ -52,6 +52,8 @@ def build_and_install(folder: Path, *options: str, **environment: str) -> tuple[
 USE = """
 import sys, warnings
 warnings.simplefilter("ignore")
+# An editable installation finds the package before the path is asked.
+sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in type(f).__module__]
 import torch
 import gnnscript
 assert gnnscript.__file__.startswith(sys.argv[1]), gnnscript.__file__

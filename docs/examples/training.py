@@ -84,21 +84,19 @@ def category_weights(graphs: Sequence[Data]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def standardise_inputs(model: EdgeNet, graphs: Sequence[Data]) -> None:
-    """Initialises the encoder so that all features, whatever their scale, are heard at once.
+def standardise(layer: torch.nn.Linear, inputs: Sequence[torch.Tensor]) -> None:
+    """Initialises a layer so that all features, whatever their scale, are heard at once.
 
     The scaled energies are a hundred thousand times smaller than the layers; left to itself, the
     optimizer would need many more steps than the demo has to notice them.
 
     Args:
-        model: The model to initialise, in place.
-        graphs: What it will be trained on.
+        layer: The first layer of a network, in place.
+        inputs: What the network is trained on, float32 [N, F] each.
     """
-    x = torch.cat([graph.x for graph in graphs])
-    deviation, mean = torch.std_mean(x, dim=0)
-    first = model.encoder[0]
-    first.weight /= torch.where(deviation > 0, deviation, 1.0)
-    first.bias -= first.weight @ mean
+    deviation, mean = torch.std_mean(torch.cat(list(inputs)), dim=0)
+    layer.weight /= torch.where(deviation > 0, deviation, 1.0)
+    layer.bias -= layer.weight @ mean
 
 
 def train_edgenet(graphs: Sequence[Data], steps: int, seed: int) -> EdgeNet:
@@ -113,7 +111,7 @@ def train_edgenet(graphs: Sequence[Data], steps: int, seed: int) -> EdgeNet:
         The model, in train mode.
     """
     model = EdgeNet()
-    standardise_inputs(model, graphs)
+    standardise(model.encoder[0], [graph.x for graph in graphs])
     optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
     weights = category_weights(graphs)
     generator = torch.Generator().manual_seed(seed)

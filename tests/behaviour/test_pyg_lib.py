@@ -11,24 +11,14 @@ import torch_geometric.typing
 from torch_geometric import nn as pyg_nn
 
 import gnnscript
-from gnnscript.testing import BareProcess, assert_scripts_like_eager
+from gnnscript.testing import assert_scripts_like_eager
 
-pytestmark = pytest.mark.skipif(
-    torch_geometric.typing.WITH_PYG_LIB, reason="pyg_lib is installed: eager models use that"
-)
-
-
-@pytest.fixture(autouse=True)
-def _installed():
-    gnnscript.install()
-    yield
-    gnnscript.uninstall()
-
-
-@pytest.fixture(scope="module")
-def bare():
-    with BareProcess() as process:
-        yield process
+pytestmark = [
+    pytest.mark.usefixtures("auto"),
+    pytest.mark.skipif(
+        torch_geometric.typing.WITH_PYG_LIB, reason="pyg_lib is installed: eager models use that"
+    ),
+]
 
 
 def points(examples: int):

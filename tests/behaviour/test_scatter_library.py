@@ -16,7 +16,9 @@ from torch_geometric.utils import scatter as pyg_scatter
 
 import gnnscript
 import gnnscript.ops.library
-from gnnscript.testing import BareProcess, assert_scripts_like_eager
+from gnnscript.testing import assert_scripts_like_eager
+
+pytestmark = pytest.mark.usefixtures("auto")
 
 
 def _stub(library: str, **functions) -> types.ModuleType:
@@ -65,19 +67,6 @@ scatter, scatter_max, segment_csr = (
     torch_scatter.segment_csr,
 )
 knn_graph = torch_cluster.knn_graph
-
-
-@pytest.fixture(autouse=True)
-def _installed():
-    gnnscript.install()
-    yield
-    gnnscript.uninstall()
-
-
-@pytest.fixture(scope="module")
-def bare():
-    with BareProcess() as process:
-        yield process
 
 
 def graph(nodes: int):

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
-import gnnscript
 from hgcal import fit as fitting
 from hgcal.fit import fit
 from hgcal.generator import generate_hits, generate_shower
@@ -15,12 +12,8 @@ from hgcal.graph import HADRONIC, build_graph
 from hgcal.tasks import edge_task, energy_task, hit_task, track_task
 from hgcal.tracks import generate_tracks
 
-
-@pytest.fixture(autouse=True)
-def _installed() -> Iterator[None]:
-    gnnscript.install()  # EnergyNet searches for neighbours, for which PyG has no code of its own
-    yield
-    gnnscript.uninstall()
+# EnergyNet searches for neighbours, for which PyG has no code of its own.
+pytestmark = pytest.mark.usefixtures("auto")
 
 
 def small_endcap(seed: int):

@@ -17,7 +17,7 @@ from hgcal.generator import generate_shower
 from hgcal.graph import CATEGORIES, ELECTROMAGNETIC, FEATURES, HADRONIC, INVALID, SCALES
 from hgcal.models import EnergyNet, HitGAT, TrackNet
 from hgcal.tracks import generate_tracks
-from training import signal_wedges
+from training import signal_wedges, standardise
 
 
 @dataclass(frozen=True)
@@ -139,19 +139,6 @@ def rarity(labels: Sequence[Tensor]) -> Tensor:
     """
     counts = torch.cat(list(labels)).bincount(minlength=len(CATEGORIES))
     return torch.where(counts > 0, (counts.sum() / counts.clamp(min=1)).sqrt(), 0.0)
-
-
-@torch.no_grad()
-def standardise(layer: torch.nn.Linear, inputs: Sequence[Tensor]) -> None:
-    """Initialises a layer so that all features, whatever their scale, are heard at once.
-
-    Args:
-        layer: The first layer of a network, in place.
-        inputs: What the network is trained on, float32 [N, F] each.
-    """
-    deviation, mean = torch.std_mean(torch.cat(list(inputs)), dim=0)
-    layer.weight /= torch.where(deviation > 0, deviation, 1.0)
-    layer.bias -= layer.weight @ mean
 
 
 def _rotated(x: Tensor) -> Tensor:

@@ -104,7 +104,9 @@ def knn(
 ) -> Tensor:
     """Find the nearest points; see `neighbors.knn`."""
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return _chosen("knn")(x, y, ptr_x, ptr_y, k, cosine)  # type: ignore[no-any-return]
+        return _chosen("knn")(  # type: ignore[no-any-return]
+            x, y, ptr_x, ptr_y, k, cosine, num_workers
+        )
     return neighbors.knn(x, y, ptr_x, ptr_y, k, cosine, num_workers)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +12,17 @@ import torch
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.sources import FunctionSource
 from gnnscript.analyze.types import NONE, Type, is_optional
+from gnnscript.specialize.folding.mutation import mutated_names
+from gnnscript.specialize.folding.parts import Parts
 from gnnscript.specialize.helpers import is_absent, reference
 from gnnscript.specialize.values import (
     Closure,
     Const,
-    Dyn,
     Mapping,
     Method,
     ModuleRef,
     Poison,
     Seq,
-    Super,
     Value,
     literal,
     static_type,
@@ -126,7 +124,7 @@ class Binding:
         return self.node if self.name is None else ast.Name(self.name, ast.Load())
 
 
-class Folding:
+class Folding(Parts):
     """The state of a function being specialised, and what every part of its frame uses.
 
     A :class:`~gnnscript.specialize.folding.statements.Frame` is put together from the parts in
@@ -267,180 +265,6 @@ class Folding:
             return self.unwrap(value, residual)
         return value, residual
 
-    if TYPE_CHECKING:
-        # What the parts provide for one another.
-        def container_items(self, ref: ModuleRef, method: str) -> Folded: ...
-
-        def module_item(self, ref: ModuleRef, position: Value) -> Folded: ...
-
-        def bind_method(self, ref: ModuleRef, static: Any, name: str) -> Value: ...
-
-        def module_attribute(self, ref: ModuleRef, name: str) -> Folded: ...
-
-        def module_items(self, ref: ModuleRef) -> Iterator[Value]: ...
-
-        def module_node(self, ref: ModuleRef) -> ast.expr: ...
-
-        def super_attribute(self, holder: Super, name: str) -> Value: ...
-
-        def condition(self, node: ast.expr) -> Folded: ...
-
-        def forget(self, names: set[str]) -> None: ...
-
-        def recall(self, value: Value, residual: ast.expr) -> Folded: ...
-
-        def note(self, residual: ast.expr, t: Type) -> None: ...
-
-        def refine(self, test: ast.expr, outcome: bool) -> None: ...
-
-        def truth(self, value: Value, residual: ast.expr | None) -> Folded: ...
-
-        def unwrap(self, value: Value, residual: ast.expr) -> tuple[Value, ast.expr]: ...
-
-        def call_closure(self, closure: Closure, given: Arguments) -> Folded: ...
-
-        def owner_for(self, values: list[Value]) -> Any: ...
-
-        def closure(self, node: ast.FunctionDef | ast.Lambda) -> Closure: ...
-
-        def attribute(self, holder: Value, base: ast.expr | None, name: str) -> Folded: ...
-
-        def alike(
-            self, left: tuple[Value, ast.expr], right: tuple[Value, ast.expr]
-        ) -> list[tuple[Value, ast.expr]]: ...
-
-        def fold_Name(self, node: ast.Name) -> Folded: ...
-
-        def message(self, node: ast.expr) -> ast.expr: ...
-
-        def message_text(self, node: ast.expr) -> ast.expr: ...
-
-        def entries(self, holder: Mapping, base: ast.expr | None) -> list[ast.expr | None]: ...
-
-        def element_nodes(self, residual: ast.expr, count: int) -> ast.Tuple: ...
-
-        @staticmethod
-        def element_type(t: Type) -> Dyn: ...
-
-        def index(self, node: ast.expr) -> tuple[Value, ast.expr]: ...
-
-        def known_items(self, value: Value) -> list[Value]: ...
-
-        @staticmethod
-        def mapping(
-            items: dict[Any, Value],
-            nodes: list[ast.expr | None],
-            default: Value | None = None,
-        ) -> Folded: ...
-
-        def sequence(
-            self,
-            kind: str,
-            items: list[Value],
-            nodes: list[ast.expr | None],
-            cls: Any = None,
-            *,
-            keep: bool = False,
-        ) -> Folded: ...
-
-        def known_collection(
-            self, name: str, value: Value, node: ast.expr | None
-        ) -> Folded | None: ...
-
-        def reachable(self) -> list[Value]: ...
-
-        def replace_held(self, old: Value, new: Value, node: ast.expr) -> None: ...
-
-        def set_item(
-            self,
-            holder: Value,
-            base: ast.expr | None,
-            key: Value,
-            value: Value,
-            node: ast.expr | None,
-        ) -> None: ...
-
-        def delete_item(self, holder: Value, base: ast.expr | None, key: Value) -> None: ...
-
-        def change(
-            self, holder: Value, base: ast.expr | None, name: str, given: Arguments
-        ) -> Folded: ...
-
-        def call_op(self, op: str, original: Any, given: Arguments) -> Folded: ...
-
-        def call_interop(self, name: str, given: Arguments) -> Folded: ...
-
-        def call_replaced(self, op: str, given: Arguments) -> Folded: ...
-
-        def call_torch(self, function: Any, given: Arguments) -> Folded: ...
-
-        def method_of_value(
-            self, holder: Value, base: ast.expr | None, name: str, node: ast.Call
-        ) -> Folded: ...
-
-        def unwrapped(self, given: Arguments, which: frozenset[int | str]) -> Arguments: ...
-
-        def arguments(self, node: ast.Call, spread: bool = False) -> Arguments: ...
-
-        def call(self, callee: Value, given: Arguments, callee_node: ast.expr | None) -> Folded: ...
-
-        def nodes(self, given: Arguments) -> tuple[list[ast.expr], list[ast.keyword]]: ...
-
-        @staticmethod
-        def flatten(bound: dict[str, Value], nodes: dict[str, ast.expr | None]) -> None: ...
-
-        def call_forward(self, ref: ModuleRef, given: Arguments) -> Folded: ...
-
-        def call_function(
-            self,
-            function: Any,
-            given: Arguments,
-            cls: type | None,
-            *,
-            name: str | None = None,
-            called: ModuleRef | None = None,
-        ) -> Folded: ...
-
-        def call_method(self, method: Method, given: Arguments) -> Folded: ...
-
-        def call_module(self, ref: ModuleRef, given: Arguments) -> Folded: ...
-
-        def call_property(self, ref: ModuleRef, function: Any, cls: type) -> Folded: ...
-
-        def call_specialized(
-            self, done: Any, nodes: dict[str, ast.expr | None], called: ModuleRef | None = None
-        ) -> Folded: ...
-
-        def assign(self, target: ast.expr, value: Value, residual: ast.expr | None) -> None: ...
-
-        def bind(self, name: str, value: Value, residual: ast.expr | None) -> None: ...
-
-        def bind_inline(
-            self, target: ast.expr, value: Value, residual: ast.expr | None
-        ) -> None: ...
-
-        def fresh(self, wish: str) -> str: ...
-
-        def hold(
-            self, name: str, node: ast.expr | None, changing: set[str] | None = None
-        ) -> ast.expr | None: ...
-
-        def store_target(self, node: ast.expr) -> ast.Subscript | ast.Attribute: ...
-
-        def variable(self, name: str, t: Type) -> str: ...
-
-        def loop_target(self, target: ast.expr, element: Value) -> ast.expr: ...
-
-        def nested(
-            self, env: dict[str, Binding], *, always: bool = False
-        ) -> AbstractContextManager[list[ast.stmt]]: ...
-
-        def stamped(self, statement: ast.stmt) -> ast.stmt: ...
-
-        def block(self, statements: list[ast.stmt]) -> None: ...
-
-        def emit(self, statement: ast.stmt) -> None: ...
-
 
 def store(name: str, node: ast.expr) -> ast.stmt:
     """``name = node``."""
@@ -454,41 +278,3 @@ def _class_cell(source: FunctionSource) -> type | None:
     except KeyError:
         return None
     return found if isinstance(found, type) else None
-
-
-CHANGE_IN_PLACE = frozenset(
-    {
-        "append",
-        "clear",
-        "extend",
-        "insert",
-        "pop",
-        "popitem",
-        "remove",
-        "reverse",
-        "setdefault",
-        "sort",
-        "update",
-    }
-)
-
-
-def mutated_names(node: ast.AST) -> set[str]:
-    """Lists and dictionaries that are changed in place: their length is not known."""
-    names = set()
-    for child in ast.walk(node):
-        if isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute):
-            if child.func.attr in CHANGE_IN_PLACE:
-                names |= _root(child.func.value)
-        elif isinstance(child, ast.Subscript) and not isinstance(child.ctx, ast.Load):
-            names |= _root(child.value)
-        elif isinstance(child, ast.AugAssign) and isinstance(child.target, ast.Name):
-            names.add(child.target.id)
-    return names
-
-
-def _root(node: ast.expr) -> set[str]:
-    """The variable behind ``name[...][...]``."""
-    while isinstance(node, ast.Subscript):
-        node = node.value
-    return {node.id} if isinstance(node, ast.Name) else set()

@@ -13,8 +13,9 @@ from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.sources import FunctionSource, function_source
 from gnnscript.analyze.types import TENSOR, UNKNOWN, Type
 from gnnscript.specialize import inference
-from gnnscript.specialize.folding.base import Arguments, Folded, Folding, NoReturn, mutated_names
+from gnnscript.specialize.folding.base import Arguments, Folded, Folding, NoReturn
 from gnnscript.specialize.folding.modules import CONTAINER_METHODS
+from gnnscript.specialize.folding.mutation import mutated_names
 from gnnscript.specialize.helpers import is_ignored
 from gnnscript.specialize.program import is_runtime
 from gnnscript.specialize.tree import clone, is_simple, names_read

@@ -28,9 +28,10 @@ from gnnscript.analyze.types import (
     tuple_of,
 )
 from gnnscript.specialize import inference
-from gnnscript.specialize.folding.base import CHANGE_IN_PLACE, Arguments, Folded, Folding
+from gnnscript.specialize.folding.base import Arguments, Folded, Folding
 from gnnscript.specialize.folding.collections import is_collection
 from gnnscript.specialize.folding.functions import _declared
+from gnnscript.specialize.folding.mutation import CHANGE_IN_PLACE
 from gnnscript.specialize.helpers import annotation, interop_reference, op_reference, torch_name
 from gnnscript.specialize.substitutes import int_list
 from gnnscript.specialize.values import (

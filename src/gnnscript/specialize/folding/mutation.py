@@ -1,0 +1,42 @@
+"""Which variables of a function hold collections that its code changes in place."""
+
+from __future__ import annotations
+
+import ast
+
+CHANGE_IN_PLACE = frozenset(
+    {
+        "append",
+        "clear",
+        "extend",
+        "insert",
+        "pop",
+        "popitem",
+        "remove",
+        "reverse",
+        "setdefault",
+        "sort",
+        "update",
+    }
+)
+
+
+def mutated_names(node: ast.AST) -> set[str]:
+    """Lists and dictionaries that are changed in place: their length is not known."""
+    names = set()
+    for child in ast.walk(node):
+        if isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute):
+            if child.func.attr in CHANGE_IN_PLACE:
+                names |= _root(child.func.value)
+        elif isinstance(child, ast.Subscript) and not isinstance(child.ctx, ast.Load):
+            names |= _root(child.value)
+        elif isinstance(child, ast.AugAssign) and isinstance(child.target, ast.Name):
+            names.add(child.target.id)
+    return names
+
+
+def _root(node: ast.expr) -> set[str]:
+    """The variable behind ``name[...][...]``."""
+    while isinstance(node, ast.Subscript):
+        node = node.value
+    return {node.id} if isinstance(node, ast.Name) else set()

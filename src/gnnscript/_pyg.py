@@ -26,6 +26,7 @@ __all__ = [
     "is_message_passing",
     "is_own",
     "is_sparse_tensor",
+    "is_spmm",
     "library_flag",
     "message_passing",
     "module_class",
@@ -34,8 +35,10 @@ __all__ = [
     "predicates",
     "replaced_op",
     "scatter_function",
+    "sparse_function",
     "substitutes",
     "template",
+    "utils",
     "version",
 ]
 
@@ -70,8 +73,8 @@ PYG_LIB_OPS = {
 }
 
 
-# The functions of torch_scatter that ops.interop mirrors, and those of torch_cluster that PyG has
-# under the same name and signature.
+# The functions of torch_scatter that ops.interop mirrors, those of torch_sparse that
+# specialize.sparse does, and those of torch_cluster that PyG has under the same name and signature.
 TORCH_SCATTER = frozenset(
     {
         "gather_coo", "gather_csr", "scatter", "scatter_add", "scatter_log_softmax",
@@ -79,6 +82,7 @@ TORCH_SCATTER = frozenset(
         "scatter_softmax", "scatter_std", "scatter_sum", "segment_coo", "segment_csr",
     }
 )  # fmt: skip
+TORCH_SPARSE = frozenset({"coalesce", "eye", "spmm", "spspmm", "transpose"})
 TORCH_CLUSTER = frozenset({"fps", "knn", "knn_graph", "nearest", "radius", "radius_graph"})
 
 
@@ -115,6 +119,11 @@ def op_substitutes() -> dict[Any, str]:
     from torch_geometric import utils
 
     return {utils.scatter: "scatter", utils.segment: "segment", utils.softmax: "softmax"}
+
+
+def is_spmm(function: object) -> bool:
+    """Whether a function is PyG's product of a sparse with a dense matrix."""
+    return function is utils().spmm
 
 
 @functools.cache
@@ -213,6 +222,21 @@ def cluster_function(function: object) -> Any:
     from torch_geometric.nn import pool
 
     return getattr(pool, name)
+
+
+def sparse_function(function: object) -> str | None:
+    """The function of ``specialize.sparse`` that stands for one of ``torch_sparse``, or a stub."""
+    module, name = getattr(function, "__module__", None), getattr(function, "__name__", None)
+    if not isinstance(module, str) or module.split(".")[0] != "torch_sparse":
+        return None
+    return name if name in TORCH_SPARSE else None
+
+
+def utils() -> Any:
+    """PyG's package of functions; specialised code reads it, so it is imported in here."""
+    import torch_geometric.utils
+
+    return torch_geometric.utils
 
 
 def module_class(name: str) -> Any:

@@ -19,10 +19,12 @@ from gnnscript.analyze.types import (
     TENSOR,
     UNKNOWN,
     is_optional,
+    is_sparse,
     join,
     optional,
     strip_optional,
 )
+from gnnscript.specialize import adjacency
 from gnnscript.specialize.declared import declare, warn_of_stale
 from gnnscript.specialize.folding.base import Arguments
 from gnnscript.specialize.helpers import op_reference
@@ -115,6 +117,11 @@ def _call(name: str, frame: Frame, ref: ModuleRef, given: Arguments) -> Folded:
     if static_type(edge_index[0]) == UNKNOWN:
         edge_index = (Dyn(TENSOR), edge_index[1])
     edge_index = frame.present(edge_index[0], frame.needed(*edge_index))
+    if is_sparse(static_type(edge_index[0])):
+        fused = adjacency.call_fused(frame, called, edge_index, kwargs, name)
+        if fused is not None:
+            return fused
+        edge_index, size = adjacency.take_apart(frame, ref, name, edge_index, kwargs)
     bound: dict[str, Value] = {"self": ref, "edge_index": edge_index[0]}
     nodes: dict[str, ast.expr | None] = {"edge_index": edge_index[1]}
     for key, (value, node) in kwargs.items():

@@ -235,11 +235,16 @@ def _runtime(value: Value) -> bool:
     return isinstance(value, (Dyn, Seq, Mapping))
 
 
+_PLAIN = (int, float, bool, str, type(None), torch.dtype, torch.layout, torch.device)
+
+
 def key_of(value: Value) -> Hashable:
     """A key that is equal for values that specialise alike."""
     if isinstance(value, Const):
         inner = value.value
-        if isinstance(inner, (int, float, bool, str, type(None), torch.dtype, torch.device)):
+        if isinstance(
+            inner, (int, float, bool, str, type(None), torch.dtype, torch.layout, torch.device)
+        ):
             return ("const", type(inner).__name__, repr(inner))
         if isinstance(inner, (tuple, list)):
             return ("const", type(inner).__name__, tuple(key_of(Const(item)) for item in inner))
@@ -275,7 +280,7 @@ def literal(value: Value) -> ast.expr | None:
     for plain in (str, float, int):
         if isinstance(inner, plain):
             return ast.Constant(plain(inner))
-    if isinstance(inner, torch.dtype):
+    if isinstance(inner, (torch.dtype, torch.layout)):
         return torch_name(str(inner))
     if isinstance(inner, torch.device):
         return ast.Call(torch_name("torch.device"), [ast.Constant(str(inner))], [])

@@ -14,8 +14,8 @@ from gnnscript import _pyg
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.calls import refuse_open_keywords
 from gnnscript.analyze.sources import FunctionSource
-from gnnscript.analyze.types import INT, UNKNOWN, Type, from_annotation, list_of
-from gnnscript.specialize import substitutes
+from gnnscript.analyze.types import INT, UNKNOWN, Type, from_annotation, is_sparse, list_of
+from gnnscript.specialize import sparse, substitutes
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding
 from gnnscript.specialize.folding.builtin_math import numpy_function
 from gnnscript.specialize.folding.builtins import BUILTINS
@@ -187,6 +187,8 @@ class Calls(Folding):
             if function in _pyg.substitutes():
                 written = getattr(substitutes, _pyg.substitutes()[function])
                 return self.call_function(written, given, None)
+            if _pyg.is_spmm(function):
+                return self._product(given)
             if function in _pyg.op_substitutes():
                 return self.call_op(_pyg.op_substitutes()[function], function, given)
         if isinstance(function, types.MethodType):
@@ -205,6 +207,9 @@ class Calls(Folding):
         scatter = _pyg.scatter_function(function)
         if scatter is not None:
             return self.call_interop(scatter, given)
+        written = _pyg.sparse_function(function)
+        if written is not None:
+            return self.call_function(getattr(sparse, written), given, None)
         cluster = _pyg.cluster_function(function)
         if cluster is not None:
             if "src" in given.kwargs:  # the one name that differs: that of the points of fps
@@ -235,6 +240,17 @@ class Calls(Folding):
             "could be specialised",
             "use torch functions, or a function written in Python",
         )
+
+    def _product(self, given: Arguments) -> Folded:
+        """``torch_geometric.utils.spmm``."""
+        src = given.args[0] if given.args else given.kwargs["src"]
+        if not is_sparse(static_type(src[0])):
+            raise UnsupportedError(
+                f"'spmm' is given a '{static_type(src[0])}' for its sparse matrix; the tensors "
+                "that a scripted model is given are dense",
+                "make the sparse tensor in the model, or 'propagate' along an edge index",
+            )
+        return self.call_function(sparse.product, given, None)
 
     def _construct(self, cls: type, given: Arguments) -> Folded:
         """A class is called: named tuples are known by their fields, others are TorchScript's."""

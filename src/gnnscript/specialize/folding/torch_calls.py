@@ -75,9 +75,14 @@ class TorchCalls(Folding):
         else:
             found = inference.function_type(function, args, kwargs)
         given = self.adapted(given, found)
-        returns = found.returns
-        if returns in (TENSOR, UNKNOWN):
-            returns = _SPARSE_FACTORIES.get(getattr(function, "__name__", ""), returns)
+        returns, name = found.returns, getattr(function, "__name__", "")
+        if name in _COMPRESSED:  # as TorchScript has it, gradients of the values would be lost
+            layout = Const(_COMPRESSED[name])
+            named = {_COMPRESSED_NAMES.get(k, k): v for k, v in given.kwargs.items()}
+            given = Arguments(given.args, named | {"layout": (layout, literal(layout))})
+            function = torch.ops.aten.sparse_compressed_tensor
+        if returns in (TENSOR, UNKNOWN) and name in _SPARSE_FACTORIES:
+            returns = _layout_of(given, _SPARSE_FACTORIES[name])
         return Dyn(returns), ast.Call(self.needed(Const(function), None), *self.nodes(given))
 
     def _unique(self, function: Any, given: Arguments) -> Folded:
@@ -261,7 +266,7 @@ class TorchCalls(Folding):
         args, kwargs = self.nodes(given)
         spelled = "to_sparse" if name == "to_sparse_coo" else name
         func = ast.Attribute(node, spelled, ast.Load())
-        return Dyn(_TO_SPARSE[name]), ast.Call(func, args, kwargs)
+        return Dyn(_layout_of(given, _TO_SPARSE[name])), ast.Call(func, args, kwargs)
 
     def _method_of_sparse(
         self, node: ast.expr, t: Type, name: str, given: Arguments, call: ast.Call
@@ -332,6 +337,12 @@ def _is_true(folded: Folded | None) -> bool:
     return folded is not None and isinstance(folded[0], Const) and bool(folded[0].value)
 
 
+def _layout_of(given: Arguments, default: Type) -> Type:
+    """The type of a sparse tensor whose layout may be an argument."""
+    value = given.kwargs.get("layout", (None, None))[0]
+    return _LAYOUTS.get(value.value, SPARSE) if isinstance(value, Const) else default
+
+
 # Conversions that TorchScript has no method for.
 _DTYPE_METHODS = {"bool": "bool", "bfloat16": "bfloat16"}
 
@@ -352,6 +363,24 @@ _TO_SPARSE = {
     "to_sparse_coo": SPARSE_COO,
     "to_sparse_csr": SPARSE_CSR,
     "to_sparse_csc": SPARSE_CSC,
+    "to_sparse_bsr": SPARSE,
+    "to_sparse_bsc": SPARSE,
+}
+
+_COMPRESSED = {"sparse_csr_tensor": torch.sparse_csr, "sparse_csc_tensor": torch.sparse_csc}
+
+_COMPRESSED_NAMES = {
+    "crow_indices": "compressed_indices",
+    "ccol_indices": "compressed_indices",
+    "col_indices": "plain_indices",
+    "row_indices": "plain_indices",
+}
+
+_LAYOUTS = {
+    torch.sparse_coo: SPARSE_COO,
+    torch.sparse_csr: SPARSE_CSR,
+    torch.sparse_csc: SPARSE_CSC,
+    torch.strided: TENSOR,
 }
 
 _SPARSE_METHODS: dict[str, Type] = {

@@ -44,10 +44,11 @@ def edge_aggregate(
         ValueError: A gathered operand has another number of dimensions than the messages.
         RuntimeError: Shapes do not broadcast, or an index is out of range.
     """
+    dtype = _dtype(program, operands, reduce)
     program, rows, at = _rows(program, operands, dim)
     nodes = size if size is not None else (int(index.max()) + 1 if index.numel() > 0 else 0)
     ptr, perm = csr(index, nodes)
-    out = torch.ops.gnnscript.edge_reduce(program, rows, index, other, ptr, perm, reduce)
+    out = torch.ops.gnnscript.edge_reduce(program, rows, index, other, ptr, perm, reduce).to(dtype)
     return out if at == -out.dim() else out.movedim(0, at)
 
 
@@ -76,8 +77,9 @@ def edge_values(
         ValueError: As in `edge_aggregate`.
         RuntimeError: As in `edge_aggregate`.
     """
+    dtype = _dtype(program, operands, "sum")
     program, rows, at = _rows(program, operands, dim)
-    out = torch.ops.gnnscript.edge_map(program, rows, index, other, sum_dims)
+    out = torch.ops.gnnscript.edge_map(program, rows, index, other, sum_dims).to(dtype)
     at = at + sum_dims
     return out if at == -out.dim() else out.movedim(0, at)
 
@@ -115,6 +117,28 @@ def add_edge_bias(
     return out + degree.to(out.dtype).view(shape) * bias
 
 
+def _dtype(program: str, operands: List[Tensor], reduce: str) -> torch.dtype:  # noqa: UP006
+    """Type of the result, by torch's rules of promotion."""
+    one = operands[0]
+    for operand in operands:
+        if operand.dtype != one.dtype:
+            dtype = torch.result_type(one, operand)
+            one = torch.empty([0] * max(one.dim(), operand.dim()), dtype=dtype)
+        elif operand.dim() > one.dim():
+            one = operand
+    if one.is_floating_point() or one.is_complex():
+        return one.dtype
+    for word in ["relu", "abs", "sign", "square", "pow", "where"]:
+        program = program.replace(word + "(", "(")
+    for word in ["maximum", "minimum", "clamp_min", "clamp_max"]:
+        program = program.replace(word, "")
+    floats = reduce == "mean"
+    # A quotient, a decimal point, a letter of each function that takes integers to other numbers.
+    for mark in ["/", ".", "l", "p", "t", "q", "g", "o", "n"]:
+        floats = floats or mark in program
+    return torch.result_type(one, 1.0) if floats else one.dtype
+
+
 def _rows(
     program: str,
     operands: List[Tensor],  # noqa: UP006
@@ -129,6 +153,12 @@ def _rows(
         if operand.dtype != dtype:
             same = False
             dtype = torch.promote_types(dtype, operand.dtype)
+    for operand in operands:
+        if not (operand.is_floating_point() or operand.is_complex()):
+            # Integers up to 2^53 and what is made of them are exact in double precision.
+            if operand.dtype != torch.bool or operand.dtype == dtype:
+                dtype = torch.promote_types(dtype, torch.float64)
+                same = False
     at = dim if dim < 0 else dim - dims
     plain = same and at == -dims
     rows: List[Tensor] = []  # noqa: UP006

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from gnnscript.passes.elementwise import module_operation, operation
+from gnnscript.passes.elementwise import is_truth, module_operation, operation
+from gnnscript.passes.effects import may_change_arguments
 from gnnscript.passes.expressions import (
     Cat,
     Code,
@@ -15,6 +16,7 @@ from gnnscript.passes.expressions import (
     Expression,
     Gather,
     Linear,
+    Map,
     Scatter,
     Softmax,
     Stack,
@@ -175,6 +177,15 @@ class Calls(Operators):
         inner.names.update(zip(parameters, given, strict=True))
         return done, inner
 
+    def check_writes(self, abort: Abort, node: ast.Call, frame: Frame) -> None:
+        """A function that may write its arguments is not called with values still to be computed.
+
+        From ``propagate`` itself it may be: each gathered value is read by one hook, or by none.
+        """
+        if abort.writes and frame.done is not self.method:
+            if any(self.evaluate(argument, frame).tensor for argument in node.args):
+                raise abort
+
     def specialized(self, node: ast.Call, frame: Frame) -> Expression:
         """A call of a specialised function inside of an expression: its value, or the call."""
         if self.inlined(node) is not None:
@@ -184,8 +195,9 @@ class Calls(Operators):
             try:
                 done, inner = self.enter(node, frame)
                 self.execute(done.node.body, inner, results.append)  # type: ignore[attr-defined]
-            except Abort:
+            except Abort as abort:
                 self.restore(saved)
+                self.check_writes(abort, node, frame)
             else:
                 self.straight -= 1
                 if len(results) == 1:
@@ -245,12 +257,12 @@ class Calls(Operators):
     def refuse_changes(name: str, options: dict[str | None, Any]) -> None:
         """What changes a tensor in place is not looked through."""
         if name.endswith("_") and not name.endswith("__"):
-            raise Abort(f"'{name}' changes a tensor")
+            raise Abort(f"'{name}' changes a tensor", writes=True)
         inplace = options.get("inplace")
         if "out" in options or not (
             inplace is None or (isinstance(inplace, Const) and not inplace.value)
         ):
-            raise Abort(f"'{name}' changes a tensor")
+            raise Abort(f"'{name}' changes a tensor", writes=True)
 
     def elementwise(
         self,
@@ -261,7 +273,7 @@ class Calls(Operators):
     ) -> Expression | None:
         """An operation of the edge program, if the call is one."""
         if name == "clamp":
-            return self.clamp(code, args, options)
+            return self.clamp(args, options)
         operands = [a for a in args if a.tensor or isinstance(a, Const)]
         if len(operands) != len(args) or not any(a.per_edge for a in args):
             return None
@@ -283,7 +295,7 @@ class Calls(Operators):
         return self.mapped(code, found[0], [*tensors, *map(self.constant, found[1])])
 
     def clamp(
-        self, code: ast.expr, args: list[Expression], options: dict[str | None, Any]
+        self, args: list[Expression], options: dict[str | None, Any]
     ) -> Expression | None:
         """``clamp(min, max)`` with numbers."""
         bounds: dict[Any, Any] = dict(zip(("min", "max"), args[1:], strict=False))
@@ -293,7 +305,9 @@ class Calls(Operators):
             return None
         for key, operator in (("min", "clamp_min"), ("max", "clamp_max")):
             if key in bounds and bounds[key].value is not None:
-                value = self.mapped(code, operator, [value, bounds[key]])
+                func = ast.Attribute(hole(value), operator, ast.Load())
+                one = ast.Call(func, [hole(bounds[key])], [])
+                value = self.mapped(one, operator, [value, bounds[key]])
         return value
 
     # Modules ######################################################################
@@ -301,15 +315,26 @@ class Calls(Operators):
     def module(self, called: Expression, node: ast.Call, frame: Frame) -> Expression:
         """A call of one of torch's modules."""
         args = [self.evaluate(argument, frame) for argument in node.args]
+        fresh = False
         if len(args) == 1 and not node.keywords and args[0].per_edge:
-            found = self.through(called, args[0], first=True)
+            # What is read by no other name may be changed in place, and nobody sees it.
+            named = args[0].hint or not isinstance(node.args[0], (ast.Call, ast.BinOp))
+            fresh = isinstance(args[0], (Map, Linear, Cat)) and not named
+            found = self.through(called, args[0], first=not fresh)
             if found is not None:
                 return found
         made = ast.Call(clone(called.code), [hole(a) for a in args], [])
         made.keywords = [
             ast.keyword(k.arg, hole(self.evaluate(k.value, frame))) for k in node.keywords
         ]
+        self.refuse_effects(called, any(a.tensor for a in args) and not fresh)
         return self.strict(Code(code=made))
+
+    @staticmethod
+    def refuse_effects(called: Expression, seen: bool) -> None:
+        """A module that may change a value which others still read is not looked past."""
+        if seen and may_change_arguments(getattr(called, "value", None)):
+            raise Abort("a module may change what it is given", writes=True)
 
     def through(self, called: Expression, given: Expression, *, first: bool) -> Expression | None:
         """What a module makes of a value per edge, if the passes know it."""
@@ -325,14 +350,15 @@ class Calls(Operators):
             value = given
             for number in range(len(module)):
                 child = self.item(called, ast.Constant(number))
-                inner = self.through(child, value, first=first and number == 0)
+                inner = self.through(child, value, first=first and value is given)
                 if inner is None:
+                    self.refuse_effects(child, first and value is given)
                     held = ast.Call(clone(child.code), [hole(value)], [])
                     inner = self.strict(Code(code=held))
                 value = inner
             return value
         if getattr(module, "inplace", False) and first:
-            return None  # it changes a value that the caller may still read
+            raise Abort("a module changes a value that the caller may still read", writes=True)
         if kind is torch.nn.Linear:
             biased = module._parameters["bias"] is not None
             bias = self.attribute(called, "bias") if biased else None
@@ -386,7 +412,7 @@ class Calls(Operators):
         """A sum over the last dimensions."""
         bound = dict(zip(("dim", "keepdim"), args, strict=False)) | options
         dim, keep = bound.pop("dim", None), bound.pop("keepdim", None)
-        if bound or not operand.per_edge or dim is None:
+        if bound or not operand.per_edge or dim is None or is_truth(operand):
             return None
         written = dim.code
         elements = written.elts if isinstance(written, (ast.Tuple, ast.List)) else [written]

@@ -7,7 +7,17 @@ from typing import Any
 
 import torch
 
-__all__ = ["BINARY", "COMPARISONS", "FUNCTIONS", "MONOTONE", "module_operation", "operation"]
+from gnnscript.passes.expressions import Expression, Map
+
+__all__ = [
+    "BINARY",
+    "COMPARISONS",
+    "FUNCTIONS",
+    "MONOTONE",
+    "is_truth",
+    "module_operation",
+    "operation",
+]
 
 BINARY: dict[type[ast.operator], str] = {
     ast.Add: "+",
@@ -95,6 +105,11 @@ def _settled(operator: str, values: list[Any]) -> tuple[str, list[float]] | None
     if operator == "softplus":
         return ("softplus", []) if values == [1.0, 20.0] else None
     return operator, [float(v) for v in values]
+
+
+def is_truth(expression: Expression) -> bool:
+    """Whether a value is a comparison: the edge program has 0 and 1, where torch has ``bool``."""
+    return isinstance(expression, Map) and expression.operator in COMPARISONS.values()
 
 
 def module_operation(module: torch.nn.Module) -> tuple[str, list[float]] | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from gnnscript.passes.elementwise import BINARY, COMPARISONS
+from gnnscript.passes.elementwise import BINARY, COMPARISONS, is_truth
 from gnnscript.passes.expressions import (
     Cat,
     Code,
@@ -164,8 +164,17 @@ class Operators(Rewriting):
             found = self.part(owner, position)
             if found is not None:
                 return found
-        slice_ = position if frame is None else self._field(position, frame)
+        slice_ = position if frame is None else self._position(position, frame)
         return Code(code=ast.Subscript(hole(owner), slice_, ast.Load()))
+
+    def _position(self, node: ast.expr, frame: Frame) -> ast.expr:
+        """What stands between brackets: slices are no values, their bounds are."""
+        if isinstance(node, ast.Tuple):
+            return ast.Tuple([self._position(n, frame) for n in node.elts], ast.Load())
+        if isinstance(node, ast.Slice):
+            ends = (node.lower, node.upper, node.step)
+            return ast.Slice(*[e and self._field(e, frame) for e in ends])
+        return hole(self.evaluate(node, frame))
 
     def part(self, owner: Expression, position: ast.expr) -> Expression | None:
         """Some features of a value per edge: taken before they are gathered."""
@@ -304,7 +313,13 @@ class Operators(Rewriting):
         return Code(code=code, tensor=any(side.tensor for side in sides))
 
     def mapped(self, code: ast.expr, name: str, operands: list[Expression]) -> Expression:
-        """An elementwise operation; constant factors go into a sum over features."""
+        """An elementwise operation; constant factors go into a sum over features.
+
+        Truth values and numbers alone do not make a floating-point value: that is left to torch.
+        """
+        judged = operands[1:] if name == "where" else operands
+        if all(isinstance(o, Const) or is_truth(o) for o in judged):
+            return Code(code=code)
         if name in ("*", "/") and isinstance(operands[0], Total):
             total, factor = operands[0], operands[1]
             if isinstance(factor, Const):

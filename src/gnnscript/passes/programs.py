@@ -89,8 +89,8 @@ def _gathers(expression: Expression) -> list[Gather]:
 
 def _text(expression: Expression, program: Program, level: int) -> str:
     if isinstance(expression, Const):
-        value = float(expression.value)
-        return repr(value) if value >= 0 else f"({value!r})"
+        value = expression.value
+        return repr(value) if value >= 0 or level == 0 else f"({value!r})"
     if not isinstance(expression, Map):
         return program.letter(expression)
     operator, operands = expression.operator, expression.operands

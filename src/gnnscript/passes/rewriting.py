@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from gnnscript.passes.elementwise import MONOTONE
+from gnnscript.passes.elementwise import MONOTONE, is_truth
 from gnnscript.passes.expressions import (
     Code,
     Const,
@@ -19,7 +19,7 @@ from gnnscript.passes.expressions import (
 )
 from gnnscript.passes.hoist import Hoist, stacked
 from gnnscript.passes.programs import Program, build
-from gnnscript.specialize.helpers import import_reference
+from gnnscript.specialize.helpers import import_reference, torch_name
 
 __all__ = ["Rewriting"]
 
@@ -52,7 +52,10 @@ class Rewriting(Hoist):
         args = [*self.program_arguments(program), self.value(index), self.value(other)]
         dims = expression.dims if isinstance(expression, Total) else 0
         options = {"dim": (program.dim, 0), "sum_dims": (dims, 0)}
-        return _op("edge_values", args, options)
+        values = _op("edge_values", args, options)
+        if not is_truth(operand):
+            return values
+        return ast.Call(ast.Attribute(values, "to", ast.Load()), [torch_name("torch.bool")], [])
 
     def program_arguments(self, program: Program) -> list[ast.expr]:
         """The program's text and the list of its operands."""
@@ -76,7 +79,8 @@ class Rewriting(Hoist):
             if rising and inner.per_edge:
                 outer = _refilled(operand, self.rescattered(scatter, inner))
                 return self.spelled(Code(code=outer))
-        program = build(operand, scatter) if reduce is not None else None
+        fits = reduce is not None and not is_truth(operand)
+        program = build(operand, scatter) if fits else None
         if program is None or not program.gathers:
             return self.spelled(scatter)
         self.gains += 1

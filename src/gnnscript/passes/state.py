@@ -17,7 +17,16 @@ __all__ = ["Abort", "Frame", "State"]
 
 
 class Abort(Exception):
-    """Something that the passes do not look through; the code stays as it is."""
+    """Something that the passes do not look through; the code stays as it is.
+
+    Args:
+        reason: What it is.
+        writes: Whether it may change a tensor that the caller has.
+    """
+
+    def __init__(self, reason: str, *, writes: bool = False) -> None:
+        super().__init__(reason)
+        self.writes = writes
 
 
 @dataclass

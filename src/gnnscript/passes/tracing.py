@@ -126,10 +126,11 @@ class _Tracer(Calls):
         saved = self.save()
         try:
             self.execute(done.node.body, inner, then)
-        except Abort:
+        except Abort as abort:
             if self.straight:
                 raise
             self.restore(saved)
+            self.check_writes(abort, node, frame)
             self.opaque.add(id(done))
             then(self.evaluate(node, frame))
         return True
@@ -186,7 +187,7 @@ class _Tracer(Calls):
         elif isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Subscript):
             self.store_item(statement.targets[0], statement.value, frame)
         else:
-            raise Abort(type(statement).__name__)
+            raise Abort(type(statement).__name__, writes=isinstance(statement, ast.AugAssign))
 
     def expression(self, node: ast.expr, frame: Frame) -> None:
         """A call for its effect; appending to a list of known length is known."""
@@ -218,7 +219,7 @@ class _Tracer(Calls):
             frame.names[name] = Code(code=held, tensor=False)
             return
         if known is None or not isinstance(known.code, ast.List):
-            raise Abort("a tensor is changed in place")
+            raise Abort("a tensor is changed in place", writes=True)
         at = target.slice.value if isinstance(target.slice, ast.Constant) else None
         if not isinstance(at, int):
             raise Abort("a list is changed at an unknown position")

@@ -133,6 +133,92 @@ class Changing(Base):
         return out
 
 
+class Numbers(Base):
+    """Bounds and exponents below zero, positions with ``None`` in them."""
+
+    def message(self, x_j: Tensor, x_i: Tensor, w: Tensor) -> Tensor:
+        near = torch.clamp(x_j - x_i, min=-1, max=0.5)
+        return near * (x_j.abs() + 0.5) ** -1 * w[:, None] + F.leaky_relu(x_i, -0.1)
+
+
+class Bounded(Base):
+    """A layer of bounded values is a layer of the nodes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = Linear(WIDTH, 4)
+
+    def message(self, x_i: Tensor, x_j: Tensor) -> Tensor:
+        return self.lin(x_j.clamp(min=-1, max=0.5)) * self.lin(x_i.clamp(-0.3, 1)).tanh()
+
+
+class Comparing(Base):
+    """Truth values are no numbers before torch makes them some."""
+
+    def message(self, x_i: Tensor, x_j: Tensor, w: Tensor) -> Tensor:
+        above = x_j > x_i
+        both = (above & (x_j > 0)).float() + (above + (x_i > 0)) * 0.5
+        far = x_i.masked_fill(above, 2.0) * (x_j <= x_i).sum(-1, keepdim=True)
+        return both + far * (~above) + torch.where(w.view(-1, 1) > 0.5, 1.0, 0.0)
+
+
+class Counting(Base):
+    """Counts are sums of integers, means of them are not."""
+
+    def forward(self, x: Tensor, edge_index: Tensor, e: Tensor, w: Tensor) -> Tensor:
+        x = (10 * x).long() + 1_700_000_000
+        return self.propagate(edge_index, x=x, e=e, w=w)
+
+    def message(self, x_i: Tensor, x_j: Tensor) -> Tensor:
+        return (x_j - x_i) * 3 + torch.maximum(x_j, x_i).clamp(max=7)
+
+
+class CountingMeans(Counting):
+    def __init__(self) -> None:
+        super().__init__("mean")
+
+
+class Elapsed(Counting):
+    """Differences of large integers, multiplied by floating-point numbers."""
+
+    def message(self, x_i: Tensor, x_j: Tensor, e: Tensor) -> Tensor:
+        return (x_j - x_i) * e / 2
+
+
+class ChangingModule(Base):
+    """Modules that change what they are given, where it is read again and where it is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = ReLU(inplace=True)
+        self.res = Residual()
+
+    def message(self, x_i: Tensor, x_j: Tensor) -> Tensor:
+        h = x_j - x_i
+        return h * self.res(h) + self.act(x_i * 2)
+
+
+class Residual(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Sequential(ReLU(inplace=True), Linear(WIDTH, WIDTH))
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h + self.net(h)
+
+
+class ChangingHelper(Base):
+    """A method of the author's that changes what it is given."""
+
+    def shifted(self, h: Tensor) -> Tensor:
+        h += 1
+        return h
+
+    def message(self, x_i: Tensor, x_j: Tensor) -> Tensor:
+        h = x_i - x_j
+        return h * self.shifted(h)
+
+
 FUSED = {
     "weighted": Weighted,
     "gated": Gated,
@@ -140,5 +226,20 @@ FUSED = {
     "perceptron": Perceptron,
     "attention": Attention,
     "conditional": Conditional,
+    "numbers": Numbers,
+    "bounded": Bounded,
+    "elapsed": Elapsed,
 }
-OTHERS = {"powered": Powered, "squashed": Squashed, "normed": Normed, "changing": Changing}
+OTHERS = {
+    "powered": Powered,
+    "squashed": Squashed,
+    "normed": Normed,
+    "comparing": Comparing,
+    "counting": Counting,
+    "counting-means": CountingMeans,
+}
+CHANGING = {
+    "changing": Changing,
+    "changing-module": ChangingModule,
+    "changing-helper": ChangingHelper,
+}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import gnnscript
 from gnnscript.testing import BareProcess, assert_scripts_like_eager
 from passes import messages
-from passes.messages import FUSED, OTHERS, WIDTH
+from passes.messages import CHANGING, FUSED, OTHERS, WIDTH
 
 pytestmark = pytest.mark.usefixtures("native")
 
@@ -35,9 +35,9 @@ def propagate_of(model: nn.Module) -> str:
     return text.split("def propagate(")[1].split("    # ")[0]
 
 
-@pytest.mark.parametrize("name", [*FUSED, *OTHERS])
+@pytest.mark.parametrize("name", [*FUSED, *OTHERS, *CHANGING])
 def test_scripted_like_eager(name: str, bare: BareProcess) -> None:
-    cls: Callable[[], nn.Module] = gnnscript.scriptable({**FUSED, **OTHERS}[name])
+    cls: Callable[[], nn.Module] = gnnscript.scriptable({**FUSED, **OTHERS, **CHANGING}[name])
     assert_scripts_like_eager(cls(), graph(9, 40), graph(5, 0), graph(12, 31, 1), reload=bare)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from gnnscript.passes.elementwise import is_truth, module_operation, operation
 from gnnscript.passes.effects import may_change_arguments
+from gnnscript.passes.elementwise import is_truth, module_operation, operation
 from gnnscript.passes.expressions import (
     Cat,
     Code,
@@ -294,9 +294,7 @@ class Calls(Operators):
             return None  # the edge program takes numbers there
         return self.mapped(code, found[0], [*tensors, *map(self.constant, found[1])])
 
-    def clamp(
-        self, args: list[Expression], options: dict[str | None, Any]
-    ) -> Expression | None:
+    def clamp(self, args: list[Expression], options: dict[str | None, Any]) -> Expression | None:
         """``clamp(min, max)`` with numbers."""
         bounds: dict[Any, Any] = dict(zip(("min", "max"), args[1:], strict=False))
         bounds |= options

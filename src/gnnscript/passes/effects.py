@@ -15,10 +15,13 @@ from gnnscript.analyze.sources import function_source
 __all__ = ["may_change_arguments"]
 
 _VIEWS = frozenset(
-    "view view_as reshape reshape_as flatten unflatten squeeze unsqueeze transpose permute t T mT "
-    "movedim swapaxes expand expand_as broadcast_to narrow select chunk split tensor_split unbind "
-    "diagonal contiguous detach to float double half type real data unfold".split()
-)
+    {
+        "view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "squeeze", "unsqueeze",
+        "transpose", "permute", "t", "T", "mT", "movedim", "swapaxes", "expand", "expand_as",
+        "broadcast_to", "narrow", "select", "chunk", "split", "tensor_split", "unbind", "diagonal",
+        "contiguous", "detach", "to", "float", "double", "half", "type", "real", "data", "unfold",
+    }
+)  # fmt: skip
 _PASSING_ON = (torch.nn.Identity, torch.nn.Dropout, torch.nn.Flatten, torch.nn.Unflatten)
 _DEEPEST = 8
 
@@ -38,7 +41,7 @@ def may_change_arguments(called: Any, depth: int = 0) -> bool:
     if isinstance(called, torch.nn.Module):
         kind = type(called)
         if kind is torch.nn.Sequential:
-            return _first_may(list(called), depth)  # type: ignore[arg-type]
+            return _first_may(called.children(), depth)
         if getattr(called, "inplace", False):
             return True
         if kind.__module__.startswith("torch.nn."):
@@ -52,7 +55,7 @@ def may_change_arguments(called: Any, depth: int = 0) -> bool:
             return False
         owner = called.__self__ if isinstance(called, types.MethodType) else None
         return _function_may(getattr(called, "__func__", called), owner, depth)
-    return not (isinstance(called, type) or isinstance(called, types.BuiltinFunctionType))
+    return not isinstance(called, (type, types.BuiltinFunctionType))
 
 
 def _first_may(modules: Iterable[torch.nn.Module], depth: int) -> bool:
@@ -169,10 +172,7 @@ class _Reader(ast.NodeVisitor):
         if isinstance(node, ast.Attribute):
             return getattr(self.object(node.value), node.attr, None)
         if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
-            held = self.object(node.value)
-            if isinstance(held, (torch.nn.ModuleList, torch.nn.Sequential)):
-                return held[node.slice.value]
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            if node.func.id == "super" and isinstance(self.owner, torch.nn.Module):
-                return None
+            held, at = self.object(node.value), node.slice.value
+            if isinstance(held, (torch.nn.ModuleList, torch.nn.Sequential)) and type(at) is int:
+                return held[at]
         return None

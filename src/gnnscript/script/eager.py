@@ -14,6 +14,7 @@ from torch import Tensor
 from gnnscript._errors import GnnscriptError
 from gnnscript.ops import library
 from gnnscript.passes import optimize
+from gnnscript.script.configuration import Read, configuration, read_again
 from gnnscript.script.lowered import lowered_class
 from gnnscript.script.prepare import policy_of
 from gnnscript.specialize.single import specialize_method
@@ -28,8 +29,6 @@ _lock = threading.RLock()
 # How many configurations of one class are specialised for calls of one form: a class whose
 # attributes change from call to call is left to PyG.
 _MOST_FORMS = 16
-_OWN = ("message", "aggregate", "update", "edge_update")
-_SIMPLE = (int, float, bool, str, type(None))
 _HOOKS = tuple(
     f"_{name}_forward{when}_hooks"
     for name in ("propagate", "message", "aggregate", "edge_update", "message_and_aggregate")
@@ -37,7 +36,9 @@ _HOOKS = tuple(
 )
 
 Run = Callable[..., Any]
-_runs: weakref.WeakKeyDictionary[type, dict[Any, dict[Any, tuple[Run, list[str]] | None]]]
+_Found = tuple[Run, list[str]] | None
+Reads = list[tuple[Read, Any]]  # with what each name meant
+_runs: weakref.WeakKeyDictionary[type, dict[Any, dict[Any, list[tuple[Reads, _Found]]]]]
 _runs = weakref.WeakKeyDictionary()
 
 
@@ -74,36 +75,38 @@ def run(conv: Any, name: str, edge_index: Any, given: dict[str, Any]) -> Any:
         return NOT_RUN
 
 
-def _find(
-    conv: Any, name: str, form: tuple[Any, ...], given: dict[str, Any]
-) -> tuple[Run, list[str]] | None:
+def _find(conv: Any, name: str, form: tuple[Any, ...], given: dict[str, Any]) -> _Found:
     cls = type(conv)
     forms = _runs.get(cls)
     if forms is None:
         forms = _runs.setdefault(cls, {})
     known = forms.setdefault(form, {})
-    key = _configuration(conv)
-    if key in known:
-        return known[key]
+    key = configuration(conv)
+    for reads, found in known.get(key, ()):
+        if all(read_again(read) == meant for read, meant in reads):
+            return found
     with _lock:
-        if key not in known:
-            if len(known) >= _MOST_FORMS:
-                return None
-            known[key] = _specialized(conv, name, given)
-        return known[key]
+        if sum(map(len, known.values())) >= _MOST_FORMS:
+            return None
+        reads, found = _specialized(conv, name, given)
+        known.setdefault(key, []).append((reads, found))
+        return found
 
 
-def _specialized(conv: Any, name: str, given: dict[str, Any]) -> tuple[Run, list[str]] | None:
+def _specialized(conv: Any, name: str, given: dict[str, Any]) -> tuple[Reads, _Found]:
     try:
         written = specialize_method(conv, name, given, policy_of(conv), optimize)
     except (GnnscriptError, RecursionError) as error:
         _log.debug("'%s.%s' runs as PyG has it: %s", type(conv).__name__, name, error)
-        return None
-    if written is None or "gnnscript.ops.fused" not in written[0].text:
-        return None
-    text, parameters = written
+        return [], None
+    if written is None:
+        return [], None
+    text, parameters, names = written
+    reads = [(read, read_again(read)) for read in names]
+    if "gnnscript.ops.fused" not in text.text:
+        return reads, None
     method: Run = vars(lowered_class(type(conv), text))[name]
-    return method, parameters
+    return reads, (method, parameters)
 
 
 # What a call is told by #######################################################
@@ -145,24 +148,3 @@ def _kind(value: Any) -> Any:
         kinds = tuple(_kind(item) for item in value)
         return None if None in kinds else kinds
     return type(value) if type(value) in (int, float, bool) else None
-
-
-def _configuration(module: torch.nn.Module) -> tuple[Any, ...]:
-    """What the specialised code depends on of a module: all that is folded or looked into."""
-    parts: list[Any] = [type(module), type(module).forward]
-    for name, value in module.__dict__.items():
-        if type(value) in _SIMPLE:
-            if name != "training":
-                parts.append((name, value))
-        elif isinstance(value, (tuple, list)) and name != "inspector":
-            parts.append((name, repr(value)))
-        elif callable(value) and not isinstance(value, type):
-            parts.append((name, id(value)))
-    for name, tensor in module._parameters.items():
-        parts.append((name, None if tensor is None else tensor.dim()))
-    watched = bool(module._forward_hooks or module._forward_pre_hooks)
-    parts.append(watched)
-    parts += [getattr(type(module), hook, None) for hook in _OWN]
-    for name, child in module._modules.items():
-        parts.append((name, None if child is None else _configuration(child)))
-    return tuple(parts)

@@ -36,6 +36,12 @@ __all__ = [
 ]
 
 
+# What these define is as it was when they were imported.
+_LIBRARIES = frozenset(
+    {"torch", "torch_geometric", "gnnscript", "math", "numpy", "builtins", "typing"}
+)
+
+
 class AttributeFound(Exception):
     """An attribute is written, or a module must be specialised: it starts again knowing it."""
 
@@ -124,8 +130,21 @@ class Program:
         self._unfit = unfit
         self.owners: dict[int, Owner] = {}
         self.used: dict[tuple[str, ...], torch.nn.Module] = {}
+        self.reads: dict[tuple[int, str], tuple[Any, str]] = {}
         self._memo: dict[Hashable, Specialized | None] = {}
         self._keep: list[Any] = []
+
+    def read(self, place: Any, name: str) -> None:
+        """Notes that the meaning of a name of the user's was folded: it may change later.
+
+        Args:
+            place: The function's source, the module's class or the module of Python it is read in.
+            name: The name.
+        """
+        function = place.function if isinstance(place, FunctionSource) else place
+        home = str(getattr(function, "__module__", None) or getattr(function, "__name__", ""))
+        if home.split(".", maxsplit=1)[0] not in _LIBRARIES:
+            self.reads[id(function), name] = (place, name)
 
     def lowers(self, module: torch.nn.Module) -> bool:
         """Whether a module is specialised; TorchScript compiles the others as they stand."""

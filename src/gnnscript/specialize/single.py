@@ -23,7 +23,7 @@ def specialize_method(
     given: dict[str, Any],
     lowers: Callable[[torch.nn.Module], bool],
     optimize: Callable[[Program], None],
-) -> tuple[ClassText, list[str]] | None:
+) -> tuple[ClassText, list[str], list[tuple[Any, str]]] | None:
     """Writes one method for the types of the arguments of one call.
 
     Args:
@@ -34,8 +34,9 @@ def specialize_method(
         optimize: Rewrites the method.
 
     Returns:
-        The text of a class that has the method, and the names of its parameters; ``None`` if the
-        method runs others that only a specialised module has.
+        The text of a class that has the method, the names of its parameters, and the names whose
+        meaning it depends on; ``None`` if the method runs others that only a specialised module
+        has.
 
     Raises:
         UnsupportedError: Something that the code does cannot be specialised.
@@ -63,7 +64,8 @@ def specialize_method(
         functions = [(h, Method(h.node, (h.source.file, h.source.node.lineno))) for h in helpers]
         wish = type(module).__name__
         text = emit_class(wish if wish.isidentifier() else "Module", name, methods, functions, {})
-        return text, [argument for argument, _ in done.parameters]
+        reads = list(program.reads.values())
+        return text, [argument for argument, _ in done.parameters], reads
     return None
 
 

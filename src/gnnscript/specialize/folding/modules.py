@@ -84,6 +84,8 @@ class Modules(Folding):
                 return Mapping(items, None, type(child)), display
             return child_ref, None
         static = inspect.getattr_static(module, name, None)
+        if name not in vars(module):
+            self.program.read(type(module), name)
         if isinstance(static, property):
             return self.call_property(ref, static.fget, self.defining_class(ref, name))
         if isinstance(static, (types.FunctionType, classmethod, staticmethod)) or (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
+import types
 import typing
 from typing import Any
 
@@ -63,7 +64,9 @@ class Operators(Folding):
         if node.id == "__class__" and self.cls is not None:
             return Const(self.cls), None
         try:
-            return self.wrap(self.source.resolve(node.id)), None
+            found = self.source.resolve(node.id)
+            self.program.read(self.source, node.id)
+            return self.wrap(found), None
         except KeyError:
             raise UnsupportedError(
                 f"'{node.id}' is not defined here",
@@ -84,6 +87,8 @@ class Operators(Folding):
             flag = _pyg.library_flag(holder.value, name)
             if flag is not None:
                 return Const(flag), None
+            if isinstance(holder.value, types.ModuleType):
+                self.program.read(holder.value, name)
             try:
                 return self.wrap(getattr(holder.value, self.mangled(name))), None
             except AttributeError:

@@ -12,12 +12,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
-from torch_geometric.nn import GAT, GATConv, GCNConv, HypergraphConv, MessagePassing, RGCNConv
+from torch_geometric.nn import (
+    GAT,
+    GATConv,
+    GCNConv,
+    HypergraphConv,
+    MedianAggregation,
+    MessagePassing,
+    RGCNConv,
+)
 
 import gnnscript
 from behaviour.models import Projecting
 from conformance.forms import Plain
 from conformance.graphs import GRAPHS, IN, OUT, RELATIONS, Graph, make_graph
+from gnnscript.ops import library
 
 # Dynamo itself looks at .grad of the tensors that enter a graph after a break.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
@@ -44,6 +53,7 @@ def _x(g: Graph) -> tuple[Tensor, ...]:
 
 
 @pytest.mark.usefixtures("auto")
+@pytest.mark.parametrize("kernels", ["portable", "native"])
 @pytest.mark.parametrize(
     ("make", "inputs"),
     [
@@ -54,11 +64,24 @@ def _x(g: Graph) -> tuple[Tensor, ...]:
     ids=["GAT", "RGCN", "Hypergraph"],
 )
 def test_ten_sizes_take_one_compilation(
-    make: Callable[[], nn.Module], inputs: Callable[[Graph], tuple[Tensor, ...]]
+    make: Callable[[], nn.Module],
+    inputs: Callable[[Graph], tuple[Tensor, ...]],
+    kernels: str,
 ) -> None:
     model = make().eval()
     if isinstance(model, Plain):
         model = model.conv
+    with _choose(kernels):
+        _one_compilation(model, inputs)
+
+
+def _choose(kernels: str) -> Any:
+    if kernels == "native" and not library.paths():
+        pytest.skip("no native library: run 'make native'")
+    return gnnscript.kernels(kernels)
+
+
+def _one_compilation(model: nn.Module, inputs: Callable[[Graph], tuple[Tensor, ...]]) -> None:
     fast = compiled(model)
     graphs = [make_graph(7 + 3 * n, 5 + 2 * n, 16 + 5 * n, seed=n) for n in range(10)]
     torch.testing.assert_close(fast(*inputs(graphs[0])), model(*inputs(graphs[0])))
@@ -229,6 +252,58 @@ def test_what_cannot_be_exported_names_the_line() -> None:
         torch.export.export(ByValue(), FIRST)
     assert info.value.location is not None
     assert info.value.location.code == "if float(x.max()) > 3:"
+
+
+class Checked(Projecting):
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        if bool(torch.any(x.isnan())) or not torch.all(edge_index >= 0):
+            raise ValueError(f"no graph: {x.size()}")
+        assert int(edge_index.max()) < x.size(0), "an index is out of range"
+        return self.propagate(edge_index, x=self.lin(x))
+
+
+@pytest.mark.usefixtures("auto")
+@pytest.mark.parametrize("door", ["compile", "export"])
+def test_checks_of_values_become_assertions(door: str) -> None:
+    model = Checked().eval()
+    if door == "export":
+        run = torch.export.export(model, FIRST, dynamic_shapes={**SHAPES}).module()
+    else:
+        run = compiled(model)
+    for call in (FIRST, SECOND):
+        torch.testing.assert_close(run(*call), model(*call))
+    with pytest.raises(Exception, match=r"no graph: \.\.\."):
+        run(FIRST[0] * torch.nan, FIRST[1])
+    with pytest.raises(Exception, match=r"no graph: \.\.\."):
+        run(FIRST[0], FIRST[1] - 9)
+    with pytest.raises(Exception, match=r"out of range|Runtime assertion"):
+        run(FIRST[0][:3], FIRST[1])
+
+
+class Pointing(nn.Module):
+    """Calls functions of torch's for which torch.export fixes sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.median = MedianAggregation()
+
+    def forward(self, x: Tensor, index: Tensor) -> Tensor:
+        pointers = torch._convert_indices_from_coo_to_csr(index, x.size(0))
+        order = x.argsort(dim=0)
+        taken = torch.take_along_dim(x, order, dim=0) + x.take_along_dim(order[:1], 0)
+        return self.median(taken, index, dim_size=x.size(0)) + pointers[1:, None]
+
+
+@pytest.mark.usefixtures("auto")
+def test_sizes_stay_dynamic() -> None:
+    model = Pointing()
+    calls = [(g.x, torch.arange(g.x.size(0)) // 2) for g in GRAPHS]
+    shapes = {"x": {0: NODES}, "index": {0: NODES}}
+    program = torch.export.export(model, calls[0], dynamic_shapes=shapes)
+    fast = compiled(model)
+    for call in calls:
+        torch.testing.assert_close(program.module()(*call), model(*call))
+        torch.testing.assert_close(fast(*call), model(*call))
 
 
 def test_uninstall_gives_torch_back() -> None:

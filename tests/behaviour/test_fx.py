@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import (
     GAT,
+    DeepGCNLayer,
     GATConv,
     GCNConv,
     MessagePassing,
@@ -20,6 +21,7 @@ from torch_geometric.nn import (
     TAGConv,
     TransformerConv,
 )
+from torch_geometric.utils import cumsum
 
 import gnnscript.fx
 from behaviour.models import Projecting
@@ -218,6 +220,33 @@ def test_tensors_are_written_in_place_and_examples_are_not() -> None:
     compare(model, torch.jit.script(graph), call)
     assert not graph(*call)["norm"].requires_grad
     assert operator.iadd in targets(graph)
+
+
+class Shapes(nn.Module):
+    """Puts shapes together from tuples, lists and other shapes, and writes into slices."""
+
+    def forward(self, x: Tensor, index: Tensor, size: Optional[int] = None) -> Tensor:
+        shape = x.size()[:1] + (x.size(1) + 1,) + x.size()[2:]  # noqa: RUF005
+        out = x.new_zeros(shape)
+        out[:, index] = 1.0
+        out[:, -1] = x.new_ones((size or 0,)).sum()
+        view = (1,) * (x.dim() - 1) + (-1,) + x.shape[2:]
+        weight = cumsum(x[0]).view(view)
+        return (out * weight).reshape([-1] + list(x.size()[1:1]))  # noqa: RUF005
+
+
+@pytest.mark.usefixtures("auto")
+def test_shapes_are_put_together_at_every_door() -> None:
+    calls = [(g.x, torch.tensor([0, 2]), g.x.size(0)) for g in GRAPHS]
+    report = gnnscript.check(Shapes(), calls)
+    assert report.ok, str(report)
+
+
+def test_arguments_that_are_passed_on_have_the_names_of_those_that_take_them() -> None:
+    layer = DeepGCNLayer(SAGEConv(IN, IN), nn.LayerNorm(IN), nn.ReLU(), block="res+")
+    graph = gnnscript.fx.symbolic_trace(layer.eval(), FIRST)
+    assert [n.target for n in graph.graph.find_nodes(op="placeholder")] == ["x", "edge_index"]
+    compare(layer, graph)
 
 
 def test_running_the_example_changes_no_statistics() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -117,9 +116,8 @@ def _entries(case: Any, graphs: Any) -> Iterator[Entry]:
 def _maker(case: Any, form: Any, graphs: Any) -> Callable[[], tuple[nn.Module, list[Any]]]:
     def make() -> tuple[nn.Module, list[Any]]:
         torch.manual_seed(0)
-        parameters = inspect.signature(case.make).parameters.values()
-        takes_class = any(parameter.default is parameter.empty for parameter in parameters)
-        module = case.make(_pyg.module_class(case.conv)) if takes_class else case.make()
+        named = getattr(case, "conv", None)
+        module = case.make() if named is None else case.make(_pyg.module_class(named))
         if form is not None and form.model is not None:
             module = form.model(module)
         inputs = case.inputs if form is None else form.inputs

@@ -18,12 +18,11 @@ __all__ = ["guess", "positional", "watch"]
 def positional(module: nn.Module, call: Call) -> tuple[Any, ...] | None:
     """The arguments of a call by position, if they can be given so."""
     args, kwargs = arguments(call)
+    if not kwargs:
+        return args
     bound = inspect.signature(module.forward).bind(*args, **kwargs)
     bound.apply_defaults()
-    if bound.kwargs:
-        return None
-    given = len(inspect.signature(module.forward).bind(*args, **kwargs).arguments)
-    return bound.args if kwargs else bound.args[:given]
+    return None if bound.kwargs else bound.args
 
 
 def guess(module: nn.Module) -> list[Call]:

@@ -82,7 +82,7 @@ def export(
         derive(copy.deepcopy(wrapped), [_flat(scripted, call) for call in calls]), constant
     )
     with choose(kernels or options().kernels):
-        lowered = lower_for(model, (), calls[0], everything=True)
+        lowered = lower_for(model, (), calls[0], everything=True, exportable=True)
     flat = _Flat(lowered.module, {**lowered.fixed, **lowered.values}, signature)
     first = signature.calls[0]
     tensors = tuple(first[spec.name] for spec in signature.inputs)

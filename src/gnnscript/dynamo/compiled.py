@@ -95,7 +95,7 @@ class _Compiled:
 
     def _make(self, args: Any, kwargs: Any) -> _Form:
         try:
-            module = lower_for(self._model, args, kwargs).module
+            module = lower_for(self._model, args, kwargs, exportable=True).module
         except UnsupportedError:
             return _Form(None, [], self._configuration())
         pairs = []

@@ -41,7 +41,7 @@ def export(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
     ):
         return wrapped(*args, **kwargs)
     try:
-        call = lower_for(mod, call_args, call_kwargs)
+        call = lower_for(mod, call_args, call_kwargs, exportable=True)
         return wrapped(call.module, call_args, call_kwargs, **options)
     except Exception as error:
         try:

@@ -326,8 +326,11 @@ class Tracer(torch.fx.Tracer):
                 part.fill_(value)
         elif len(indices) == 1 and not tensor and self.known(index).dtype == torch.bool:
             proxy.masked_fill_(index, value)
-        elif all(isinstance(self.known(i), torch.Tensor) for i in indices):
-            proxy.index_put_(list(indices), value if tensor else proxy.new_full([], value))
+        elif all(isinstance(self.known(i), torch.Tensor) or i == slice(None) for i in indices):
+            places = [None if isinstance(i, slice) else i for i in indices]
+            filled = value if tensor else proxy.new_full([], value)
+            put: Any = torch.ops.aten.index_put_
+            self.create_proxy("call_function", put, (proxy, places, filled), {})
         else:
             raise UnsupportedError(
                 "an assignment indexes by tensors and slices at once",

@@ -10,6 +10,7 @@ from typing import List, Optional, Tuple  # noqa: UP035  TorchScript reads these
 # mypy: disable-error-code="no-any-return"
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import guard_or_false
 
 from gnnscript.ops.native import csr
 
@@ -146,7 +147,7 @@ def _rows(
 ) -> Tuple[str, List[Tensor], int]:  # noqa: UP006
     """Bring operands into the form of the edge program; tell where rows are, from the right."""
     dims = 0
-    dtype = torch.result_type(operands[0], operands[-1])
+    dtype = operands[0].dtype
     same = True
     for operand in operands:
         dims = max(dims, operand.dim())
@@ -164,12 +165,19 @@ def _rows(
     rows: List[Tensor] = []  # noqa: UP006
     for number, operand in enumerate(operands):
         value = operand if same else operand.to(dtype)
-        if not plain or operand.dim() < dims or operand.size(0) == 1:
+        if not plain or operand.dim() < dims or _is_one(operand.size(0)):
             program, value = _row(program, number, value, at, dims if dim >= 0 else 0)
         elif f"s{number}" in program:
             program = _lettered(program, "s", "e", number)
         rows.append(value)
     return program, rows, at
+
+
+def _is_one(size: int) -> bool:
+    """Whether there is one row; not so of a size that only values decide, where torch exports."""
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return size == 1
+    return guard_or_false(size == 1)
 
 
 def _row(program: str, number: int, operand: Tensor, at: int, dims: int) -> Tuple[str, Tensor]:  # noqa: UP006
@@ -184,7 +192,7 @@ def _row(program: str, number: int, operand: Tensor, at: int, dims: int) -> Tupl
         return program, operand.movedim(at, 0)
     if operand.dim() < -at:
         return _lettered(program, "e", "s", number), operand
-    if operand.size(at) == 1:
+    if _is_one(operand.size(at)):
         return _lettered(program, "e", "s", number), operand.squeeze(at)
     return _lettered(program, "s", "e", number), operand.movedim(at, 0)
 

@@ -21,9 +21,9 @@ from gnnscript import _pyg
 from gnnscript._errors import Location, UnsupportedError
 from gnnscript.analyze.types import of_value
 from gnnscript.ops import library
-from gnnscript.passes import optimize
+from gnnscript.passes import make_exportable, optimize
 from gnnscript.script.lowered import build, discard, origins_of
-from gnnscript.specialize import SpecializedModel, specialize
+from gnnscript.specialize import Program, SpecializedModel, specialize
 from gnnscript.specialize.values import Dyn, Mapping, Value
 
 __all__ = [
@@ -167,6 +167,7 @@ def lower_for(
     kwargs: AnyMapping[str, Any] | None = None,
     *,
     everything: bool = False,
+    exportable: bool = False,
 ) -> LoweredCall:
     """Specialises a model for one call.
 
@@ -178,6 +179,7 @@ def lower_for(
         args: Positional arguments of the call; may be empty where ``kwargs`` is, too.
         kwargs: Keyword arguments of the call.
         everything: Whether classes are specialised that the interceptor has not marked.
+        exportable: Whether the code is for ``torch.compile`` or ``torch.export``.
     """
     signature = inspect.signature(root.forward)
     values: dict[str, Any] = {}
@@ -199,7 +201,15 @@ def lower_for(
     if not any(policy(module) for module in root.modules()):
         return LoweredCall(root, values, fixed)
     given = _given(signature, values)
-    return LoweredCall(build(root, _specialized(root, given, fixed, policy)), values, fixed)
+    module = build(root, _specialized(root, given, fixed, policy, exportable=exportable))
+    if any(parameter.kind in kinds for parameter in signature.parameters.values()):
+        own = inspect.signature(module.forward)  # names what is passed on
+        bound = own.bind(*args, **(kwargs or {})) if args or kwargs else own.bind_partial()
+        bound.apply_defaults()
+        given_to = dict(bound.arguments)
+        fixed = {n: v for n, v in given_to.items() if v is None or isinstance(v, (bool, str))}
+        values = {n: v for n, v in given_to.items() if n not in fixed}
+    return LoweredCall(module, values, fixed)
 
 
 def _specialized(
@@ -207,14 +217,20 @@ def _specialized(
     given: dict[str, Value] | None = None,
     known: dict[str, Any] | None = None,
     policy: _Policy | None = None,
+    *,
+    exportable: bool = False,
 ) -> SpecializedModel:
     with _lock:
         policy = policy or _Policy(root)
         for name, module in root.named_modules():
             if policy(module):
                 _refuse_lazy(name, module)
-        native = library.implementation() == "native"
-        return specialize(root, policy, given, known, optimize if native else None)
+        passes: list[Callable[[Program], None]] = []
+        if library.implementation() == "native":
+            passes.append(optimize)
+        if exportable:
+            passes.append(make_exportable)
+        return specialize(root, policy, given, known, passes)
 
 
 def _refuse_lazy(name: str, module: torch.nn.Module) -> None:
@@ -309,6 +325,9 @@ def _shown(value: Any) -> Value:
     return Dyn(of_value(value))
 
 
+# How torch.compile and torch.export say that values would decide, and what they advise.
+_UNDECIDED = re.compile(r"data-dependent expression (.+?) \(unhinted")
+_HINT = re.compile(r"^\s*Hint: (.+)$", re.MULTILINE)
 _FRAME = re.compile(r'File "(gnnscript_lowered/[^"]+)", line (\d+)')
 
 
@@ -349,7 +368,13 @@ def explained(
             remedy = _REMEDY
             if assumed:
                 remedy += f"; taken as tensors, having no annotation: {', '.join(assumed)}"
+        undecided = _UNDECIDED.search(text)
+        hint = _HINT.search(text)
         cause = " ".join(text.strip().split("\n")[0].split()) or type(error).__name__
+        if undecided:
+            cause = f"it depends on the values that a tensor holds ({undecided.group(1)})"
+        elif hint and "data-dependent" not in text.lower():
+            remedy = hint.group(1).rstrip(".")
         return UnsupportedError(
             f"{by} does not accept this: {cause.rstrip(':')}",
             remedy,

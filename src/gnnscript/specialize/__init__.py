@@ -7,7 +7,7 @@ import contextlib
 import inspect
 import textwrap
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from gnnscript.specialize.program import (
 )
 from gnnscript.specialize.values import Value
 
-__all__ = ["ClassText", "SpecializedModel", "load", "specialize", "unload"]
+__all__ = ["ClassText", "Program", "SpecializedModel", "load", "specialize", "unload"]
 
 _ATTEMPTS = 64
 
@@ -53,7 +53,7 @@ def specialize(
     lowers: Callable[[torch.nn.Module], bool],
     given: dict[str, Value] | None = None,
     known: dict[str, Any] | None = None,
-    optimize: Callable[[Program], None] | None = None,
+    passes: Sequence[Callable[[Program], None]] = (),
 ) -> SpecializedModel:
     """Specialises a model from its ``forward`` (and ``@torch.jit.export`` methods) on.
 
@@ -63,7 +63,7 @@ def specialize(
         given: What is known of arguments of ``forward`` beyond what its annotations say.
         known: Values of arguments of ``forward`` that are fixed: it takes them still, and does not
             look at them.
-        optimize: Rewrites the methods before they are written down.
+        passes: Rewrite the methods, one after the other, before they are written down.
 
     Raises:
         UnsupportedError: Something that the code does has no TorchScript form.
@@ -79,8 +79,8 @@ def specialize(
             ]
         except AttributeFound:
             continue
-        if optimize is not None:
-            optimize(program)
+        for rewrite in passes:
+            rewrite(program)
         return _write(program, entries)
     raise UnsupportedError(
         "the types of the attributes that the model assigns do not settle",

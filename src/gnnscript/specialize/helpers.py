@@ -27,6 +27,7 @@ __all__ = [
     "is_absent",
     "is_ignored",
     "is_op",
+    "is_shape",
     "is_torch_function",
     "op_reference",
     "reference",
@@ -81,14 +82,18 @@ _INTEROP = "gnnscript.ops.interop"
 # call; code is specialised to one, and names it.
 # Where the portable form of an op is, if not in ops.portable:
 _PORTABLE = {
+    "coo_to_csr": "exportable",
     "fps": "clusters",
     "graclus_cluster": "clusters",
     "grid_cluster": "clusters",
+    "holds": "exportable",
     "knn": "neighbors",
     "nearest": "neighbors",
     "radius": "neighbors",
+    "refused": "exportable",
     "spline_basis": "splines",
     "spline_weighting": "splines",
+    "take_along_dim": "exportable",
 }
 
 
@@ -213,9 +218,28 @@ def is_absent(node: ast.AST) -> bool:
 
 def as_list(node: ast.expr) -> ast.expr:
     """A shape as a list: Python's is a tuple, TorchScript's a list."""
-    if isinstance(node, (ast.List, ast.BinOp)):
-        return node
-    return ast.Call(ast.Name("list", ast.Load()), [node], [])
+    return node if _is_list(node) else ast.Call(ast.Name("list", ast.Load()), [node], [])
+
+
+def _is_list(node: ast.expr) -> bool:
+    """Whether an expression is evidently a list in Python, too."""
+    if isinstance(node, ast.BinOp):
+        return _is_list(node.left) or (isinstance(node.op, ast.Add) and _is_list(node.right))
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id == "list"
+    return isinstance(node, ast.List)
+
+
+def is_shape(node: ast.expr) -> bool:
+    """Whether an expression is evidently a shape, or a part of one."""
+    if isinstance(node, ast.Subscript):
+        return isinstance(node.slice, ast.Slice) and is_shape(node.value)
+    if isinstance(node, ast.BinOp):
+        return isinstance(node.op, ast.Add) and is_shape(node.left) and is_shape(node.right)
+    if isinstance(node, ast.Call):
+        named = isinstance(node.func, ast.Attribute) and node.func.attr == "size"
+        return named and not node.args and not node.keywords
+    return isinstance(node, ast.Attribute) and node.attr == "shape"
 
 
 def unwrap_optional(node: ast.expr) -> ast.expr:

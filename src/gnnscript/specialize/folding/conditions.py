@@ -10,6 +10,7 @@ import torch
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import (
     BOOL,
+    INT,
     NONE,
     TENSOR,
     UNKNOWN,
@@ -207,6 +208,10 @@ class Conditions(Folding):
             self.conditional -= 1
             self.env, self.facts = env, facts
         (value_a, node_a), (value_b, node_b) = arms
+        if static_type(value_a) == INT and isinstance(value_b, Const) and value_b.value == 0:
+            kept = self.needed(value_a, node_a)
+            if ast.dump(kept) == ast.dump(condition):  # `size or 0` is the size
+                return value_a, kept
         value = join_values(value_a, value_b)
         if isinstance(value, Poison):
             raise UnsupportedError(

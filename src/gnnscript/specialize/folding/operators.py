@@ -28,7 +28,7 @@ from gnnscript.analyze.types import (
 )
 from gnnscript.specialize import inference
 from gnnscript.specialize.folding.base import OPERATORS, Folded, Folding
-from gnnscript.specialize.helpers import as_list
+from gnnscript.specialize.helpers import as_list, is_shape
 from gnnscript.specialize.values import (
     Const,
     Dyn,
@@ -162,6 +162,8 @@ class Operators(Folding):
                 return self.sequence(left.kind, list(left.items) * right.value, list(elements))
         left, left_node = self.present(left, self.needed(left, left_node))
         right, right_node = self.present(right, self.needed(right, right_node))
+        if isinstance(node.op, ast.Mult):
+            left_node, right_node = _repeated(left_node), _repeated(right_node)
         if isinstance(node.op, ast.Add):
             (left, left_node), (right, right_node) = self.alike(
                 (left, left_node), (right, right_node)
@@ -189,9 +191,9 @@ class Operators(Folding):
                 sides.append(given)
         if all(side is not given for side, given in zip(sides, (left, right), strict=True)):
             return sides
-        if any(isinstance(node, ast.List) for _, node in sides):
-            return [(v, as_list(n) if static_type(v) == list_of(INT) else n) for v, n in sides]
-        return sides
+        if all(is_shape(node) for _, node in sides):
+            return sides
+        return [(v, as_list(n) if static_type(v) == list_of(INT) else n) for v, n in sides]
 
     def _concatenate(
         self, left: Value, left_node: ast.expr | None, right: Value, right_node: ast.expr | None
@@ -277,6 +279,11 @@ class Operators(Folding):
             spelled = str(getattr(cls.value, "__name__", name))
             name = spelled if getattr(builtins, spelled, None) is cls.value else name
         return ast.Call(ast.Name(name, ast.Load()), args or [ast.Constant("")], [])
+
+
+def _repeated(node: ast.expr) -> ast.expr:
+    """An operand of ``*``: what TorchScript repeats is a list, and so it is in Python then."""
+    return ast.List(node.elts, ast.Load()) if isinstance(node, ast.Tuple) else node
 
 
 def _declared_attribute(cls: type, name: str) -> Type:

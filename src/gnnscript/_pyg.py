@@ -73,8 +73,8 @@ PYG_LIB_OPS = {
 }
 
 
-# The functions of torch_scatter that ops.interop mirrors, those of torch_sparse that
-# specialize.sparse does, and those of torch_cluster that PyG has under the same name and signature.
+# The functions of torch_scatter that ops.interop mirrors, and those of torch_cluster that PyG has
+# under the same name and signature.
 TORCH_SCATTER = frozenset(
     {
         "gather_coo", "gather_csr", "scatter", "scatter_add", "scatter_log_softmax",
@@ -82,7 +82,6 @@ TORCH_SCATTER = frozenset(
         "scatter_softmax", "scatter_std", "scatter_sum", "segment_coo", "segment_csr",
     }
 )  # fmt: skip
-TORCH_SPARSE = frozenset({"coalesce", "eye", "spmm", "spspmm", "transpose"})
 TORCH_CLUSTER = frozenset({"fps", "knn", "knn_graph", "nearest", "radius", "radius_graph"})
 
 
@@ -152,7 +151,9 @@ def predicates() -> dict[Any, bool]:
 def is_sparse_tensor(cls: type) -> bool:
     """Whether a class is torch_sparse's ``SparseTensor``, or what PyG has in its place."""
     loaded = sys.modules.get("torch_geometric.typing")
-    return loaded is not None and issubclass(cls, loaded.SparseTensor)
+    if loaded is not None and issubclass(cls, loaded.SparseTensor):
+        return True
+    return cls.__name__ == "SparseTensor" and cls.__module__.split(".")[0] == "torch_sparse"
 
 
 def declared_arguments(module: torch.nn.Module) -> dict[str, Any]:
@@ -225,11 +226,18 @@ def cluster_function(function: object) -> Any:
 
 
 def sparse_function(function: object) -> str | None:
-    """The function of ``specialize.sparse`` that stands for one of ``torch_sparse``, or a stub."""
-    module, name = getattr(function, "__module__", None), getattr(function, "__name__", None)
-    if not isinstance(module, str) or module.split(".")[0] != "torch_sparse":
+    """The name of a function of ``torch_sparse``, of a stub, or of what PyG has in its place."""
+    if isinstance(function, torch.jit.ScriptFunction):
+        dotted = str(function.qualified_name).removeprefix("__torch__.")
+        return dotted.split(".")[-1] if dotted.startswith("torch_sparse.") else None
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    if not isinstance(module, str) or not isinstance(name, str):
         return None
-    return name if name in TORCH_SPARSE else None
+    if module.split(".")[0] == "torch_sparse":
+        return str(getattr(function, "__name__", name))
+    if module == "torch_geometric.typing" and name.startswith("torch_sparse."):
+        return name.partition(".")[2]
+    return None
 
 
 def utils() -> Any:

@@ -33,7 +33,7 @@ ELSEWHERE = {
     "CuGraphGATConv": "needs pylibcugraphops",
     "CuGraphRGCNConv": "needs pylibcugraphops",
     "FusedGATConv": "needs dgNN",
-    "PANConv": "computes with torch_sparse",
+    "PANConv": "compared with dense matrices in test_sparse_tensors.py",
     "WLConv": "hashes colours in a Python dictionary",
 }
 

@@ -9,29 +9,35 @@ from typing import TYPE_CHECKING
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.spec import Hook, analyze
 from gnnscript.analyze.types import (
-    INT,
     NONE,
     SPARSE,
     TENSOR,
     UNKNOWN,
     is_optional,
+    is_sparse,
     optional,
     strip_optional,
 )
 from gnnscript.specialize import sparse
 from gnnscript.specialize.folding.base import Arguments
 from gnnscript.specialize.helpers import torch_name
-from gnnscript.specialize.values import Dyn, ModuleRef, literal, static_type
+from gnnscript.specialize.values import Const, Dyn, ModuleRef, Value, literal, static_type
 from gnnscript.specialize.watching import refuse_hooks
 
 if TYPE_CHECKING:
     from gnnscript.specialize.folding.base import Folded
     from gnnscript.specialize.folding.statements import Frame
 
-__all__ = ["call_fused", "take_apart"]
+__all__ = ["call_fused", "is_matrix", "take_apart"]
 
 # What stands for the matrix's values, in PyG's order: the first that a hook asks for.
 _VALUES = ("edge_weight", "edge_attr", "edge_type")
+
+
+def is_matrix(value: Value) -> bool:
+    """Whether a value is a sparse matrix that the code has made."""
+    t = static_type(value)
+    return is_sparse(t) or (isinstance(t.cls, type) and issubclass(t.cls, sparse.Entries))
 
 
 def take_apart(
@@ -65,8 +71,12 @@ def take_apart(
         if key in asked:
             kwargs[key] = _value(frame, key, kwargs.get(key), value)
             break
-    sides: list[ast.expr | None] = [_size(matrix, 1), _size(matrix, 0)]
-    return (Dyn(TENSOR), edge_index), frame.sequence("tuple", [Dyn(INT), Dyn(INT)], sides)
+    sides = [
+        frame.call_function(sparse.size, Arguments([(adj[0], matrix), dim], {}), None)
+        for dim in ((Const(1), ast.Constant(1)), (Const(0), ast.Constant(0)))
+    ]
+    size = frame.sequence("tuple", [v for v, _ in sides], [n for _, n in sides])
+    return (Dyn(TENSOR), edge_index), size
 
 
 def call_fused(
@@ -93,13 +103,14 @@ def _entries(frame: Frame, adj: Folded) -> list[Folded]:
     found, node = frame.call_function(sparse.entries, Arguments([adj], {}), None)
     node = frame.hold("entries", frame.needed(found, node))
     assert node is not None
-    return [(Dyn(TENSOR), element) for element in frame.element_nodes(node, 3).elts]
+    nodes = frame.element_nodes(node, 3).elts
+    return list(zip(frame.known_items(found), nodes, strict=True))
 
 
 def _value(frame: Frame, key: str, given: Folded | None, value: Folded) -> Folded:
     """The values of the matrix, where the caller gives none."""
     kept = frame.needed(*value)
-    if key == "edge_attr":
+    if key == "edge_attr" and static_type(value[0]) == TENSOR:
         flat = ast.Compare(ast.Call(_method(kept, "dim"), [], []), [ast.Eq()], [ast.Constant(1)])
         value = (Dyn(optional(TENSOR)), ast.IfExp(flat, ast.Constant(None), kept))
     if given is None or static_type(given[0]) == NONE:
@@ -143,10 +154,6 @@ def _refuse_reversed(ref: ModuleRef) -> None:
             "a conv with flow='target_to_source' is given a sparse matrix, which PyG refuses",
             "give it the transposed matrix, and leave 'flow' as it is",
         )
-
-
-def _size(matrix: ast.expr, dim: int) -> ast.expr:
-    return ast.Call(_method(matrix, "size"), [ast.Constant(dim)], [])
 
 
 def _method(node: ast.expr, name: str) -> ast.expr:

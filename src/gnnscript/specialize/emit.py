@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -111,7 +112,8 @@ class _Names:
     """Gives imports and helper functions names that no local variable has."""
 
     def __init__(self, functions: list[ast.FunctionDef], class_name: str) -> None:
-        self.taken = {class_name, "self", "Lowered", "Tensor", *_TYPING}
+        # A builtin's name means the builtin in TorchScript, whatever the module has.
+        self.taken = {class_name, "self", "Lowered", "Tensor", *_TYPING, *dir(builtins)}
         for function in functions:
             self.taken |= {a.arg for a in function.args.args}
             for node in ast.walk(function):

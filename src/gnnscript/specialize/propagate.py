@@ -19,7 +19,6 @@ from gnnscript.analyze.types import (
     TENSOR,
     UNKNOWN,
     is_optional,
-    is_sparse,
     join,
     optional,
     strip_optional,
@@ -117,7 +116,7 @@ def _call(name: str, frame: Frame, ref: ModuleRef, given: Arguments) -> Folded:
     if static_type(edge_index[0]) == UNKNOWN:
         edge_index = (Dyn(TENSOR), edge_index[1])
     edge_index = frame.present(edge_index[0], frame.needed(*edge_index))
-    if is_sparse(static_type(edge_index[0])):
+    if adjacency.is_matrix(edge_index[0]):
         fused = adjacency.call_fused(frame, called, edge_index, kwargs, name)
         if fused is not None:
             return fused

@@ -6,39 +6,47 @@ of them asks for torch_sparse, nor does a saved model.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from gnnscript import _pyg
+from gnnscript.specialize.sparse_matrix import FUNCTIONS as OF_MATRICES
+from gnnscript.specialize.sparse_matrix import MAKERS, Entries, make, rows_of
 
-__all__ = ["coalesce", "entries", "eye", "product", "spmm", "spspmm", "transpose"]
+__all__ = ["FUNCTIONS", "MAKERS", "Entries", "entries", "make", "product", "size"]
 
 
-def entries(adj: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Row, column and value of each entry of a sparse tensor."""
+def entries(adj: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Row, column and value of each entry of a sparse matrix."""
+    if isinstance(adj, Entries):
+        return adj.rows, adj.cols, adj.values
     if adj.layout == torch.sparse_coo:
         adj = adj.coalesce()
         index = adj.indices()
         return index[0], index[1], adj.values()
     if adj.layout == torch.sparse_csr:
         ptr = adj.crow_indices()
-        return _rows(ptr), adj.col_indices(), adj.values()
+        return rows_of(ptr), adj.col_indices(), adj.values()
     if adj.layout == torch.sparse_csc:
         ptr = adj.ccol_indices()
-        return adj.row_indices(), _rows(ptr), adj.values()
+        return adj.row_indices(), rows_of(ptr), adj.values()
     raise ValueError("expected a sparse tensor")
 
 
-def _rows(ptr: Tensor) -> Tensor:
-    """The row of each entry, from where each row begins."""
-    rows = torch.arange(ptr.numel() - 1, device=ptr.device)
-    return torch.repeat_interleave(rows, ptr.diff())
+def size(adj: Any, dim: int) -> int:
+    """The number of rows or columns of a sparse matrix."""
+    out: int = adj.size(dim)
+    return out
 
 
-def product(src: Tensor, other: Tensor, reduce: str = "sum") -> Tensor:
+def product(src: Any, other: Tensor, reduce: str = "sum") -> Tensor:
     """``torch_geometric.utils.spmm``: the rows of `other`, weighted and reduced by row of `src`."""
     row, col, value = entries(src)
-    messages = value.unsqueeze(-1) * other.index_select(0, col)
+    messages = other.index_select(0, col)
+    if value is not None:
+        messages = value.unsqueeze(-1) * messages
     out: Tensor = _pyg.utils().scatter(messages, row, 0, src.size(0), reduce)
     return out
 
@@ -102,3 +110,14 @@ def spspmm(
     second = torch.sparse_coo_tensor(indexB, valueB, (k, n))
     found = torch.sparse.mm(first, second).coalesce()
     return found.indices(), found.values()
+
+
+FUNCTIONS = {
+    **OF_MATRICES,
+    "coalesce": coalesce,
+    "eye": eye,
+    "spmm": spmm,
+    "spspmm": spspmm,
+    "transpose": transpose,
+}
+"""The functions of ``torch_sparse`` that can be specialised, by name."""

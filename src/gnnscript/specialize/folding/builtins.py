@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gnnscript import _pyg
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import (
     BOOL,
@@ -28,6 +29,7 @@ from gnnscript.analyze.types import (
     strip_optional,
     tuple_of,
 )
+from gnnscript.specialize import sparse
 from gnnscript.specialize.folding.base import Arguments, Folded
 from gnnscript.specialize.helpers import import_reference, op_reference, torch_name
 from gnnscript.specialize.values import (
@@ -126,6 +128,8 @@ def _isinstance(frame: Frame, function: Any, given: Arguments) -> Folded:
         return Const(isinstance(value.module, classes)), None
     if isinstance(value, Seq):
         cls = value.cls or (tuple if value.kind == "tuple" else list)
+        if issubclass(cls, sparse.Entries) and any(map(_pyg.is_sparse_tensor, classes)):
+            return Const(True), None
         return Const(issubclass(cls, classes)), None
     if isinstance(value, Mapping):
         return Const(issubclass(value.cls, classes)), None

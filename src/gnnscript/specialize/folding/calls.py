@@ -14,8 +14,8 @@ from gnnscript import _pyg
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.calls import refuse_open_keywords
 from gnnscript.analyze.sources import FunctionSource
-from gnnscript.analyze.types import INT, UNKNOWN, Type, from_annotation, is_sparse, list_of
-from gnnscript.specialize import sparse, substitutes
+from gnnscript.analyze.types import INT, UNKNOWN, Type, from_annotation, list_of
+from gnnscript.specialize import adjacency, sparse, substitutes
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding
 from gnnscript.specialize.folding.builtin_math import numpy_function
 from gnnscript.specialize.folding.builtins import BUILTINS
@@ -207,9 +207,9 @@ class Calls(Folding):
         scatter = _pyg.scatter_function(function)
         if scatter is not None:
             return self.call_interop(scatter, given)
-        written = _pyg.sparse_function(function)
+        written = sparse.FUNCTIONS.get(_pyg.sparse_function(function) or "")
         if written is not None:
-            return self.call_function(getattr(sparse, written), given, None)
+            return self.call_function(written, given, None)
         cluster = _pyg.cluster_function(function)
         if cluster is not None:
             if "src" in given.kwargs:  # the one name that differs: that of the points of fps
@@ -244,7 +244,7 @@ class Calls(Folding):
     def _product(self, given: Arguments) -> Folded:
         """``torch_geometric.utils.spmm``."""
         src = given.args[0] if given.args else given.kwargs["src"]
-        if not is_sparse(static_type(src[0])):
+        if not adjacency.is_matrix(src[0]):
             raise UnsupportedError(
                 f"'spmm' is given a '{static_type(src[0])}' for its sparse matrix; the tensors "
                 "that a scripted model is given are dense",
@@ -272,10 +272,7 @@ class Calls(Folding):
             ]
             return Seq(tuple(items), "tuple", cls), node
         if _pyg.is_sparse_tensor(cls):
-            raise UnsupportedError(
-                f"the code makes a '{cls.__name__}', whose class a saved model would ask for",
-                "use an edge index, or torch's own sparse tensors",
-            )
+            return self.call_function(sparse.make, given, None)
         if issubclass(cls, torch.nn.Module):
             raise UnsupportedError(
                 f"a '{cls.__name__}' is made while the model runs",

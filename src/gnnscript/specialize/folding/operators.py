@@ -26,7 +26,7 @@ from gnnscript.analyze.types import (
     is_sparse,
     list_of,
 )
-from gnnscript.specialize import inference
+from gnnscript.specialize import inference, sparse
 from gnnscript.specialize.folding.base import OPERATORS, Folded, Folding
 from gnnscript.specialize.helpers import as_list, is_shape
 from gnnscript.specialize.values import (
@@ -89,6 +89,10 @@ class Operators(Folding):
                 return Const(flag), None
             if isinstance(holder.value, types.ModuleType):
                 self.program.read(holder.value, name)
+            if inspect.isclass(holder.value) and _pyg.is_sparse_tensor(holder.value):
+                maker = sparse.MAKERS.get(name)
+                if maker is not None:
+                    return Const(maker), None
             try:
                 return self.wrap(getattr(holder.value, self.mangled(name))), None
             except AttributeError:
@@ -102,6 +106,9 @@ class Operators(Folding):
             return holder.items[position], ast.Attribute(
                 self.needed(holder, base), name, ast.Load()
             )
+        done = self.record_attribute(holder, base, name)
+        if done is not None:
+            return done
         residual = ast.Attribute(self.needed(holder, base), name, ast.Load())
         t = static_type(holder)
         if is_optional(t) and t != NONE:
@@ -150,6 +157,9 @@ class Operators(Folding):
         if isinstance(left, Const) and isinstance(right, Const):
             value = self.compute(node, OPERATORS[type(node.op)], left.value, right.value)
             return self.wrap(value), None
+        done = self.record_operator(node.op, (left, left_node), (right, right_node))
+        if done is not None:
+            return done
         items = [constant_items(left), constant_items(right)]
         if isinstance(node.op, ast.Add) and items[0] is not None and items[1] is not None:
             if not isinstance(left, Const) or not isinstance(left.value, str):

@@ -259,6 +259,11 @@ class Sequences(Folding):
                 )
         if isinstance(holder, Const) and known:
             return self.wrap(self.compute(index, operator.getitem, holder.value, at)), None
+        if not known and static_type(holder).name == "Tuple":
+            given = Arguments([(position, index)], {})
+            done = self.record_method(holder, base, "__getitem__", given)
+            if done is not None:
+                return done
         if isinstance(holder, Seq) and known:
             if isinstance(at, slice):
                 nodes: list[ast.expr | None] = [None] * len(holder.items)

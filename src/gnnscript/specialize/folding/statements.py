@@ -23,6 +23,7 @@ from gnnscript.specialize.folding.functions import Functions
 from gnnscript.specialize.folding.loops import Loops
 from gnnscript.specialize.folding.modules import Modules
 from gnnscript.specialize.folding.operators import Operators
+from gnnscript.specialize.folding.records import Records
 from gnnscript.specialize.folding.sequences import Sequences
 from gnnscript.specialize.folding.torch_calls import TorchCalls
 from gnnscript.specialize.helpers import annotation
@@ -63,6 +64,7 @@ class Frame(
     Conditions,
     Contexts,
     Modules,
+    Records,
 ):
     """Specialises the body of one function."""
 

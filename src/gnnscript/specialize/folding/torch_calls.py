@@ -81,6 +81,8 @@ class TorchCalls(Folding):
             named = {_COMPRESSED_NAMES.get(k, k): v for k, v in given.kwargs.items()}
             given = Arguments(given.args, named | {"layout": (layout, literal(layout))})
             function = torch.ops.aten.sparse_compressed_tensor
+        if name in _PRODUCTS and len(args) > 1 and is_sparse(args[0]):
+            returns = args[0] if is_sparse(args[1]) else TENSOR
         if returns in (TENSOR, UNKNOWN) and name in _SPARSE_FACTORIES:
             returns = _layout_of(given, _SPARSE_FACTORIES[name])
         return Dyn(returns), ast.Call(self.needed(Const(function), None), *self.nodes(given))
@@ -205,6 +207,10 @@ class TorchCalls(Folding):
         if isinstance(holder, Seq) and holder.cls is not None and name in holder.cls._fields:
             callee, callee_node = self.attribute(holder, base, name)
             return self.call(callee, self.arguments(node), callee_node)
+        if t.name == "Tuple" and t.cls is not None:
+            done = self.record_method(holder, base, name, self.arguments(node))
+            if done is not None:
+                return done
         holder_node = self.needed(holder, base)
         if is_optional(t) and t != NONE:
             holder, holder_node = self.unwrap(holder, holder_node)
@@ -366,6 +372,8 @@ _TO_SPARSE = {
     "to_sparse_bsr": SPARSE,
     "to_sparse_bsc": SPARSE,
 }
+
+_PRODUCTS = {"mm", "matmul", "_sparse_mm"}
 
 _COMPRESSED = {"sparse_csr_tensor": torch.sparse_csr, "sparse_csc_tensor": torch.sparse_csc}
 

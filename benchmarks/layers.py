@@ -2,30 +2,31 @@
 
 Every contender runs in turn in one process, and the medians of the turns are compared, so that
 what else the machine does falls on all alike. "scripted" is torch.jit.script on a module of PyG,
-where PyG's own scripting takes it. Prints a table and writes JSON:
+where PyG's own scripting takes it; "portable" is ours on ATen calls alone. Edges are unsorted, and
+whoever sorts them does so within the time. A training step is forward and backward, to the inputs
+as well, and is compared with PyG eager. Prints tables, names what is slower than PyG, writes JSON:
 
-    python benchmarks/layers.py --nodes 20000 --edges 400000 --json layers.json
-    python benchmarks/layers.py --train      # a training step: forward and backward
-    python benchmarks/layers.py --only GATConv PNAConv
+    python benchmarks/layers.py --json layers.json
+    python benchmarks/layers.py --only "GAT x2" PNA --tables forward
 
-DGL takes part only where it is installed for the same torch; there is no release for torch 2.13.
+DGL has no release for torch 2.13 and is not among them.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import json
+import logging
 import math
 import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from common import environment, extra_memory, interleaved, verdict, write
 from torch import Tensor, nn
 from torch.nn import Linear, ReLU, Sequential
 from torch_geometric import nn as pyg
@@ -39,7 +40,9 @@ Inputs = tuple[Tensor, ...]
 WIDTH = 64
 EDGE_WIDTH = 16
 BASELINES = ("eager", "scripted", "compiled")
-OURS = ("ours_scripted", "ours_portable", "ours_eager")
+OURS = ("ours_scripted", "ours_eager", "ours_portable")
+SECONDS = 12.0  # for the turns of one row, about
+LEAST, WANTED, MEMORY = 1.0, 3.0, 1 / 8
 
 
 def mlp(*widths: int) -> Sequential:
@@ -115,75 +118,129 @@ def graph(nodes: int, edges: int, width: int, third: str) -> Inputs:
     return tuple(inputs)
 
 
-def step(call: Callable[..., Any], inputs: Inputs, *, train: bool) -> float:
-    """Seconds of one call."""
-    if train:
-        inputs = tuple(t.detach().requires_grad_(t.is_floating_point()) for t in inputs)
-    started = time.perf_counter()
-    if train:
-        call(*inputs).square().mean().backward()
-    else:
+def step(call: Callable[..., Any], inputs: Inputs, *, train: bool) -> None:
+    """One call."""
+    if not train:
         with torch.no_grad():
             call(*inputs)
-    return time.perf_counter() - started
+        return
+    inputs = tuple(t.detach().requires_grad_(t.is_floating_point()) for t in inputs)
+    call(*inputs).square().mean().backward()
 
 
-def contenders(make: Callable[[], nn.Module], inputs: Inputs) -> dict[str, Any]:
-    """What is compared: each a callable that has run once, or the reason that it has not."""
+def contenders(
+    make: Callable[[], nn.Module], inputs: Inputs, names: list[str], *, train: bool
+) -> tuple[dict[str, Callable[[], None]], dict[str, str]]:
+    """What is compared: calls that have run once, and why the others have not."""
     model = make()
-
-    def under(kernels: str, install: bool) -> Callable[[Callable[[], Any]], Any]:
-        def run(build: Callable[[], Any]) -> Any:
-            if install:
-                gnnscript.install()
-            try:
-                with gnnscript.kernels(kernels):
-                    call = build()
-                    with torch.no_grad():
-                        call(*inputs)
-                    return call
-            except Exception as error:
-                return " ".join(str(error).split())[:120] or type(error).__name__
-            finally:
-                if install:
-                    gnnscript.uninstall()
-
-        return run
-
-    plain, native, portable = (
-        under("portable", False),
-        under("native", True),
-        under("portable", True),
-    )
-    return {
-        "eager": plain(lambda: copy.deepcopy(model)),
-        "scripted": plain(lambda: torch.jit.script(copy.deepcopy(model))),
-        "compiled": plain(lambda: torch.compile(copy.deepcopy(model), dynamic=False)),
-        "ours_scripted": native(lambda: torch.jit.script(copy.deepcopy(model))),
-        "ours_portable": portable(lambda: torch.jit.script(copy.deepcopy(model))),
-        "ours_eager": native(lambda: copy.deepcopy(model)),
+    builds: dict[str, Callable[[nn.Module], Any]] = {
+        "eager": lambda model: model,
+        "scripted": torch.jit.script,
+        "compiled": lambda model: torch.compile(model, dynamic=False),
+        "ours_scripted": torch.jit.script,
+        "ours_eager": lambda model: model,
+        "ours_portable": torch.jit.script,
     }
+    calls: dict[str, Callable[[], None]] = {}
+    failed: dict[str, str] = {}
+    for name in names:
+        kernels = "native" if name in ("ours_scripted", "ours_eager") else "portable"
+        if name in OURS:
+            gnnscript.install()
+        try:
+            with gnnscript.kernels(kernels):
+                built = builds[name](copy.deepcopy(model))
+                step(built, inputs, train=train)
+        except Exception as error:
+            failed[name] = " ".join(str(error).split())[:120] or type(error).__name__
+            continue
+        finally:
+            gnnscript.uninstall()
+        calls[name] = _prepared(name, kernels, built, inputs, train=train)
+    return calls, failed
 
 
-def measure(calls: dict[str, Any], inputs: Inputs, turns: int, *, train: bool) -> dict[str, float]:
-    """Medians over interleaved turns, in milliseconds."""
-    seconds: dict[str, list[float]] = {}
-    for turn in range(turns + 1):
-        for name, call in calls.items():
-            if isinstance(call, str):
-                continue
-            native = name == "ours_eager"
-            if native:
-                gnnscript.install()
-            try:
-                with gnnscript.kernels("native" if native else "portable"):
-                    spent = step(call, inputs, train=train)
-            finally:
-                if native:
-                    gnnscript.uninstall()
-            if turn > 0:  # the first one compiles
-                seconds.setdefault(name, []).append(spent)
-    return {name: 1e3 * statistics.median(values) for name, values in seconds.items()}
+def _prepared(
+    name: str, kernels: str, built: Any, inputs: Inputs, *, train: bool
+) -> Callable[[], None]:
+    def plain() -> None:
+        step(built, inputs, train=train)
+
+    def under_auto() -> None:
+        gnnscript.install()
+        try:
+            with gnnscript.kernels(kernels):
+                plain()
+        finally:
+            gnnscript.uninstall()
+
+    return under_auto if name == "ours_eager" else plain
+
+
+def table(
+    title: str, names: list[str], baselines: list[str], options: argparse.Namespace
+) -> dict[str, Any]:
+    """Measures and prints one table."""
+    train = title == "train"
+    print(f"\n{title}, ms".ljust(15), *(name.rjust(14) for name in names), "gain".rjust(7))
+    degree = torch.bincount(graph(options.nodes, options.edges, 1, "")[1][1])
+    rows: dict[str, Any] = {}
+    for case, (make, third, width) in cases(torch.bincount(degree)).items():
+        if options.only and case not in options.only:
+            continue
+        torch.manual_seed(0)
+        inputs = graph(options.nodes, options.edges, width, third)
+        calls, failed = contenders(make, inputs, names, train=train)
+        times = interleaved(calls, options.turns, warm=2, budget=SECONDS)
+        best = min((times[name] for name in baselines if name in times), default=math.nan)
+        gain = best / times.get("ours_scripted", math.nan)
+        rows[case] = {"ms": times, "gain": gain, "failed": failed}
+        cells = (f"{times[n]:14.1f}" if n in times else "-".rjust(14) for n in names)
+        print(case.ljust(14), *cells, f"{gain:6.1f}x", flush=True)
+        torch.compiler.reset()
+    for case, row in rows.items():
+        for name, reason in row["failed"].items():
+            print(f"{case}: {name} does not run: {reason}")
+    gains = {case: row["gain"] for case, row in rows.items() if not math.isnan(row["gain"])}
+    figures = []
+    if gains:
+        over = "the best of the baselines" if not train else "PyG eager"
+        mean = statistics.geometric_mean(gains.values())
+        what = f"{title}: geometric mean over {over}"
+        figures.append(verdict(what, mean, WANTED, at_least=True))
+        worst = min(gains, key=lambda case: gains[case])
+        what = f"{title}: the least gain, {worst}"
+        figures.append(verdict(what, gains[worst], LEAST, at_least=True))
+    for case, gain in gains.items():
+        if gain < LEAST:
+            print(f"slower than {over}: {case}, {gain:.2f}x")
+    return {"rows": rows, "figures": figures}
+
+
+def memory(options: argparse.Namespace) -> dict[str, Any]:
+    """Peak memory of a layer beyond its inputs, parameters and what the process held."""
+    rows: dict[str, Any] = {}
+    figures = []
+    print("\nextra memory, MB".ljust(15), *(name.rjust(14) for name in ("eager", "ours_scripted")))
+    for case in ("SAGE mean", "GAT"):
+        if options.only and case not in options.only:
+            continue
+        make, third, width = cases(torch.ones(2, dtype=torch.int64))[case]
+        inputs = graph(options.nodes, options.edges, width, third)
+        calls, _ = contenders(make, inputs, ["eager", "ours_scripted"], train=False)
+        for call in calls.values():
+            for _ in range(2):
+                call()
+        grown = {name: extra_memory(call) for name, call in calls.items()}
+        if None in grown.values():
+            print(f"{case}: the peak cannot be read here")
+            continue
+        rows[case] = grown
+        print(case.ljust(16), *(f"{value:14.1f}" for value in grown.values()))
+        share = grown["ours_scripted"] / grown["eager"]  # type: ignore[operator]
+        what = f"memory of {case}, share of PyG eager's"
+        figures.append(verdict(what, share, MEMORY, at_least=False))
+    return {"rows": rows, "figures": figures}
 
 
 def main() -> None:
@@ -193,40 +250,30 @@ def main() -> None:
     parser.add_argument("--edges", type=int, default=400_000)
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--train", action="store_true")
-    parser.add_argument("--skip", nargs="*", default=[], choices=(*BASELINES, *OURS))
+    tables = ("forward", "train", "memory")
+    parser.add_argument("--tables", nargs="*", default=tables, choices=tables)
+    parser.add_argument("--skip", nargs="*", default=["ours_portable"], choices=(*BASELINES, *OURS))
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
-    degree = torch.bincount(graph(options.nodes, options.edges, 1, "")[1][1])
-    names = [*BASELINES, *OURS]
-    print("ms".ljust(14), *(name.rjust(14) for name in names), "gain".rjust(7))
-    rows: dict[str, Any] = {}
-    for case, (make, third, width) in cases(torch.bincount(degree)).items():
-        if options.only and case not in options.only:
-            continue
-        torch.manual_seed(0)
-        inputs = graph(options.nodes, options.edges, width, third)
-        calls = contenders(make, inputs)
-        calls = {name: call for name, call in calls.items() if name not in options.skip}
-        times = measure(calls, inputs, options.turns, train=options.train)
-        best = min((times[name] for name in BASELINES if name in times), default=math.nan)
-        gain = best / times.get("ours_scripted", math.nan)
-        failed = {name: call for name, call in calls.items() if isinstance(call, str)}
-        rows[case] = {"ms": times, "gain": gain, "failed": failed}
-        cells = (f"{times[n]:14.1f}" if n in times else "-".rjust(14) for n in names)
-        print(case.ljust(14), *cells, f"{gain:6.1f}x", flush=True)
-    gains = [row["gain"] for row in rows.values() if not math.isnan(row["gain"])]
-    mean = statistics.geometric_mean(gains) if gains else math.nan
-    print(f"geometric mean {mean:.2f}x, least {min(gains, default=math.nan):.2f}x")
-    for case, row in rows.items():
-        for name, reason in row["failed"].items():
-            print(f"{case}: {name} does not run: {reason}")
-    if options.json is not None:
-        held = {**vars(options), "json": str(options.json), "torch": torch.__version__}
-        options.json.write_text(json.dumps({"options": held, "geomean": mean, "cases": rows}))
+    logging.disable(logging.WARNING)
+    results: dict[str, Any] = {"environment": environment(options)}
+    about = results["environment"]
+    print(f"N={options.nodes} E={options.edges}, {options.threads} threads, {about['cpu']},")
+    print(f"torch {about['torch']}, PyG {about['torch_geometric']}, commit {about['commit']}")
+    if "memory" in options.tables:  # first: nothing is freed yet that could be used again
+        results["memory"] = memory(options)
+    if "forward" in options.tables:
+        names = [name for name in (*BASELINES, *OURS) if name not in options.skip]
+        results["forward"] = table("forward", names, list(BASELINES), options)
+    if "train" in options.tables:
+        names = [
+            name for name in ("eager", "ours_scripted", "ours_eager") if name not in options.skip
+        ]
+        results["train"] = table("train", names, ["eager"], options)
+    write(options.json, results)
 
 
 if __name__ == "__main__":

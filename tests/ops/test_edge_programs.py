@@ -64,6 +64,20 @@ def test_functions_are_accurate_everywhere(function: str, dtype: torch.dtype) ->
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
+def test_outer_products_of_any_size(dtype: torch.dtype) -> None:
+    index, other = graph()
+    ptr, perm = native.csr(index, NUM_NODES)
+    for long, short in ((1, 17), (5, 4), (8, 16), (17, 3), (16, 33)):
+        e, x = torch.randn(NUM_EDGES, long, 1), torch.randn(NUM_OTHER, 1, short)
+        given = [e.to(dtype), x.to(dtype)]
+        exact = [operand.double() for operand in given]
+        for reduce in REDUCTIONS:
+            out = native.edge_reduce("e0 * j1", given, index, other, ptr, perm, reduce)
+            expected = evaluate.edge_reduce("e0 * j1", exact, index, other, NUM_NODES, reduce)
+            assert error(out, expected) < TOLERANCE[dtype], (long, short, reduce)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
 def test_layouts_of_operands(dtype: torch.dtype) -> None:
     index, other = graph()
     ptr, perm = native.csr(index, NUM_NODES)

@@ -111,6 +111,20 @@ class Attention(Base):
         return alpha.unsqueeze(-1) * x_j
 
 
+class Matrices(Base):
+    """A matrix for each edge, made by the last of several layers."""
+
+    def __init__(self, aggr: str = "sum", left: bool = False) -> None:
+        super().__init__(aggr)
+        self.left = left
+        self.net = Sequential(Linear(WIDTH, 4), ReLU(), Linear(4, 3 * WIDTH))
+
+    def message(self, x_j: Tensor, e: Tensor) -> Tensor:
+        if self.left:
+            return (self.net(e).view(-1, 3, WIDTH) @ x_j.unsqueeze(-1)).squeeze(-1)
+        return torch.matmul(x_j.unsqueeze(1), self.net(e).view(-1, WIDTH, 3)).squeeze(1)
+
+
 class Conditional(Base):
     """The message depends on an argument that may be missing."""
 
@@ -234,6 +248,7 @@ OTHERS = {
     "powered": Powered,
     "squashed": Squashed,
     "normed": Normed,
+    "matrices": Matrices,
     "comparing": Comparing,
     "counting": Counting,
     "counting-means": CountingMeans,

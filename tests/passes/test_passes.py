@@ -67,6 +67,20 @@ def test_linear_layers_leave_the_edges() -> None:
     assert "self.net(" not in text
 
 
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("aggr", ["sum", "mean", "max"])
+def test_no_edge_has_a_matrix_of_its_own(aggr: str, left: bool) -> None:
+    model = gnnscript.scriptable(messages.Matrices)(aggr, left).double()
+    text = propagate_of(model)
+    assert ("edge_products('j0', [x], " in text) == (aggr != "max")
+    assert ("self.net(" in text or "matmul" in text or " @ " in text) == (aggr == "max")
+    graphs = [
+        tuple(t.double() if t.is_floating_point() else t for t in graph(*size))
+        for size in ((7, 30), (9, 12))
+    ]
+    assert_scripts_like_eager(model, *graphs)
+
+
 def test_a_maximum_is_taken_before_what_rises() -> None:
     text = propagate_of(gnnscript.scriptable(messages.Squashed)())
     assert "self.net[3](" in text

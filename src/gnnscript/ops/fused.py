@@ -85,6 +85,69 @@ def edge_values(
     return out if at == -out.dim() else out.movedim(0, at)
 
 
+def edge_products(
+    program: str,
+    operands: List[Tensor],  # noqa: UP006
+    features: Tensor,
+    weight: Tensor,
+    bias: Optional[Tensor],  # noqa: UP045
+    rows: int,
+    columns: int,
+    index: Tensor,
+    other: Tensor,
+    size: Optional[int] = None,  # noqa: UP045
+    left: bool = False,
+    reduce: str = "sum",
+) -> Tensor:
+    """Reduce vectors times matrices that a linear layer makes for each edge, without the matrices.
+
+    The matrix of an edge is `(weight @ features + bias).view(rows, columns)`. What is reduced are
+    outer products of features and vectors; the layer acts on what they come to at each node.
+
+    Args:
+        program: The vectors: an elementwise expression over `operands`, as in `edge_aggregate`.
+        operands: Values of nodes or edges, `[N, V]` or `[E, V]`.
+        features: The layer's input, `[E, K]`, or `[1, K]` for all edges.
+        weight: `[rows * columns, K]`.
+        bias: `[rows * columns]`.
+        rows: Rows of a matrix; `V` unless `left`.
+        columns: Columns of a matrix; `V` if `left`.
+        index: Node to which each edge is reduced, `[E]`.
+        other: Node at the other end of each edge, `[E]`.
+        size: Number of nodes; None stands for the largest value of `index` plus one.
+        left: Whether the matrix stands on the left: `matrix @ vector`.
+        reduce: `sum` or `mean`.
+
+    Returns:
+        `[N, columns]`, or `[N, rows]` if `left`.
+
+    Raises:
+        ValueError: A tensor has another number of dimensions.
+        RuntimeError: Shapes do not fit, or an index is out of range.
+
+    Source: the messages of ``NNConv``.
+    """
+    wide: List[Tensor] = []  # noqa: UP006
+    for operand in operands:
+        if operand.dim() != 2:
+            raise ValueError(f"expected vectors of edges or nodes, got {operand.dim()} dimensions")
+        wide.append(operand.unsqueeze(1))
+    if features.dim() != 2:
+        raise ValueError(f"expected features of shape [E, K], got {features.dim()} dimensions")
+    outer = f"e{len(wide)} * ({program})"
+    wide.append(features.unsqueeze(-1))
+    # [N, K, V], and a matrix from K and V to what the products have.
+    total = edge_aggregate(outer, wide, index, other, size, 0, reduce)
+    layer = weight.view([rows, columns, weight.size(1)])
+    layer = layer.permute([2, 1, 0]) if left else layer.permute([2, 0, 1])
+    out = total.flatten(1) @ layer.flatten(0, 1)
+    if bias is None:
+        return out
+    fixed = bias.view([rows, columns])
+    plain = edge_aggregate(program, operands, index, other, size, 0, reduce)
+    return out + plain @ (fixed.t() if left else fixed)
+
+
 def add_edge_bias(
     out: Tensor,
     bias: Tensor,

@@ -222,14 +222,14 @@ class Calls(Operators):
         made = self.elementwise(name, kept.code, args, options)
         if made is not None:
             return made
-        if name == "linear" and len(args) in (2, 3) and not options and args[0].per_edge:
+        if name == "linear" and len(args) in (2, 3) and not options and args[0].tensor:
             bias = args[2] if len(args) == 3 and not _is_none(args[2]) else None
             return Linear(code=kept.code, operand=args[0], weight=args[1], bias=bias)
         if name in ("cat", "concat", "concatenate", "stack") and args:
             return self.joined(name, kept, args, options)
         if name == "sum" and args:
             return self.total(kept.code, args[0], args[1:], options) or kept
-        if name in ("matmul", "mm") and len(args) == 2:
+        if name in ("matmul", "mm", "bmm") and len(args) == 2:
             return self.product(kept.code, *args) or kept
         return kept
 
@@ -321,6 +321,10 @@ class Calls(Operators):
             found = self.through(called, args[0], first=not fresh)
             if found is not None:
                 return found
+        if len(args) == 1 and not node.keywords and args[0].tensor:
+            found = self.ending_in_linear(called, args[0])
+            if found is not None:
+                return found
         made = ast.Call(clone(called.code), [hole(a) for a in args], [])
         made.keywords = [
             ast.keyword(k.arg, hole(self.evaluate(k.value, frame))) for k in node.keywords
@@ -333,6 +337,23 @@ class Calls(Operators):
         """A module that may change a value which others still read is not looked past."""
         if seen and may_change_arguments(getattr(called, "value", None)):
             raise Abort("a module may change what it is given", writes=True)
+
+    def ending_in_linear(self, called: Expression, given: Expression) -> Expression | None:
+        """A linear layer, or a sequence that ends in one, of a value that is not gathered."""
+        module = getattr(called, "value", None)
+        if type(module) is torch.nn.Linear:
+            return self.through(called, given, first=True)
+        if type(module) is not torch.nn.Sequential or len(module) < 2:
+            return None
+        watched = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+        if watched or type(module[-1]) is not torch.nn.Linear or may_change_arguments(module):
+            return None
+        last = self.item(called, ast.Constant(len(module) - 1))
+        value = given
+        for number in range(len(module) - 1):
+            child = self.item(called, ast.Constant(number))
+            value = self.strict(Code(code=ast.Call(clone(child.code), [hole(value)], [])))
+        return self.through(last, value, first=False)
 
     def through(self, called: Expression, given: Expression, *, first: bool) -> Expression | None:
         """What a module makes of a value per edge, if the passes know it."""
@@ -384,10 +405,10 @@ class Calls(Operators):
         if any(word in name for word in _RANDOM):
             return self.strict(kept)
         if not owner.per_edge:
-            return kept
+            return self.as_matrix(name, kept, owner) or kept
         if name == "sum":
             return self.total(kept.code, owner, args, options) or kept
-        if name in ("matmul", "mm") and len(args) == 1:
+        if name in ("matmul", "mm", "bmm") and len(args) == 1:
             return self.product(kept.code, owner, args[0]) or kept
         if name == "contiguous" and not args:
             return owner

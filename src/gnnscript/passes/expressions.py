@@ -23,7 +23,9 @@ __all__ = [
     "Gather",
     "Linear",
     "Map",
+    "Matrix",
     "Part",
+    "Product",
     "Scatter",
     "Softmax",
     "Stack",
@@ -137,6 +139,33 @@ class Linear(Expression):
     operand: Expression
     weight: Expression
     bias: Expression | None
+
+
+@dataclass(eq=False, kw_only=True)
+class Matrix(Expression):
+    """A linear layer's values as a matrix for each edge: ``linear.view(-1, rows, columns)``."""
+
+    linear: Linear
+    rows: int
+    columns: int
+
+
+@dataclass(eq=False, kw_only=True)
+class Product(Expression):
+    """A vector for each edge times its matrix.
+
+    Args:
+        operand: The vectors, ``[E, rows]``; ``[E, columns]`` if the matrix is on the left.
+        matrix: The matrices.
+        left: Whether the matrix is on the left.
+        unit: Whether the result still has the dimension of size one that made the vectors
+            matrices: dimension 1, or 2 if the matrix is on the left.
+    """
+
+    operand: Expression
+    matrix: Matrix
+    left: bool
+    unit: bool = True
 
 
 @dataclass(eq=False, kw_only=True)

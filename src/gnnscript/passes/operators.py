@@ -16,13 +16,13 @@ from gnnscript.passes.expressions import (
     Const,
     Expression,
     Gather,
-    Linear,
     Map,
     Part,
+    Product,
     Total,
     hole,
 )
-from gnnscript.passes.rewriting import Rewriting
+from gnnscript.passes.products import Products
 from gnnscript.passes.state import Abort, Frame
 from gnnscript.specialize.tree import clone
 
@@ -38,7 +38,7 @@ _COMPARE = {
 }
 
 
-class Operators(Rewriting):
+class Operators(Products):
     """The part of a tracer that knows what Python's operators mean."""
 
     def evaluate(self, node: ast.expr, frame: Frame) -> Expression:
@@ -215,6 +215,8 @@ class Operators(Rewriting):
     ) -> Expression:
         """A view of a value per edge: of its source, where that is the same."""
         values: list[Any] = [a.value if isinstance(a, Const) else None for a in args]
+        if isinstance(owner, Product):
+            return self.without_unit(name, kept, owner) or kept
         if name == "dim":
             kept.bounds = (self.least_dims(owner), math.inf)
         if name in ("size", "dim") and isinstance(owner, Gather):
@@ -330,14 +332,6 @@ class Operators(Rewriting):
                 spelled = ast.Call(summed, [dims[0] if len(dims) == 1 else ast.List(dims)], [])
                 return Total(code=spelled, operand=inner, dims=total.dims)
         return Map(code=code, operator=name, operands=operands)
-
-    def product(self, code: ast.expr, left: Expression, right: Expression) -> Expression | None:
-        """``left @ weight`` with a parameter that is a matrix: a linear layer."""
-        weight = getattr(right, "value", None)
-        if not left.per_edge or not isinstance(weight, torch.Tensor) or weight.dim() != 2:
-            return None
-        turned = Code(code=ast.Call(ast.Attribute(hole(right), "t", ast.Load()), [], []))
-        return Linear(code=code, operand=left, weight=turned, bias=None)
 
 
 def _bounds(expression: Expression) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from gnnscript.passes.expressions import (
     Expression,
     Linear,
     Map,
+    Product,
     Scatter,
     Stack,
     Total,
@@ -73,6 +74,10 @@ class Rewriting(Hoist):
         reduce = _FUSED.get(scatter.reduce)
         if isinstance(operand, Linear) and reduce in ("sum", "mean") and scatter.dim in (0, -2):
             return self.behind(scatter, operand, reduce)
+        if isinstance(operand, Product) and reduce in ("sum", "mean") and scatter.dim in (0, -2):
+            factored = self.factored(scatter, operand, reduce)
+            if factored is not None:
+                return factored
         if isinstance(operand, Map) and reduce in ("max", "min"):
             inner = operand.operands[0]
             rising = operand.operator in MONOTONE and _rises(operand)
@@ -88,6 +93,23 @@ class Rewriting(Hoist):
         args = self.program_arguments(program)
         args += [self.value(index), self.value(other), self.value(scatter.size)]
         return _op("edge_aggregate", args, {"dim": (program.dim, 0), "reduce": (reduce, "sum")})
+
+    def factored(self, scatter: Scatter, product: Product, reduce: str) -> ast.expr | None:
+        """A vector times a matrix for each edge, without the matrices."""
+        program = build(self.simplified(product.operand), scatter)
+        if product.unit or program is None or not program.gathers:
+            return None
+        self.gains += 1
+        matrix, linear = product.matrix, product.matrix.linear
+        index, other = program.ends()
+        args = [*self.program_arguments(program), self.value(linear.operand)]
+        args += [self.value(linear.weight)]
+        args += [self.value(linear.bias) if linear.bias is not None else ast.Constant(None)]
+        args += [ast.Constant(matrix.rows), ast.Constant(matrix.columns)]
+        args += [self.value(index), self.value(other), self.value(scatter.size)]
+        return _op(
+            "edge_products", args, {"left": (product.left, False), "reduce": (reduce, "sum")}
+        )
 
     def rescattered(self, scatter: Scatter, operand: Expression) -> Scatter:
         """The same reduction of something else."""

@@ -57,6 +57,7 @@ struct Direct {
   const EdgeOperand* other = nullptr;
   const EdgeOperand* weight = nullptr;
   int64_t period = 0;  // neighbouring lanes that share a weight; 0: a weight for every lane
+  bool outer = false;  // each weight of the edge times each value of the other side
 };
 
 GNNSCRIPT_ALWAYS bool find_direct(const EdgeArgs& args, Direct* direct) {
@@ -64,6 +65,12 @@ GNNSCRIPT_ALWAYS bool find_direct(const EdgeArgs& args, Direct* direct) {
   if (program.pattern == Pattern::general || args.lanes < 16) return false;
   direct->other = &args.operands[program.pattern_other];
   direct->period = args.lanes;
+  if (direct->other->spread == Spread::tile && program.pattern == Pattern::edge_times_other) {
+    direct->weight = &args.operands[program.pattern_edge];
+    direct->period = direct->other->period;
+    direct->outer = true;
+    return direct->weight->spread == Spread::repeat && direct->weight->period == direct->period;
+  }
   if (direct->other->spread != Spread::full) return false;
   if (program.pattern == Pattern::other_row) return true;
   direct->weight = &args.operands[program.pattern_edge];
@@ -140,10 +147,53 @@ void direct_rows(const Direct& direct, const Ids& ids, int64_t start, int64_t co
   }
 }
 
+// N weights of each edge times W values of its other side: N vectors of `sums`, `period` apart.
+template <EdgeReduction R, typename A, int N, int W>
+GNNSCRIPT_ALWAYS void outer_vectors(A* sums, int64_t period, const A* source, int64_t stride,
+                                    const int64_t* others, int64_t count, const A* weights,
+                                    int64_t weight_stride, const int64_t* edges) {
+  using V = Vector<A, W>;
+  V s[N];
+  for (int v = 0; v < N; ++v) s[v] = load<A, W>(sums + v * period);
+  for (int64_t k = 0; k < count; ++k) {
+    __builtin_prefetch(source + others[k + 8] * stride);
+    const V x = load<A, W>(source + others[k] * stride);
+    const A* w = weights + edges[k] * weight_stride;
+    for (int v = 0; v < N; ++v) s[v] = combine<R>(s[v], V(x * w[v]));
+  }
+  for (int v = 0; v < N; ++v) store<A, W>(sums + v * period, s[v]);
+}
+
+template <EdgeReduction R, typename A, int W>
+void outer_rows(const Direct& direct, const Ids& ids, int64_t start, int64_t count, int64_t lanes,
+                int64_t column, A* sums) {
+  if constexpr (W >= 1) {
+    const A* source = static_cast<const A*>(direct.other->data);
+    const A* weights = static_cast<const A*>(direct.weight->data);
+    const int64_t period = direct.period, number = lanes / period;
+    for (; period - column >= W; column += W) {
+      int64_t k = 0;
+      const auto vectors = [&](auto n) {
+        constexpr int N = decltype(n)::value;
+        for (; k + N <= number; k += N) {
+          outer_vectors<R, A, N, W>(sums + k * period + column, period, source + column,
+                                    direct.other->row_stride, ids.other + start, count, weights + k,
+                                    direct.weight->row_stride, ids.edge + start);
+        }
+      };
+      vectors(std::integral_constant<int, 8>());
+      vectors(std::integral_constant<int, 1>());
+    }
+    outer_rows<R, A, W / 2>(direct, ids, start, count, lanes, column, sums);
+  }
+}
+
 template <EdgeReduction R, typename A>
 GNNSCRIPT_ALWAYS void reduce_direct(const Direct& direct, const Ids& ids, int64_t start,
                                     int64_t count, int64_t lanes, A* sums) {
-  if (direct.weight == nullptr) {
+  if (direct.outer) {
+    outer_rows<R, A, kLanes<A>>(direct, ids, start, count, lanes, 0, sums);
+  } else if (direct.weight == nullptr) {
     direct_rows<R, Weights::none>(direct, ids, start, count, lanes, sums);
   } else if (direct.period > 0) {
     direct_rows<R, Weights::shared>(direct, ids, start, count, lanes, sums);

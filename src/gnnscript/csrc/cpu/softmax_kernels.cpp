@@ -46,38 +46,60 @@ struct Softmax {
     const int64_t values = (end - begin) * F;
     alignas(64) A buffer[kBuffer + kLanes<A>];
     for (int64_t i = begin; i < end; ++i) {
+      if (i + kPrefetchAhead < end) __builtin_prefetch(reducer.edge(i + kPrefetchAhead));
       const T* x = reducer.edge(i);
       A* to = buffer + (i - begin) * F;
       for (int64_t f = 0; f < F; ++f) to[f] = load<A, 1>(x + f);
     }
-    const int64_t* ptr = args.rows.ptr;
-    for (int64_t row = first; row < last; ++row) {
-      for (int64_t f = 0; f < F; ++f) {
-        A* x = buffer + (ptr[row] - begin) * F + f;
-        const int64_t count = ptr[row + 1] - ptr[row];
-        if (count == 0) continue;
-        A m = x[0];
-        for (int64_t i = 1; i < count; ++i) m = maximum(m, x[i * F]);
-        for (int64_t i = 0; i < count; ++i) x[i * F] -= m;
-      }
-    }
+    subtract_maxima<kLanes<A>>(buffer, first, last, begin, 0);
     for (int64_t i = 0; i < values; i += kLanes<A>) {  // the buffer ends in a spare vector
       store<A, kLanes<A>>(buffer + i, exponential<A, kLanes<A>>(load<A, kLanes<A>>(buffer + i)));
     }
-    for (int64_t row = first; row < last; ++row) {
-      for (int64_t f = 0; f < F; ++f) {
-        A* x = buffer + (ptr[row] - begin) * F + f;
-        const int64_t count = ptr[row + 1] - ptr[row];
-        A total = 0;
-        for (int64_t i = 0; i < count; ++i) total += x[i * F];
-        total += static_cast<A>(kGuard);
-        for (int64_t i = 0; i < count; ++i) x[i * F] /= total;
-      }
-    }
+    divide_by_sums<kLanes<A>>(buffer, first, last, begin, 0);
     for (int64_t i = begin; i < end; ++i) {
       const A* from = buffer + (i - begin) * F;
       T* to = out(i);
       for (int64_t f = 0; f < F; ++f) store<A, 1>(to + f, from[f]);
+    }
+  }
+
+  // Takes from each value in the buffer the maximum of its row and feature, W features at a time.
+  template <int W>
+  void subtract_maxima(A* buffer, int64_t first, int64_t last, int64_t begin, int64_t column) const {
+    if constexpr (W >= 1) {
+      const int64_t F = args.features;
+      const int64_t* ptr = args.rows.ptr;
+      for (; F - column >= W; column += W) {
+        for (int64_t row = first; row < last; ++row) {
+          A* x = buffer + (ptr[row] - begin) * F + column;
+          const int64_t size = (ptr[row + 1] - ptr[row]) * F;
+          if (size == 0) continue;
+          auto m = load<A, W>(x);
+          for (int64_t i = F; i < size; i += F) m = maximum(m, load<A, W>(x + i));
+          for (int64_t i = 0; i < size; i += F) store<A, W>(x + i, load<A, W>(x + i) - m);
+        }
+      }
+      subtract_maxima<W / 2>(buffer, first, last, begin, column);
+    }
+  }
+
+  // Divides each value in the buffer by the sum of its row and feature.
+  template <int W>
+  void divide_by_sums(A* buffer, int64_t first, int64_t last, int64_t begin, int64_t column) const {
+    if constexpr (W >= 1) {
+      const int64_t F = args.features;
+      const int64_t* ptr = args.rows.ptr;
+      for (; F - column >= W; column += W) {
+        for (int64_t row = first; row < last; ++row) {
+          A* x = buffer + (ptr[row] - begin) * F + column;
+          const int64_t size = (ptr[row + 1] - ptr[row]) * F;
+          Vector<A, W> total{};
+          for (int64_t i = 0; i < size; i += F) total = total + load<A, W>(x + i);
+          total = total + static_cast<A>(kGuard);
+          for (int64_t i = 0; i < size; i += F) store<A, W>(x + i, load<A, W>(x + i) / total);
+        }
+      }
+      divide_by_sums<W / 2>(buffer, first, last, begin, column);
     }
   }
 

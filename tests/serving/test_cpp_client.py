@@ -53,10 +53,11 @@ def run(
 
 
 def test_it_links_no_ml_framework(events: Path) -> None:
-    libraries = subprocess.run(["ldd", events], capture_output=True, text=True, check=True).stdout
-    assert "libcurl" in libraries
+    listed = subprocess.run(["ldd", events], capture_output=True, text=True, check=True).stdout
+    libraries = [line.split()[0] for line in listed.splitlines()]  # addresses follow the names
+    assert any("libcurl" in library for library in libraries)
     for name in ("torch", "c10", "python", "onnx", "triton"):
-        assert name not in libraries
+        assert not any(name in library for library in libraries)
 
 
 def test_clusters_are_those_of_the_eager_model(

@@ -150,9 +150,14 @@ def test_the_page_is_written_from_the_cases(
     options = ["--all-pyg", "--cases", str(cases), "--doors", "script,fx", "--write", str(page)]
     assert main(["check", *options, "--only", "GCNConv-cached-plain"]) == 1
     text = page.read_text(encoding="utf-8")
-    assert "| GCNConv | 1/1 | 0/1 |" in text
+    assert "| **GCNConv** | 0 of 1 | 1 of 1 | 0 of 1 |" in text
+    assert "| cached-plain | ✗ | ✓ | ✗ |" in text
+    assert "| script | `torch.jit.script(model)` | 1 of 1 |" in text
     assert "'_cached_edge_index' is kept from one call to the next" in text
-    assert "(torch_geometric/nn/conv/gcn_conv.py:" in text
+    assert "  - fx: GCNConv (cached-plain) (`torch_geometric/nn/conv/gcn_conv.py:" in text
+    assert "- WLConv" not in text
+    assert "- FusedGATConv: needs dgNN" in text
+    assert str(Path.home()) not in text
     assert "0 of 1 cases pass script, fx" in capsys.readouterr().out
     assert main(["check", "--all-pyg", "--cases", str(tmp_path)]) == 2
     assert "run this in a clone" in capsys.readouterr().err

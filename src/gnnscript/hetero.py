@@ -16,7 +16,7 @@ hold all of them (edge types without edges as a tensor of shape ``[2, 0]``); oth
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 __all__ = ["from_script", "to_script"]
 
@@ -67,3 +67,31 @@ def from_script(
 def _edge_type(key: str) -> str | EdgeType:
     parts = key.split("__")
     return (parts[0], parts[1], parts[2]) if len(parts) == 3 and all(parts) else key
+
+
+def spelled(value: Any) -> Any:
+    """A value with all dictionaries in it spelled as scripted models take and return them."""
+    if isinstance(value, Mapping):
+        return to_script({key: spelled(item) for key, item in value.items()})
+    if type(value) in (tuple, list):
+        return type(value)(spelled(item) for item in value)
+    return value
+
+
+def edge_types(value: Any) -> set[EdgeType]:
+    """The edge types that are keys of dictionaries in a value."""
+    if isinstance(value, Mapping):
+        inner = set().union(*map(edge_types, value.values()))
+        return inner | {key for key in value if isinstance(key, tuple)}
+    if type(value) in (tuple, list):
+        return set().union(*map(edge_types, value))
+    return set()
+
+
+def with_edge_types(value: Any, known: Mapping[str, EdgeType]) -> Any:
+    """A value with the edge types in it as PyG has them, of those that are known."""
+    if isinstance(value, dict):
+        return {known.get(key, key): with_edge_types(v, known) for key, v in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)([with_edge_types(item, known) for item in value])
+    return value

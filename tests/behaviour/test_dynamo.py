@@ -16,6 +16,7 @@ from torch_geometric.nn import (
     GAT,
     GATConv,
     GCNConv,
+    HeteroConv,
     HypergraphConv,
     MedianAggregation,
     MessagePassing,
@@ -304,6 +305,36 @@ def test_sizes_stay_dynamic() -> None:
     for call in calls:
         torch.testing.assert_close(program.module()(*call), model(*call))
         torch.testing.assert_close(fast(*call), model(*call))
+
+
+TO, BACK = ("a", "to", "b"), ("b", "rev", "a")
+
+
+class Relational(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = HeteroConv({edge: GATConv((IN, IN), OUT, add_self_loops=False)
+                                for edge in (TO, BACK)})  # fmt: skip
+
+    def forward(self, x_dict: Any, edge_index_dict: Any) -> Any:
+        out = self.conv(x_dict, edge_index_dict)
+        return out, {edge: index + 1 for edge, index in edge_index_dict.items()}
+
+
+@pytest.mark.usefixtures("auto")
+def test_edge_types_stay_tuples_for_those_who_call_as_in_eager() -> None:
+    model = Relational().eval()
+    calls = [
+        ({"a": g.x, "b": g.x_dst}, {TO: g.bipartite, BACK: g.bipartite.flip(0)}) for g in GRAPHS
+    ]
+    report = gnnscript.check(model, calls, convs=False)
+    assert report.ok, str(report)
+    fast = compiled(model)
+    for call in calls:
+        torch.testing.assert_close(fast(*call), model(*call))
+    program = torch.export.export(model, calls[0])
+    _, edges = program.module()(*calls[0])
+    assert list(edges) == [TO, BACK]
 
 
 def test_uninstall_gives_torch_back() -> None:

@@ -174,6 +174,9 @@ def dictionaries(g: Graph) -> tuple[dict[str, Tensor], dict[EdgeType, Tensor]]:
     return {"a": x_a, "b": x_b}, {AB: ab, BA: ba, AA: aa}
 
 
+AT_THE_DOOR = [ModuleCase(name, make, dictionaries, lazy=True) for name, make in MODELS.items()]
+
+
 def inside(name: str) -> nn.Module:
     several = name in ("HANConv-attention", "to_hetero-model")
     return Inside(MODELS[name]()) if several else Joined(MODELS[name]())
@@ -210,10 +213,10 @@ def spelled(value: Any) -> Any:
 
 
 @pytest.mark.usefixtures("auto")
-@pytest.mark.parametrize("name", MODELS)
-def test_at_the_door(name: str) -> None:
+@cases(AT_THE_DOOR)
+def test_at_the_door(case: ModuleCase) -> None:
     torch.manual_seed(0)
-    model = MODELS[name]().eval()
+    model = case.make().eval()
     model(*dictionaries(GRAPHS[0]))
     scripted = torch.jit.script(model)
     file = io.BytesIO()
@@ -265,8 +268,7 @@ class Linears(nn.Module):
         return out["a"], out["b"]
 
 
-@pytest.mark.usefixtures("auto")
-@cases([
+TYPED = [
     ModuleCase("HeteroDictLinear", Linears, lambda g: (g.x, g.x_dst)),
     ModuleCase("HeteroLinear", lambda: pyg.HeteroLinear(IN, OUT, 3), lambda g: (
         g.x, (g.x[:, 0] > 0).long())),
@@ -276,6 +278,10 @@ class Linears(nn.Module):
                lambda g: (g.x, g.edge_index, g.batch, g.kind, g.attr)),
     ModuleCase("HeteroBatchNorm", lambda: pyg.HeteroBatchNorm(IN, 3), lambda g: (g.x, g.batch)),
     ModuleCase("HeteroLayerNorm", lambda: pyg.HeteroLayerNorm(IN, 3), lambda g: (g.x, g.batch)),
-])  # fmt: skip
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("auto")
+@cases(TYPED)
 def test_typed_layers(case: ModuleCase, bare: BareProcess) -> None:
     check(case, bare)

@@ -218,3 +218,16 @@ def test_second_gradients() -> None:
         return model(h, edge_index, e.double(), w.double())
 
     assert torch.autograd.gradgradcheck(energy, (leaf,))
+
+
+@pytest.mark.parametrize("make", [
+    lambda: SAGEConv(-1, 4), lambda: SAGEConv((-1, -1), 4), lambda: GATv2Conv(-1, 4),
+])  # fmt: skip
+def test_lazy_layers_find_their_shape(make: Any) -> None:
+    conv = make()
+    x, edge_index = torch.randn(5, 8), torch.randint(5, (2, 9))
+    out = conv(x, edge_index)
+    with gnnscript.kernels("portable"):
+        torch.testing.assert_close(out, conv(x, edge_index))
+    torch.testing.assert_close(conv(x, edge_index), out)
+    assert not any(torch.nn.parameter.is_lazy(p) for p in conv.parameters())

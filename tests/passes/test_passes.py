@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch_geometric.nn import GCNConv
 
 import gnnscript
 from gnnscript.testing import BareProcess, assert_scripts_like_eager
@@ -116,3 +117,28 @@ def test_a_layer_sorts_the_edges_once() -> None:
             scripted(*inputs)
         plan = torch.jit.last_executed_optimized_graph()
     assert str(plan).count("gnnscript::csr") == 1  # for the softmax and for the sum
+
+
+class Force(nn.Module):
+    """The gradient of an energy, as force fields compute it inside of their forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = GCNConv(3, 2)
+
+    def forward(self, pos: Tensor, edge_index: Tensor) -> Tensor:
+        with torch.enable_grad():
+            pos = pos.detach().requires_grad_(True)
+            energy = self.conv(pos, edge_index).square().sum()
+            (force,) = torch.autograd.grad([energy], [pos])
+        assert force is not None
+        return -force
+
+
+@pytest.mark.usefixtures("auto")
+def test_models_that_take_gradients_do_so_where_there_is_no_python(bare: BareProcess) -> None:
+    model = Force()
+    call = torch.randn(6, 3), torch.randint(6, (2, 20))
+    scripted = torch.jit.script(model)
+    torch.testing.assert_close(scripted(*call), model(*call))
+    torch.testing.assert_close(bare.run(scripted, [call])[0], model(*call))

@@ -16,10 +16,12 @@ import torch
 from torch import nn
 
 from gnnscript._bare import SEED, BareProcess, Call, arguments
+from gnnscript._errors import GnnscriptError
 from gnnscript.checking.inputs import guess, positional, watch
 from gnnscript.checking.report import DOORS, Outcome, Report, Row, outcome_of
+from gnnscript.hetero import spelled
 
-__all__ = ["check"]
+__all__ = ["Subject", "check", "quiet"]
 
 _TOLERANCE = 1e-4  # float32, sums in another order
 
@@ -55,6 +57,7 @@ def check(
     Raises:
         ValueError: A door is unknown.
         TypeError: What was made is no module.
+        GnnscriptError: The module cannot be copied.
     """
     from gnnscript.intercept.hook import installed
 
@@ -65,15 +68,22 @@ def check(
     if not isinstance(made, nn.Module):
         raise TypeError(f"expected a module, or what makes one without arguments, got {made!r}")
     with ExitStack() as stack:
-        stack.enter_context(_quiet())
+        stack.enter_context(quiet())
         stack.enter_context(installed())
         process = bare or stack.enter_context(BareProcess())
-        model = copy.deepcopy(made).eval()
+        try:
+            with torch.no_grad():  # some modules compute when their mode is set
+                model = copy.deepcopy(made).eval()
+        except Exception as error:
+            raise GnnscriptError(
+                f"'{type(made).__name__}' cannot be copied ({type(error).__name__}: {error}); a "
+                "check needs a model that copy.deepcopy takes, such as one that has not run yet"
+            ) from error
         calls = guess(model) if example_inputs is None else _calls(example_inputs)
-        rows = [_row("", _Subject(model, calls), doors, process)]
+        rows = [_row("", Subject(model, calls), doors, process)]
         if convs and calls:
             for path, (conv, seen) in watch(copy.deepcopy(model), calls).items():
-                rows.append(_row(path, _Subject(conv, seen), doors, process))
+                rows.append(_row(path, Subject(conv, seen), doors, process))
     return Report(tuple(rows))
 
 
@@ -82,7 +92,7 @@ def _calls(given: Call | Sequence[Call]) -> list[Call]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps torch from reporting at length what ends up in the report anyway."""
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
@@ -98,7 +108,7 @@ def _quiet() -> Iterator[None]:
 
 
 @dataclass
-class _Subject:
+class Subject:
     """A module to check, and the calls to check it with."""
 
     module: nn.Module
@@ -106,7 +116,8 @@ class _Subject:
 
     def fresh(self) -> nn.Module:
         """A copy, so that no door sees what another has left in caches."""
-        return copy.deepcopy(self.module).eval()
+        with torch.no_grad():
+            return copy.deepcopy(self.module).eval()
 
     def expected(self) -> list[Any]:
         """What eager gives."""
@@ -127,10 +138,10 @@ class _Subject:
         self.same(self.outputs(run, calls))
 
     def same(self, found: list[Any]) -> None:
-        """Asserts that outputs are those of eager."""
+        """Asserts that outputs are those of eager, edge types spelled as TorchScript does."""
         from gnnscript.testing import _assert_close
 
-        expected = self.expected()
+        expected, found = spelled(self.expected()), spelled(found)
         for number, (want, got) in enumerate(zip(expected, found, strict=True)):
             _assert_close(want, got, _TOLERANCE, _TOLERANCE, f"example {number} differs from eager")
 
@@ -140,7 +151,7 @@ def _copied(call: Call) -> Call:
     return copy.deepcopy(call)
 
 
-def _row(path: str, subject: _Subject, doors: Sequence[str], bare: BareProcess) -> Row:
+def _row(path: str, subject: Subject, doors: Sequence[str], bare: BareProcess) -> Row:
     outcomes: dict[str, Outcome] = {}
     for door in doors:
         if door in ("fx", "compile", "export") and not subject.calls:
@@ -157,22 +168,23 @@ def _row(path: str, subject: _Subject, doors: Sequence[str], bare: BareProcess) 
     return Row(path, type(subject.module).__name__, outcomes)
 
 
-def _scripted(subject: _Subject) -> tuple[Any, list[tuple[Any, ...]]]:
+def _scripted(subject: Subject) -> tuple[Any, list[tuple[Any, ...]]]:
     module = subject.fresh()
     calls = [positional(module, call) for call in subject.calls]
     if None in calls:
         return torch.jit.script(module), []
     given = [call for call in calls if call is not None]
-    return torch.jit.script(module, example_inputs=given[:1] or None), given
+    scripted = torch.jit.script(module, example_inputs=given[:1] or None)
+    return scripted, [spelled(call) for call in given]
 
 
-def _script(subject: _Subject) -> None:
+def _script(subject: Subject) -> None:
     scripted, calls = _scripted(subject)
     if calls:
         subject.compare(scripted, calls)
 
 
-def _load(subject: _Subject, bare: BareProcess) -> None:
+def _load(subject: Subject, bare: BareProcess) -> None:
     scripted, calls = _scripted(subject)
     file = io.BytesIO()
     torch.jit.save(scripted, file)
@@ -181,13 +193,13 @@ def _load(subject: _Subject, bare: BareProcess) -> None:
         subject.same(found)
 
 
-def _fx(subject: _Subject) -> None:
+def _fx(subject: Subject) -> None:
     import gnnscript.fx
 
     args, kwargs = arguments(subject.calls[0])
     graph = gnnscript.fx.symbolic_trace(subject.fresh(), kwargs or args)
     remain = [str(node.target) for node in graph.graph.find_nodes(op="placeholder")]
-    calls = [_by_name(subject.module, call, remain) for call in subject.calls]
+    calls = [spelled(_by_name(subject.module, call, remain)) for call in subject.calls]
     subject.compare(graph, calls)
 
 
@@ -199,7 +211,7 @@ def _by_name(module: nn.Module, call: Call, names: list[str]) -> Call:
     return {name: bound[name] for name in names}
 
 
-def _compile(subject: _Subject) -> None:
+def _compile(subject: Subject) -> None:
     import torch._dynamo
 
     from gnnscript.dynamo import REMEDY
@@ -221,7 +233,7 @@ def _compile(subject: _Subject) -> None:
         torch._dynamo.reset()
 
 
-def _export(subject: _Subject) -> None:
+def _export(subject: Subject) -> None:
     args, kwargs = arguments(_copied(subject.calls[0]))
     other = arguments(subject.calls[-1])
     shapes, named = _dynamic((args, kwargs), other)
@@ -249,7 +261,7 @@ def _dynamic(first: Any, second: Any) -> Any:
     return None
 
 
-_OPEN: dict[str, Callable[[_Subject], None]] = {
+_OPEN: dict[str, Callable[[Subject], None]] = {
     "script": _script,
     "fx": _fx,
     "compile": _compile,

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from gnnscript._errors import GnnscriptError
@@ -65,15 +66,26 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _all_pyg(arguments: argparse.Namespace, doors: list[str]) -> int:
-    from gnnscript.checking.coverage import cases, page, run_cases
+    from gnnscript.checking.coverage import CaseResult, cases, not_tried, run_cases
+    from gnnscript.checking.page import page
 
     entries = [entry for entry in cases(arguments.cases) if arguments.only in entry.name]
-    results = run_cases(entries, doors)
+    done = 0
+
+    def tell(result: CaseResult) -> None:
+        nonlocal done
+        done += 1
+        failed = [door for door, out in result.row.outcomes.items() if out.status != "ok"]
+        closed = f": not {', '.join(failed)}" if failed else ""
+        print(f"{done}/{len(entries)} {result.name}{closed}", file=sys.stderr)
+
+    results = run_cases(entries, doors, tell)
     if arguments.json:
         print(json.dumps([result.to_dict() for result in results], indent=2))
     if arguments.write is not None:
-        arguments.write.write_text(page(results, doors), encoding="utf-8")
+        text = page(results, doors, not_tried(arguments.cases))
+        arguments.write.write_text(text, encoding="utf-8")
     if not arguments.json:
-        done = sum(result.row.ok for result in results)
-        print(f"{done} of {len(results)} cases pass {', '.join(doors)}")
+        passed = sum(result.row.ok for result in results)
+        print(f"{passed} of {len(results)} cases pass {', '.join(doors)}")
     return 0 if all(result.row.ok for result in results) else 1

@@ -13,9 +13,12 @@ from torch import nn
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.fx.tracer import Tracer
-from gnnscript.script import Lowered, lower_for
+from gnnscript.hetero import spelled
+from gnnscript.script import Lowered, explained, lower_for
 
 __all__ = ["symbolic_trace"]
+
+_REMEDY = "leave this to a module that is not specialised, or script the model"
 
 
 def symbolic_trace(
@@ -41,7 +44,8 @@ def symbolic_trace(
             arguments are not arguments of the graph.
 
     Returns:
-        The graph module; its ``forward`` takes the remaining arguments under their names.
+        The graph module; its ``forward`` takes the remaining arguments under their names, and
+        dictionaries of heterogeneous graphs as scripted models do (``gnnscript.hetero``).
 
     Raises:
         UnsupportedError: The model branches on values of tensors, writes attributes, or needs
@@ -54,8 +58,13 @@ def symbolic_trace(
     else:
         call = lower_for(model, tuple(example_inputs or ()), everything=True)
     with _unchanged(model), torch.random.fork_rng(devices=[]):
-        tracer = Tracer(_copied(call.values), call.fixed)
-        graph = tracer.trace(call.module)
+        tracer = Tracer(_copied(spelled(call.values)), call.fixed)
+        try:
+            graph = tracer.trace(call.module)
+        except UnsupportedError:
+            raise
+        except Exception as error:
+            raise explained(error, model, "torch.fx", _REMEDY) from error
         _annotate(graph, call.module)
         graph.lint()
     name = type(model).__name__

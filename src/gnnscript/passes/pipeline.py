@@ -21,7 +21,13 @@ _NATIVE = frozenset(
 
 
 def optimize(program: Program) -> None:
-    """Rewrites ``propagate`` and ``edge_updater`` of every conv, for the native ops."""
+    """Rewrites ``propagate`` and ``edge_updater`` of every conv, for the native ops.
+
+    A model that takes gradients itself keeps the portable ops: those of the native ones come from
+    Python, and a process that loads the saved model has none.
+    """
+    if any(_takes_gradients(function.node) for function in program.functions()):
+        return
     for owner in program.owners.values():
         for method in owner.methods:
             if method.name.rstrip("_0123456789") in _METHODS:
@@ -34,6 +40,21 @@ def _rewrite(method: Specialized) -> None:
     body = trace(method)
     if body is not None:
         method.node.body = body
+
+
+def _takes_gradients(node: ast.AST) -> bool:
+    """Whether a piece of specialised code calls ``torch.autograd.grad`` or ``backward``."""
+    for child in ast.walk(node):
+        target = getattr(child, "target_", None)
+        if isinstance(target, Import) and target.module == "torch.autograd" and target.name:
+            return True
+        if isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute):
+            holder = child.func.value
+            if child.func.attr == "backward":
+                return True
+            if isinstance(holder, ast.Attribute) and holder.attr == "autograd":
+                return True
+    return False
 
 
 def _use_native(node: ast.AST) -> None:

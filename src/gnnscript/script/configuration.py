@@ -40,7 +40,10 @@ def configuration(module: torch.nn.Module) -> tuple[Any, ...]:
         if name not in _HELD and not name.endswith("_hooks"):
             parts.append((name, frozen(value)))
     for name, tensor in module._parameters.items():
-        parts.append((name, None if tensor is None else tensor.dim()))
+        if tensor is None or torch.nn.parameter.is_lazy(tensor):
+            parts.append((name, type(tensor)))
+        else:
+            parts.append((name, tensor.dim()))
     for name, buffer in module._buffers.items():
         parts.append((name, buffer is None))
     parts.append(bool(module._forward_hooks or module._forward_pre_hooks))

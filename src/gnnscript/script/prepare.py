@@ -20,6 +20,7 @@ import torch
 from gnnscript import _pyg
 from gnnscript._errors import Location, UnsupportedError
 from gnnscript.analyze.types import of_value
+from gnnscript.hetero import edge_types, spelled, with_edge_types
 from gnnscript.ops import library
 from gnnscript.passes import make_exportable, optimize
 from gnnscript.script.lowered import build, discard, origins_of
@@ -89,14 +90,6 @@ def _uses_pyg(cls: type) -> bool:
     return False
 
 
-def _is_parametrized(cls: type) -> bool:
-    """Whether a class computes its parameters (``torch.nn.utils.parametrize``) or is what does.
-
-    TorchScript refuses those; as a part of a model that is specialised they can be, too.
-    """
-    return cls.__module__.startswith("torch.nn.utils.parametri")
-
-
 class _Policy:
     """Says of each module of a model whether it is specialised or left to TorchScript.
 
@@ -121,9 +114,7 @@ class _Policy:
     def _is_python(self, module: torch.nn.Module) -> bool:
         if _pyg.is_message_passing(module):
             return self._is_handled(module)
-        if isinstance(module, torch.jit.ScriptModule):
-            return False
-        return _uses_pyg(type(module)) or _is_parametrized(type(module))
+        return not isinstance(module, torch.jit.ScriptModule) and _uses_pyg(type(module))
 
     def __call__(self, module: torch.nn.Module) -> bool:
         if id(module) not in self._decided:
@@ -135,7 +126,7 @@ class _Policy:
             return False
         if _pyg.is_message_passing(module):
             return self._is_handled(module)
-        return self._auto and (_uses_pyg(type(module)) or _is_parametrized(type(module)))
+        return self._auto and _uses_pyg(type(module))
 
     def _contains(self, module: torch.nn.Module) -> bool:
         if isinstance(module, torch.jit.ScriptModule):
@@ -212,6 +203,8 @@ def lower_for(
         return LoweredCall(root, values, fixed)
     given = _given(signature, values)
     module = build(root, _specialized(root, given, fixed, policy, exportable=exportable))
+    if exportable:
+        _keep_edge_types(module, values)
     if any(parameter.kind in kinds for parameter in signature.parameters.values()):
         own = inspect.signature(module.forward)  # names what is passed on
         bound = own.bind(*args, **(kwargs or {})) if args or kwargs else own.bind_partial()
@@ -220,6 +213,21 @@ def lower_for(
         fixed = {n: v for n, v in given_to.items() if v is None or isinstance(v, (bool, str))}
         values = {n: v for n, v in given_to.items() if n not in fixed}
     return LoweredCall(module, values, fixed)
+
+
+def _keep_edge_types(module: torch.nn.Module, values: AnyMapping[str, Any]) -> None:
+    """Has a specialised model take dictionaries as the eager one does, with tuples as keys."""
+    known = {"__".join(key): key for key in edge_types(dict(values))}
+    if not known:
+        return
+    inner = module.forward
+
+    @functools.wraps(inner)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        out = inner(*spelled(args), **{name: spelled(value) for name, value in kwargs.items()})
+        return with_edge_types(out, known)
+
+    module.forward = forward
 
 
 def _specialized(
@@ -336,7 +344,7 @@ def _shown(value: Any) -> Value:
 
 
 # How torch.compile and torch.export say that values would decide, and what they advise.
-_UNDECIDED = re.compile(r"data-dependent expression (.+?) \(unhinted")
+_UNDECIDED = re.compile(r"data-dependent expression (.+?)(?: \(unhinted|\.|$)", re.MULTILINE)
 _HINT = re.compile(r"^\s*Hint: (.+)$", re.MULTILINE)
 _FRAME = re.compile(r'File "(gnnscript_lowered/[^"]+)", line (\d+)')
 
@@ -381,7 +389,9 @@ def explained(
         undecided = _UNDECIDED.search(text)
         hint = _HINT.search(text)
         cause = " ".join(text.strip().split("\n")[0].split()) or type(error).__name__
-        if undecided:
+        if "Data-dependent branching" in text:
+            cause = "it depends on the values that a tensor holds"
+        elif undecided:
             cause = f"it depends on the values that a tensor holds ({undecided.group(1)})"
         elif hint and "data-dependent" not in text.lower():
             remedy = hint.group(1).rstrip(".")

@@ -102,7 +102,7 @@ sanitize:
 	done
 
 test: lint native $(if $(filter Linux,$(shell uname -s)),server)
-	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	GNNSCRIPT_COMPLETE=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 clean:
 	rm -f src/gnnscript/*.so src/gnnscript/*.dylib

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -46,9 +47,28 @@ hypothesis.settings.load_profile("gnnscript")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep parallel workers from competing for the same cores."""
+    """Keep parallel workers from competing for the same cores, and `make test` from skipping."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
+    elif "GNNSCRIPT_COMPLETE" in os.environ and (missing := list(missing_tools())):
+        raise pytest.UsageError(f"tests would be skipped: {'; '.join(missing)}")
+
+
+def missing_tools() -> Iterator[str]:
+    """What the Makefile installs, and is not there: tests that need it would be skipped."""
+    from gnnscript.deploy import ServerError, find_server
+    from gnnscript.ops import library
+
+    if not library.paths():
+        yield "there is no native library (make native)"
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
+    if shutil.which("cmake", path=path) is None:
+        yield "there is no cmake (make install)"
+    if sys.platform == "linux":
+        try:
+            find_server()
+        except ServerError as error:
+            yield str(error)
 
 
 # -- the state around every test ------------------------------------------------------------------

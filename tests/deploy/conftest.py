@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,7 +36,9 @@ def build(source: Path, folder: Path, *options: str, packages: str = "") -> Path
         options: For the configuration.
         packages: What may be missing on the machine: the test is skipped then.
     """
-    if shutil.which("cmake") is None or shutil.which("c++") is None:
+    # `make` installs cmake and ninja beside the Python of the tests.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
+    if shutil.which("cmake", path=path) is None or shutil.which("c++") is None:
         pytest.skip("cmake and a C++ compiler are needed to build the programs")
     # Without debugging information, which takes half of the time.
     flags = ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0"]
@@ -44,7 +47,9 @@ def build(source: Path, folder: Path, *options: str, packages: str = "") -> Path
         ["cmake", "--build", str(folder), "--parallel", "2"],
     ]
     for command in commands:
-        completed = subprocess.run(command, capture_output=True, text=True, check=False)
+        completed = subprocess.run(
+            command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+        )
         if packages and "could not find" in completed.stderr.lower():
             pytest.skip(f"needs {packages}, see {source / 'CMakeLists.txt'}")
         assert completed.returncode == 0, completed.stdout + completed.stderr

@@ -6,7 +6,14 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import GATConv, GCNConv, MessagePassing, SAGEConv, global_mean_pool
+from torch_geometric.nn import (
+    GATConv,
+    GCNConv,
+    HeteroConv,
+    MessagePassing,
+    SAGEConv,
+    global_mean_pool,
+)
 
 
 def edges(sources: int, targets: int, count: int) -> Tensor:
@@ -76,6 +83,43 @@ class Hetero(nn.Module):
         if mask is not None:
             h = h * mask.view(-1, 1)
         return {"target": h, "total": h.sum()}
+
+
+class Typed(nn.Module):
+    """Node and edge types as PyG has them, and no annotations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        convs = {BUYS: SAGEConv((4, 6), 5), ("item", "rev", "user"): SAGEConv((6, 4), 5)}
+        self.conv = HeteroConv(convs)
+
+    def forward(self, x_dict, edge_index_dict):
+        return self.conv(x_dict, edge_index_dict)
+
+
+BUYS = ("user", "buys", "item")
+
+
+def typed_call(users: int, items: int, count: int) -> tuple[Any, ...]:
+    x_dict = {"user": torch.randn(users, 4), "item": torch.randn(items, 6)}
+    back = edges(items, users, count // 2)
+    return x_dict, {BUYS: edges(users, items, count), ("item", "rev", "user"): back}
+
+
+class Unannotated(nn.Module):
+    """A pair, which the example alone tells from a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = SAGEConv((4, 6), 5)
+
+    def forward(self, x, edge_index):
+        return self.conv(x, edge_index)
+
+
+def pair_call(sources: int, targets: int, count: int) -> dict[str, Any]:
+    x = (torch.randn(sources, 4), torch.randn(targets, 6))
+    return {"edge_index": edges(sources, targets, count), "x": x}
 
 
 class Fields(NamedTuple):

@@ -19,11 +19,13 @@ from deploy.deploy_models import (
     Graph,
     Hetero,
     Node,
+    Typed,
     edge_call,
     edges,
     graph_call,
     hetero_call,
     node_call,
+    typed_call,
 )
 from gnnscript import DeployError
 from gnnscript.cpp import cmake_prefix
@@ -36,6 +38,7 @@ CASES = {
     "edge": (Edge, [edge_call(6, 17), edge_call(11, 30)]),
     "graph": (Graph, [graph_call(6, 17), graph_call(13, 30)]),
     "hetero": (Hetero, [hetero_call(5, 7, 17), hetero_call(8, 4, 30)]),
+    "typed": (Typed, [typed_call(5, 7, 17), typed_call(8, 4, 30)]),
 }
 
 

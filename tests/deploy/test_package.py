@@ -21,14 +21,19 @@ from deploy.deploy_models import (
     Hetero,
     Named,
     Node,
+    Typed,
+    Unannotated,
     edge_call,
     graph_call,
     hetero_call,
     node_call,
+    pair_call,
+    typed_call,
 )
 from gnnscript import DeployError
 from gnnscript.cli import main
 from gnnscript.deploy import Manifest, all_tensors, flat_call
+from gnnscript.deploy.package import scripted_for
 from gnnscript.deploy.structure import flat_outputs
 from gnnscript.testing import BareProcess
 
@@ -38,6 +43,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], list[Any]]] = {
     "edge": (Edge, [edge_call(6, 17), edge_call(11, 30)]),
     "graph": (Graph, [graph_call(6, 17), graph_call(13, 30)]),
     "hetero": (Hetero, [hetero_call(5, 7, 17), hetero_call(8, 4, 30)]),
+    "typed": (Typed, [typed_call(5, 7, 17), typed_call(8, 4, 30)]),
+    "unannotated": (Unannotated, [pair_call(5, 7, 17), pair_call(8, 4, 30)]),
     "named": (Named, [(torch.randn(3, 4),), (torch.randn(5, 4),)]),
 }
 
@@ -56,8 +63,7 @@ def test_all_tensors_computes_the_same_alone(case: str, bare: BareProcess, tmp_p
     manifest = gnnscript.save(model, path, example_inputs=first, all_tensors=True)
     assert model.training  # as it was
     model.eval()
-    with gnnscript.intercept.installed():
-        scripted = torch.jit.script(model)
+    scripted = scripted_for(model, None, [first])
     wrapped = all_tensors(scripted, first)
     calls = [flat_call(scripted, call) for call in (first, second)]
     loaded = gnnscript.load(path)

@@ -1,4 +1,4 @@
-"""Fixtures of the serving tests: one real server for all of them, with four models."""
+"""Fixtures of the serving tests: one real server for all of them, with six models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ import torch
 
 from gnnscript.client import Client
 from gnnscript.deploy import Installation, Server, ServerError, find_server, triton
-from serving.served_models import Bipartite, Centred, Edges, Graphs, graph
+from serving.served_models import (
+    Bipartite,
+    Centred,
+    Edges,
+    Graphs,
+    Settings,
+    Typed,
+    graph,
+    typed_graph,
+)
 
 BATCHES = [torch.tensor([0] * 5 + [1] * 3), torch.tensor([0] * 4 + [1, 2])]
 PAIRS = [
@@ -41,7 +50,14 @@ def installation() -> Installation:
 def models() -> dict[str, torch.nn.Module]:
     """The eager models, by the names that they are served by."""
     torch.manual_seed(7)
-    made = {"edges": Edges(), "graphs": Graphs(), "centred": Centred(), "bipartite": Bipartite()}
+    made = {
+        "edges": Edges(),
+        "graphs": Graphs(),
+        "centred": Centred(),
+        "bipartite": Bipartite(),
+        "typed": Typed(),
+        "settings": Settings(),
+    }
     return {name: model.eval() for name, model in made.items()}
 
 
@@ -62,6 +78,9 @@ def repository(
     )
     triton(models["centred"], two, folder, "centred", threads=1)
     triton(models["bipartite"], PAIRS, folder, "bipartite", threads=1)
+    typed = [typed_graph(8, 7, 20), typed_graph(6, 9, 11)]
+    triton(models["typed"], typed, folder, "typed", threads=1)
+    triton(models["settings"], [(*g, 2, True) for g in two], folder, "settings", threads=1)
     return folder
 
 

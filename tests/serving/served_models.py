@@ -7,7 +7,14 @@ from typing import Dict, Optional, Tuple
 import torch
 from torch import Tensor
 from torch.nn import Linear
-from torch_geometric.nn import EdgeConv, GCNConv, MessagePassing, global_add_pool
+from torch_geometric.nn import (
+    EdgeConv,
+    GCNConv,
+    HeteroConv,
+    MessagePassing,
+    SAGEConv,
+    global_add_pool,
+)
 
 Graph = Tuple[Tensor, Tensor]
 
@@ -84,3 +91,43 @@ class Bipartite(torch.nn.Module):
         if edge_weight is None:
             edge_weight = torch.ones(edge_index.size(1))
         return {"sums": self.conv(x, edge_index, edge_weight), "weights": edge_weight}
+
+
+class Typed(torch.nn.Module):
+    """Of two node types and two edge types."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = HeteroConv({BUYS: SAGEConv((5, 3), 4), SOLD: SAGEConv((3, 5), 4)})
+
+    def forward(self, x_dict, edge_index_dict):
+        return self.conv(x_dict, edge_index_dict)
+
+
+BUYS, SOLD = ("user", "buys", "item"), ("item", "sold", "user")
+
+
+def typed_graph(users: int, items: int, edges: int):
+    """Features and edges by their types."""
+    x_dict = {"user": torch.randn(users, 5), "item": torch.randn(items, 3)}
+    ends = [torch.randint(size, (edges,)) for size in (users, items, items, users)]
+    return x_dict, {BUYS: torch.stack(ends[:2]), SOLD: torch.stack(ends[2:])}
+
+
+class Settings(torch.nn.Module):
+    """Takes numbers and a text, returns what is nested and has no dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = SAGEConv(5, 4)
+
+    def forward(
+        self, x: Tensor, edge_index: Tensor, hops: int, relu: bool = True, mode: str = "mean"
+    ) -> Tuple[Tensor, Dict[str, Tensor], float]:
+        h = self.conv(x, edge_index)
+        for _ in range(hops):
+            h = h + 1.0
+        if relu:
+            h = h.relu()
+        total = h.mean() if mode == "mean" else h.sum()
+        return total, {"nodes": h, "norms": h.norm(dim=1)}, 2.5

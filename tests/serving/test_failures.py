@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import shutil
+import signal
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -260,6 +264,63 @@ def test_one_of_two_servers_is_killed_under_load(
     finally:
         for server in servers:
             server.stop()
+
+
+def stubs(server: Server) -> list[int]:
+    """The processes of a server's models that are alive."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent = file.read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == server.pid and state != "Z":
+                found.append(int(file.parent.name))
+    return found
+
+
+def test_a_model_whose_process_is_killed_under_load_returns(
+    installation: Installation, alone: Path, models: Models, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No request is lost: those that it had begun are sent again, until it is back."""
+    graphs = [graph(n, 4 * n, seed=n) for n in range(2, 30)]
+    expected = [models["edges"](*call).detach().numpy() for call in graphs]
+    stop = threading.Event()
+    done = [0] * 4
+    before = sorted(file.relative_to(alone) for file in alone.rglob("*"))
+    with (
+        Server(alone, installation=installation) as server,
+        Client(server.http_url, "edges", timeout=180, retries=12) as client,
+    ):
+        (process,) = stubs(server)
+
+        def work(worker: int) -> list[str]:
+            wrong = []
+            while not stop.is_set():
+                number = (7 * done[worker] + worker) % len(graphs)
+                try:
+                    found = client(*graphs[number])
+                    np.testing.assert_allclose(found, expected[number], rtol=1e-4, atol=1e-5)
+                except Exception as error:
+                    wrong.append(repr(error))
+                done[worker] += 1
+            return wrong
+
+        with ThreadPoolExecutor(4) as executor:
+            workers = [executor.submit(work, n) for n in range(4)]
+            time.sleep(0.5)
+            os.kill(process, signal.SIGKILL)
+            at_death = list(done)
+            deadline = time.monotonic() + 120
+            while min(now - then for now, then in zip(done, at_death, strict=True)) < 3:
+                assert time.monotonic() < deadline, "the model did not return"
+                time.sleep(0.1)
+            stop.set()
+        assert [worker.result() for worker in workers] == [[]] * 4
+        assert min(at_death) > 0
+        (returned,) = stubs(server)
+        assert returned != process
+    assert f"the process {process} of the model 'edges' has died" in caplog.text
+    # What the server is told, it is told in a folder of its own.
+    assert sorted(file.relative_to(alone) for file in alone.rglob("*")) == before
 
 
 def answered(server: Server) -> int:

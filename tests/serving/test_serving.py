@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from gnnscript.client import Client
+from gnnscript.client import Client, InvalidInputError
 from gnnscript.deploy import Server
-from serving.served_models import graph
+from serving.served_models import graph, typed_graph
 
 Models = dict[str, torch.nn.Module]
 
@@ -105,6 +105,30 @@ def test_pairs_go_in_and_dictionaries_come_out(url: str, models: Models) -> None
         close(found["weights"], weight)
         named = client(x=x, edge_index=edge_index, edge_weight=weight)
         close(named["sums"], expected["sums"])
+
+
+def test_edge_types_are_given_as_the_model_takes_them(url: str, models: Models) -> None:
+    with Client(url, "typed") as client, ThreadPoolExecutor(4) as pool:
+        calls = [typed_graph(n, n + 2, 3 * n) for n in range(1, 9)]
+        for call, found in zip(calls, pool.map(lambda call: client(*call), calls), strict=True):
+            expected = models["typed"](*call)
+            assert set(found) == set(expected) == {"user", "item"}
+            for name, tensor in expected.items():
+                close(found[name], tensor)
+
+
+def test_numbers_go_in_and_what_is_nested_comes_out(url: str, models: Models) -> None:
+    x, edge_index = graph(9, 30)
+    with Client(url, "settings") as client:
+        for hops, relu in ((0, True), (3, False)):
+            found = client(x, edge_index, hops, relu)
+            total, parts, number = models["settings"](x, edge_index, hops, relu)
+            close(found["output_0"], total.reshape(1))
+            close(found["output_1_nodes"], parts["nodes"])
+            close(found["output_1_norms"], parts["norms"])
+            assert found["output_2"].tolist() == [number]
+        with pytest.raises(InvalidInputError, match="'mean' is no array: texts stay as they were"):
+            client(x, edge_index, 1, True, "mean")
 
 
 def test_the_server_has_metrics(server: Server, edges: Client) -> None:

@@ -42,7 +42,8 @@ class Client:
             answered is sent to another.
         model: The name of the model in the model repository.
         timeout: Seconds that one call may take, retries included.
-        retries: How often a request is sent again to all servers where none is available.
+        retries: How often a request is sent again to all servers where none is available, after
+            0.1 s first and then twice as long each time; 6 outlast a model that is loaded again.
         workers: How many requests :meth:`submit` keeps outstanding at most.
 
     Raises:
@@ -55,7 +56,7 @@ class Client:
         model: str,
         *,
         timeout: float = 60.0,
-        retries: int = 3,
+        retries: int = 6,
         workers: int = 8,
     ) -> None:
         urls = [url] if isinstance(url, str) else list(url)

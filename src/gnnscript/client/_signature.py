@@ -62,6 +62,12 @@ class Signature:
         Raises:
             InvalidInputError: They do not fit the model.
         """
+        for argument in (*args, *kwargs.values()):
+            if isinstance(argument, str):
+                raise InvalidInputError(
+                    f"{argument!r} is no array: texts stay as they were in the example that the "
+                    f"model was exported with; call {self}"
+                )
         values = [value for argument in args for _, value in _parts("", argument)]
         if len(values) > len(self.inputs):
             raise InvalidInputError(
@@ -159,7 +165,8 @@ def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield name, value
         return
     for key, item in items:
-        clean = re.sub(r"[^0-9a-zA-Z]", "_", str(key))
+        text = "__".join(map(str, key)) if isinstance(key, tuple) else str(key)
+        clean = re.sub(r"[^0-9a-zA-Z]", "_", text)
         yield from _parts(f"{name}_{clean}" if name else clean, item)
 
 

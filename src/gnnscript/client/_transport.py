@@ -104,7 +104,7 @@ def _refused(url: str, status: str, message: str) -> NoReturn:
     if status in ("502", "503", "504", "UNAVAILABLE", "CANCELLED"):
         raise ServerUnavailableError(f"{url} is not available: {text}")
     if "is not healthy" in lowered:  # the model's process has ended; another server has its own
-        raise ServerUnavailableError(f"{url} has lost the model's process, restart it: {text}")
+        raise ServerUnavailableError(f"{url} has lost the model's process: {text}")
     raise ServerFailureError(f"{url} failed: {text}")
 
 

@@ -41,6 +41,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="how long the models may take until they are ready (default: %(default)g)",
     )
     parser.add_argument(
+        "--revive",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="load a model again whose process has died (default: yes)",
+    )
+    parser.add_argument(
         "--option",
         action="append",
         default=[],
@@ -64,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         grpc_port=arguments.grpc_port,
         metrics_port=arguments.metrics_port,
         options=tuple(arguments.option),
+        revive=arguments.revive,
         log="-",
     )
     # Service managers and containers end a process by SIGTERM, terminals by SIGINT.

@@ -74,7 +74,7 @@ def export(
             "the model that was scripted"
         )
     given = calls_of(example_inputs)
-    scripted = scripted_for(model, kernels)
+    scripted = scripted_for(model, kernels, given)
     calls = [bind(scripted, call) for call in given]
     wrapped = all_tensors(scripted, calls)
     constant = [n for n, v in calls[0].items() if isinstance(v, (bool, int, float))]

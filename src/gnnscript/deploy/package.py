@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib.metadata
+import inspect
 import os
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from gnnscript._config import kernels as choose
 from gnnscript._config import options
+from gnnscript._errors import UnsupportedError
 from gnnscript.deploy.libraries import is_native, libraries_for, ops_of, provide
 from gnnscript.deploy.manifest import (
     JSON_FILE,
@@ -32,7 +34,9 @@ from gnnscript.deploy.structure import (
     bind,
     calls_of,
     described,
+    fits,
     flat_outputs,
+    invoke,
     named_tensors,
     refilled,
 )
@@ -106,7 +110,7 @@ def save(
         )
     calls = [] if example_inputs is None else calls_of(example_inputs)
     with evaluating(model):
-        scripted = scripted_for(model, kernels)
+        scripted = scripted_for(model, kernels, calls)
         final = wrap(scripted, calls) if all_tensors else scripted
         signature, check = None, None
         if calls:
@@ -168,8 +172,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = flag
 
 
-def scripted_for(model: nn.Module, kernels: Kernels | None) -> torch.jit.ScriptModule:
+def scripted_for(
+    model: nn.Module, kernels: Kernels | None, calls: Sequence[Call] = ()
+) -> torch.jit.ScriptModule:
     """The scripted model; one that is scripted already as it is.
+
+    Args:
+        model: An eager or a scripted model.
+        kernels: As for :func:`save`.
+        calls: Example inputs. They say what arguments are that have no annotation, or several
+            types to choose from, where the model would not take them otherwise.
 
     Raises:
         DeployError: Its ops are not those that are asked for.
@@ -182,7 +194,7 @@ def scripted_for(model: nn.Module, kernels: Kernels | None) -> torch.jit.ScriptM
         scripted = model
     else:
         with installed(), choose(kernels or options().kernels):
-            scripted = torch.jit.script(model)
+            scripted = _scripted(model, calls)
     found = "native" if is_native(ops_of(scripted)) else "portable"
     if kernels is not None and kernels != found:
         raise DeployError(
@@ -190,6 +202,29 @@ def scripted_for(model: nn.Module, kernels: Kernels | None) -> torch.jit.ScriptM
             f"alone; {'pass the eager model' if given else 'leave kernels out'}"
         )
     return scripted
+
+
+def _scripted(model: nn.Module, calls: Sequence[Call]) -> torch.jit.ScriptModule:
+    refused: UnsupportedError | None = None
+    try:
+        scripted = torch.jit.script(model)
+        if not calls or fits(scripted, calls[0]):
+            return scripted
+    except UnsupportedError as error:
+        if not calls:
+            raise
+        refused = error
+    bound = inspect.signature(model.forward).bind(
+        *(calls[0] if isinstance(calls[0], tuple) else ()),
+        **(calls[0] if isinstance(calls[0], dict) else {}),
+    )
+    bound.apply_defaults()
+    try:
+        return torch.jit.script(model, example_inputs=[bound.args])
+    except UnsupportedError:
+        if refused is None:
+            raise
+        raise refused from None  # the first error speaks of the model as it is written
 
 
 def compare(
@@ -224,9 +259,9 @@ def compare(
         own = {name: refilled(name, value, tensors) for name, value in example.items()}
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(_SEED)
-            want = flat_outputs(original(**own), numbers=True)
+            want = flat_outputs(invoke(original, own), numbers=True)
             torch.manual_seed(_SEED)
-            got = flat_outputs(saved(**call), numbers=True)
+            got = flat_outputs(invoke(saved, call), numbers=True)
         if len(want) != len(got):
             raise DeployError(
                 f"the saved model returns {len(got)} tensors and the original {len(want)}"

@@ -124,7 +124,7 @@ def triton(
         )
         _check_servable(manifest)
         with evaluating(model):
-            scripted = scripted_for(model, kernels)
+            scripted = scripted_for(model, kernels, calls)
             flat = [flat_call(scripted, call) for call in calls]
         plan, reason = None, "it was not asked for"
         if backend == "python" and merge is not False:

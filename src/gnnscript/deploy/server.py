@@ -28,6 +28,7 @@ from typing import IO
 from typing_extensions import Self
 
 from gnnscript._errors import GnnscriptError
+from gnnscript.deploy.revival import OPTIONS, Reviver, mirror
 
 __all__ = ["WHEEL", "Installation", "Server", "ServerError", "find_server", "install_server"]
 
@@ -171,6 +172,8 @@ def _environment(installation: Installation) -> dict[str, str]:
             environment.pop("PYTHONHOME", None)
         else:
             environment["PYTHONHOME"] = sys.base_prefix
+    # Large tensors come and go with each request: in large pages that costs a third less time.
+    environment.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     libraries += [p for p in environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) if p]
     environment["LD_LIBRARY_PATH"] = os.pathsep.join(libraries)
     return environment
@@ -212,6 +215,9 @@ class Server:
         metrics_port: Port of the metrics in the form of Prometheus; None takes a free one.
         installation: Where the server is; by default :func:`find_server` looks for it.
         options: More options of ``tritonserver``, each as ``--name=value``.
+        revive: Whether a model whose process has died, for want of memory, say, is loaded again
+            (Python backend, Linux). Then the server serves a mirror of the repository, made of
+            links, and takes up files that change while it runs.
         log: A file that the server writes its log to, or None for a temporary one, whose end is
             quoted where the server does not start. ``"-"`` leaves it on the standard error.
 
@@ -231,6 +237,7 @@ class Server:
         metrics_port: int | None = None,
         installation: Installation | None = None,
         options: tuple[str, ...] = (),
+        revive: bool = True,
         log: str | Path | None = None,
     ) -> None:
         self.repository = Path(repository)
@@ -241,6 +248,9 @@ class Server:
         _check_libraries(self._installation, self._environment)
         self._address = address
         self._options = options
+        # A server that is told otherwise about its repository is left to whoever tells it.
+        self._revive = revive and not any("model-control-mode" in option for option in options)
+        self._reviver: Reviver | None = None
         self._ports = tuple(port or _free_port() for port in (http_port, grpc_port, metrics_port))
         # Wildcard addresses are for listening; this process talks to its own machine.
         host = LOOPBACK if address in ("0.0.0.0", "") else address
@@ -279,11 +289,14 @@ class Server:
         if self._process is not None:
             raise ServerError("the server runs already")
         http, grpc, metrics = self._ports
+        repository = self.repository
+        if self._revive:
+            repository = mirror(repository, self._own_folder() / "models")
         # Its own prefix tells the shared memory that a killed server leaves behind.
         self._shared = f"gnnscript-{os.getpid()}-{http}-"
         command = [
             str(self._installation.executable),
-            f"--model-repository={self.repository}",
+            f"--model-repository={repository}",
             f"--http-address={self._address}",
             f"--http-port={http}",
             f"--grpc-address={self._address}",
@@ -292,6 +305,7 @@ class Server:
             f"--metrics-port={metrics}",
             "--exit-on-error=false",  # so that the reason can be asked for
             f"--backend-config=python,shm-region-prefix-name={self._shared}",
+            *(OPTIONS if self._revive else ()),
             *self._options,
         ]
         if self._installation.backends is not None:
@@ -314,14 +328,19 @@ class Server:
         except BaseException:
             self.stop()
             raise
+        if self._revive:
+            self._reviver = Reviver(self._process.pid, repository)
         return self
 
     def _log_file(self) -> Path:
         if self._log is not None:
             return Path(self._log)
+        return self._own_folder() / "log"
+
+    def _own_folder(self) -> Path:
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="gnnscript-server-")
-        return Path(self._folder.name) / "log"
+        return Path(self._folder.name)
 
     def log(self) -> str:
         """What the server has written so far; empty where it writes to the standard error."""
@@ -331,16 +350,20 @@ class Server:
 
     def _wait(self, process: subprocess.Popen[bytes], timeout: float) -> None:
         deadline = time.monotonic() + timeout
+        failed: dict[str, str] = {}
         while not self.ready():
             if process.poll() is not None:
                 raise ServerError(
                     f"the server ended with exit code {process.returncode}:\n{self.log()[-3000:]}"
                 )
-            failed = self.failures()
-            if failed:
+            # A model that failed may be tried again at this moment, and have no reason now.
+            failed |= self.failures()
+            late = time.monotonic() > deadline
+            settled = all(m["name"] in failed or m.get("state") == "READY" for m in self._index())
+            if failed and (settled or late):
                 reasons = "\n".join(f"{name}: {reason}" for name, reason in failed.items())
                 raise ServerError(f"models in '{self.repository}' do not load:\n{reasons}")
-            if time.monotonic() > deadline:
+            if late:
                 raise ServerError(
                     f"the server was not ready after {timeout:g} s:\n{self.log()[-3000:]}"
                 )
@@ -356,19 +379,22 @@ class Server:
 
     def failures(self) -> dict[str, str]:
         """The models that did not load, with the server's reason for each."""
+        return {
+            model["name"]: model["reason"]
+            for model in self._index()
+            if model.get("state") == "UNAVAILABLE" and model.get("reason")
+        }
+
+    def _index(self) -> list[dict[str, str]]:
         request = urllib.request.Request(
             f"{self.http_url}/v2/repository/index", data=b"{}", method="POST"
         )
         try:
             with urllib.request.urlopen(request, timeout=5) as answer:
-                models = json.load(answer)
+                models: list[dict[str, str]] = json.load(answer)
         except (OSError, ValueError):
-            return {}
-        return {
-            model["name"]: model.get("reason", "")
-            for model in models
-            if model.get("state") == "UNAVAILABLE" and model.get("reason")
-        }
+            return []
+        return models
 
     def stop(self, timeout: float = 40.0) -> None:
         """Stops the server: requests in progress are answered first. May be called twice.
@@ -376,6 +402,9 @@ class Server:
         Args:
             timeout: Seconds after which it is killed.
         """
+        if self._reviver is not None:
+            self._reviver.stop()
+            self._reviver = None
         if self._process is not None:
             self._process.terminate()
             try:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gnnscript.deploy.manifest import DeployError, Size, TensorSpec
-from gnnscript.deploy.structure import Call, bind, flat_outputs, named_tensors, refilled
+from gnnscript.deploy.structure import Call, bind, flat_outputs, invoke, named_tensors, refilled
 
 __all__ = ["Signature", "derive"]
 
@@ -130,7 +130,7 @@ class _Deriver:
     def _run(self, call: dict[str, Any]) -> list[tuple[str, Tensor]]:
         torch.manual_seed(_SEED)
         with torch.no_grad(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-            outputs = flat_outputs(self.scripted(**call))
+            outputs = flat_outputs(invoke(self.scripted, call))
         names = getattr(self.scripted, "output_names", None)  # of `all_tensors`
         if names is None:
             return outputs

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import torch
 from torch import Tensor
 
 from gnnscript.deploy.manifest import Argument, DeployError
+from gnnscript.hetero import to_script
 
 __all__ = [
     "Call",
@@ -17,7 +18,9 @@ __all__ = [
     "bind",
     "calls_of",
     "described",
+    "fits",
     "flat_outputs",
+    "invoke",
     "named_tensors",
     "part_name",
     "refilled",
@@ -88,9 +91,59 @@ def bind(scripted: torch.jit.ScriptModule, call: Call) -> dict[str, Any]:
     return {name: given[name] for name in names if name in given}
 
 
+def fits(scripted: torch.jit.ScriptModule, call: Call) -> bool:
+    """Whether the arguments of a call are of the types that a scripted model takes."""
+    bound = bind(scripted, call)
+    types = {argument.name: argument.type for argument in arguments_of(scripted)}
+    return all(_is_of(types[name], value) for name, value in bound.items())
+
+
+def _is_of(type_: Any, value: Any) -> bool:
+    kind = type_.kind()
+    if kind == "OptionalType":
+        return value is None or _is_of(type_.getElementType(), value)
+    if kind == "TensorType":
+        return isinstance(value, Tensor)
+    if kind == "TupleType":
+        elements = type_.elements()
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(elements)
+            and all(_is_of(element, item) for element, item in zip(elements, value, strict=True))
+        )
+    if kind == "DictType":
+        return isinstance(value, Mapping) and all(
+            _is_of(type_.getValueType(), item) for item in value.values()
+        )
+    return not isinstance(value, (Tensor, Mapping))
+
+
+def invoke(module: Any, call: Mapping[str, Any]) -> Any:
+    """Calls a model; a scripted one gets edge types as it takes them, ``"src__rel__dst"``.
+
+    Args:
+        module: An eager or a scripted model.
+        call: Its arguments by name, in the form that the eager model takes.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        call = {name: _spelled(value) for name, value in call.items()}
+    return module(**call)
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return to_script({key: _spelled(item) for key, item in value.items()})
+    return value
+
+
+def _is_edge_type(key: object) -> TypeGuard[tuple[str, ...]]:
+    return isinstance(key, tuple) and all(isinstance(part, str) for part in key)
+
+
 def part_name(name: str, part: object) -> str:
     """The name of one part of a tuple, list or dictionary: an identifier."""
-    clean = re.sub(r"[^0-9a-zA-Z]", "_", str(part))
+    text = "__".join(part) if _is_edge_type(part) else str(part)
+    clean = re.sub(r"[^0-9a-zA-Z]", "_", text)
     return f"{name}_{clean}" if name else clean
 
 

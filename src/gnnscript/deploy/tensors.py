@@ -18,9 +18,11 @@ from gnnscript.deploy.structure import (
     bind,
     calls_of,
     flat_outputs,
+    invoke,
     named_tensors,
     part_name,
 )
+from gnnscript.hetero import to_script
 
 __all__ = ["all_tensors", "flat_call"]
 
@@ -36,10 +38,11 @@ def all_tensors(
 
     An ``Optional`` argument is required where the example has a value for it, and else dropped.
     Tuples, lists and dictionaries are flattened, each part named by the argument and its position,
-    field or key: ``x_0``, ``x_dict_paper``. Numbers become tensors of one element, read back by
-    ``item``. Results are flattened in the same way, to one tensor or a tuple of tensors; what is
-    None in the example's result is dropped, and scalars come out with shape ``[1]``. Arguments that
-    are tensors keep their names. A string has to stay what it is in the example.
+    field or key: ``x_0``, ``x_dict_paper``, ``edge_index_dict_author__writes__paper``. Numbers
+    become tensors of one element, read back by ``item``. Results are flattened in the same way, to
+    one tensor or a tuple of tensors; what is None in the example's result is dropped, and scalars
+    come out with shape ``[1]``. Arguments that are tensors keep their names. A string has to stay
+    what it is in the example.
 
     Args:
         scripted: What ``torch.jit.script`` returned.
@@ -100,7 +103,7 @@ def _example_result(scripted: torch.jit.ScriptModule, call: dict[str, Any]) -> A
     try:
         torch.manual_seed(_SEED)
         with torch.no_grad(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-            return copy.deepcopy(scripted)(**call)
+            return invoke(copy.deepcopy(scripted), call)
     finally:
         torch.random.set_rng_state(state)
 
@@ -192,7 +195,7 @@ class _Writer:
             element = type_.getValueType()
             parts = [
                 f"{key!r}: {self.argument(part_name(name, key), element, item)}"
-                for key, item in value.items()
+                for key, item in to_script(value).items()
             ]
             return f"{{{', '.join(parts)}}}"
         raise DeployError(

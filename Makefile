@@ -8,6 +8,7 @@
 #   make native [CUDA=auto|on|off]  the library of kernels, beside the package
 #   make wheel                      the package with its library, in dist/
 #   make sanitize                   the CPU kernels under ASan, UBSan and TSan
+#   make emulate                    the CUDA kernels as a library for the CPU, to test them without a GPU
 #   make clean                      removes the virtual environment and all caches
 #
 # Another Python, torch or PyG: `make clean`, then e.g. `make test TORCH=torch==2.10.0`.
@@ -25,11 +26,11 @@ PYTHON_WITH_TORCH ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo hgcal test lint native wheel sanitize install server serve-demo clean
+.PHONY: help demo hgcal test lint native wheel sanitize emulate install server serve-demo clean
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n '3,11s/^#  //p' Makefile
+	@sed -n '3,12s/^#  //p' Makefile
 
 # What an installation reads: requirements from the one, the version from the other.
 METADATA := pyproject.toml src/gnnscript/__init__.py
@@ -100,6 +101,28 @@ sanitize:
 	    tests/native/kernels.cpp -pthread -o $(SANITIZE_BUILD)/kernels && \
 	  $(SANITIZE_BUILD)/kernels || exit 1; \
 	done
+
+# The CUDA kernels with an emulator in place of CUDA's headers, registered for the CPU. For tests:
+# GNNSCRIPT_EMULATED=1 GNNSCRIPT_LIBRARY=build/emulated/libgnnscript.so pytest tests/cuda
+EMULATED := build/emulated
+CUDA_SOURCES := $(wildcard src/gnnscript/csrc/cuda/*.cu)
+EMULATED_OBJECTS := $(CUDA_SOURCES:src/gnnscript/csrc/cuda/%.cu=$(EMULATED)/%.o)
+TORCH_ROOT = $(shell $(NATIVE_PYTHON) -c "import importlib.util as u; \
+  print(u.find_spec('torch').submodule_search_locations[0])")
+EMULATED_CXX = $(CXX) -std=gnu++17 -O1 -fPIC -fvisibility=hidden -ffp-contract=off -Wall -Wno-psabi \
+  -Wno-unknown-pragmas -Wno-unused-function -DGNNSCRIPT_EMULATED -DGNNSCRIPT_ISA=cuda_kernels \
+  -DTORCH_TARGET_VERSION=0x020a000000000000 -Itests/native/emulated -Isrc/gnnscript/csrc \
+  -isystem $(TORCH_ROOT)/include
+
+$(EMULATED)/%.o: src/gnnscript/csrc/cuda/%.cu $(shell find src/gnnscript/csrc tests/native/emulated -name '*.h' -o -name '*.cuh')
+	@mkdir -p $(EMULATED)
+	$(EMULATED_CXX) -x c++ -c $< -o $@
+
+$(EMULATED)/libgnnscript.so: $(EMULATED_OBJECTS) src/gnnscript/csrc/library.cpp
+	$(EMULATED_CXX) -shared src/gnnscript/csrc/library.cpp src/gnnscript/csrc/edge_program/*.cpp \
+	  $(EMULATED_OBJECTS) -L$(TORCH_ROOT)/lib -Wl,--no-as-needed -ltorch -ltorch_cpu -lc10 -o $@
+
+emulate: $(EMULATED)/libgnnscript.so
 
 test: lint native $(if $(filter Linux,$(shell uname -s)),server)
 	GNNSCRIPT_COMPLETE=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)

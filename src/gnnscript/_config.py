@@ -7,12 +7,12 @@ here; as a context manager the same call holds for the block only.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
-__all__ = ["Options", "checks", "kernels", "options"]
+__all__ = ["Options", "checks", "kernels", "options", "watch"]
 
 _KERNELS = ("native", "portable")
 _TRUE = ("1", "true", "on", "yes")
@@ -47,10 +47,16 @@ class Options:
 
 
 class _Current:
-    """Holds the options in force; the only state of this module."""
+    """Holds the options in force, and who is told of them; the only state of this module."""
 
     def __init__(self) -> None:
         self.options: Options | None = None
+        self.watchers: list[Callable[[Options], None]] = []
+
+    def choose(self, options: Options) -> None:
+        self.options = options
+        for watcher in self.watchers:
+            watcher(options)
 
 
 _current = _Current()
@@ -63,12 +69,18 @@ def options() -> Options:
     return _current.options
 
 
+def watch(watcher: Callable[[Options], None]) -> None:
+    """Has a function called with the options in force, now and whenever they change."""
+    watcher(options())
+    _current.watchers.append(watcher)
+
+
 class _Choice:
     """A choice already made; leaving the ``with`` block takes it back."""
 
     def __init__(self, **changes: Any) -> None:
         self._before = options()
-        _current.options = replace(self._before, **changes)
+        _current.choose(replace(self._before, **changes))
 
     def __enter__(self) -> None: ...
 
@@ -78,7 +90,7 @@ class _Choice:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        _current.options = self._before
+        _current.choose(self._before)
 
 
 def kernels(implementation: str | None) -> _Choice:
@@ -103,10 +115,14 @@ def kernels(implementation: str | None) -> _Choice:
 
 
 def checks(enabled: bool) -> _Choice:
-    """Chooses whether ops on CUDA read their indices to refuse values out of range.
+    """Chooses whether native ops on CUDA read their indices to refuse values out of range.
+
+    It holds for scripted programs in this process, too. A process without Python has the
+    environment variable ``GNNSCRIPT_CHECKS``. Calls that a CUDA graph records are not checked.
 
     Args:
-        enabled: True to check, at the price of waiting for the device in every op.
+        enabled: True to check, at the price of waiting for the device in every op. Without it, an
+            index out of range yields other values than meant, and never writes elsewhere.
 
     Returns:
         A context manager that takes the choice back; not entered, the choice stays.

@@ -174,11 +174,12 @@ def is_own(function: Any) -> bool:
 def predicate(function: Any, asked_by: Any) -> bool:
     """What a function of :func:`predicates` answers in the code of another function.
 
-    PyG's code leaves things out where it is scripted, which specialised code has no need of: it
-    is as in eager mode.
+    PyG's code and torch's own leave things out where they are scripted, which specialised code has
+    no need of: it is as in eager mode.
     """
-    if function is torch.jit.is_scripting and is_own(asked_by):  # type: ignore[attr-defined]
-        return False
+    if function is torch.jit.is_scripting:  # type: ignore[attr-defined]
+        torchs = (getattr(asked_by, "__module__", None) or "").split(".")[0] == "torch"
+        return not torchs and not is_own(asked_by)
     return predicates()[function]
 
 

@@ -173,6 +173,17 @@ class Edges(nn.Module):
         return self.lin(torch.cat([src, dst, edge_attr, u[batch]], 1))
 
 
+class EdgesAlone(nn.Module):
+    """Not annotated, nor needing all that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = nn.Linear(2 * IN + EDGE, 6)
+
+    def forward(self, src, dst, edge_attr, u, batch):
+        return self.lin(torch.cat([src, dst, edge_attr], 1))
+
+
 class Nodes(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -225,6 +236,14 @@ class Corrected(nn.Module):
     def forward(self, x, y, mask, edge_index, weight):
         soft = self.model.correct(x[:, :2].softmax(-1), y[mask], mask, edge_index, weight)
         return self.model.smooth(soft, y[mask], mask, edge_index)
+
+
+class CorrectedByMask(Corrected):
+    """Fixes the errors of the training nodes in each step, by a function of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = models.CorrectAndSmooth(2, 0.8, 2, 0.8, autoscale=False, scale=1.5)
 
 
 class Propagated(nn.Module):
@@ -283,6 +302,11 @@ OTHERS = [
     ModuleCase("CorrectAndSmooth", Corrected, lambda g: (
         g.x, torch.arange(g.x.size(0)) % 2, torch.arange(g.x.size(0)) < 5, g.edge_index,
         g.weight)),
+    ModuleCase("CorrectAndSmooth-mask", CorrectedByMask, lambda g: (
+        g.x, torch.arange(g.x.size(0)) % 2, torch.arange(g.x.size(0)) < 5, g.edge_index,
+        g.weight)),
+    ModuleCase("MetaLayer-root", lambda: pyg.MetaLayer(EdgesAlone()),
+               lambda g: (*edges(g), g.attr)),
     ModuleCase("DeepGraphInfomax", lambda: models.DeepGraphInfomax(
         6, Encoder(), summary, corruption), edges),
     ModuleCase("GAE", lambda: models.GAE(Encoder()), edges),

@@ -63,6 +63,14 @@ inline int64_t value_at(const Tensor& index, int64_t position) {
                         : index.const_data_ptr<int32_t>()[position];
 }
 
+// The values of an index in memory of the host.
+inline std::vector<int64_t> values_of(const Tensor& index_given) {
+  const Tensor index = torch::stable::contiguous(index_given);
+  std::vector<int64_t> values(static_cast<size_t>(index.numel()));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = value_at(index, static_cast<int64_t>(i));
+  return values;
+}
+
 inline Dtype check_floating(const Tensor& tensor, const char* name) {
   switch (tensor.scalar_type()) {
     case ScalarType::Double:

@@ -44,6 +44,22 @@ class Sorted {
     out_of_range("perm", position, perm_data()[position], edges_, "the number of edges");
   }
 
+  const std::optional<Tensor>& perm() const { return perm_; }
+
+  // Checks the values of ptr, which `p` points to in memory of the host.
+  void check_values(const int64_t* p) const {
+    const int64_t rows = num_rows();
+    bool falls = p[0] < 0 || p[rows] > edges_;
+    for (int64_t row = 0; row < rows; ++row) falls |= p[row + 1] < p[row];
+    if (!falls) return;
+    for (int64_t row = 0; row <= rows; ++row) {
+      const int64_t low = row > 0 ? p[row - 1] : 0;
+      check(p[row] >= low && p[row] <= edges_, "expected ptr never to decrease and to lie within [0, ",
+            edges_, "], the number of edges, got ptr[", row, "] = ", p[row],
+            row > 0 ? message(" after ", low) : std::string());
+    }
+  }
+
  private:
   void init(const Tensor& like, int64_t edges, const Tensor& ptr,
             const std::optional<Tensor>& perm) {
@@ -62,21 +78,7 @@ class Sorted {
       check_same_device(like, *perm, "src", "perm");
       perm_ = torch::stable::contiguous(*perm);
     }
-    if (like.is_cpu()) check_values();
-  }
-
-  void check_values() const {
-    const int64_t* p = ptr_.const_data_ptr<int64_t>();
-    const int64_t rows = num_rows();
-    bool falls = p[0] < 0 || p[rows] > edges_;
-    for (int64_t row = 0; row < rows; ++row) falls |= p[row + 1] < p[row];
-    if (!falls) return;
-    for (int64_t row = 0; row <= rows; ++row) {
-      const int64_t low = row > 0 ? p[row - 1] : 0;
-      check(p[row] >= low && p[row] <= edges_, "expected ptr never to decrease and to lie within [0, ",
-            edges_, "], the number of edges, got ptr[", row, "] = ", p[row],
-            row > 0 ? message(" after ", low) : std::string());
-    }
+    if (like.is_cpu()) check_values(ptr_.const_data_ptr<int64_t>());
   }
 
   Tensor ptr_;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import warnings
 from pathlib import Path
@@ -68,11 +69,20 @@ def _try_to_load() -> str:
         return f"it does not load: {error}"
     from gnnscript.ops import autocast, autograd, edge_gradients, fake
 
+    for path in found:
+        _follow_checks(path)
     fake.register()
     autograd.register()
     edge_gradients.register()
     autocast.register()
     return ""
+
+
+def _follow_checks(path: Path) -> None:
+    """Has the library that holds the CUDA kernels follow ``gnnscript.checks``."""
+    set_checks = getattr(ctypes.CDLL(str(path)), "gnnscript_cuda_checks", None)
+    if set_checks is not None:
+        _config.watch(lambda options: set_checks(int(options.checks)))
 
 
 def has_kernels(device: str) -> bool:

@@ -90,6 +90,14 @@ def _uses_pyg(cls: type) -> bool:
     return False
 
 
+def _is_parametrized(cls: type) -> bool:
+    """Whether a class computes its parameters (``torch.nn.utils.parametrize``) or is what does.
+
+    TorchScript refuses those; as a part of a model that is specialised they can be, too.
+    """
+    return cls.__module__.startswith("torch.nn.utils.parametri")
+
+
 class _Policy:
     """Says of each module of a model whether it is specialised or left to TorchScript.
 
@@ -114,7 +122,9 @@ class _Policy:
     def _is_python(self, module: torch.nn.Module) -> bool:
         if _pyg.is_message_passing(module):
             return self._is_handled(module)
-        return not isinstance(module, torch.jit.ScriptModule) and _uses_pyg(type(module))
+        if isinstance(module, torch.jit.ScriptModule):
+            return False
+        return _uses_pyg(type(module)) or _is_parametrized(type(module))
 
     def __call__(self, module: torch.nn.Module) -> bool:
         if id(module) not in self._decided:
@@ -126,7 +136,7 @@ class _Policy:
             return False
         if _pyg.is_message_passing(module):
             return self._is_handled(module)
-        return self._auto and _uses_pyg(type(module))
+        return self._auto and (_uses_pyg(type(module)) or _is_parametrized(type(module)))
 
     def _contains(self, module: torch.nn.Module) -> bool:
         if isinstance(module, torch.jit.ScriptModule):

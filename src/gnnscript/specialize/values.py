@@ -280,7 +280,7 @@ def literal(value: Value) -> ast.expr | None:
     for plain in (str, float, int):
         if isinstance(inner, plain):
             return ast.Constant(plain(inner))
-    if isinstance(inner, (torch.dtype, torch.layout)):
+    if isinstance(inner, (torch.dtype, torch.layout, torch.memory_format)):
         return torch_name(str(inner))
     if isinstance(inner, torch.device):
         return ast.Call(torch_name("torch.device"), [ast.Constant(str(inner))], [])
@@ -325,10 +325,10 @@ def modules_in(value: Value) -> list[ModuleRef]:
     if isinstance(value, (Method, Super)):
         return modules_in(value.owner)
     if isinstance(value, Closure):
+        held = (getattr(binding, "value", binding) for binding in value.env.values())
+        # A function sees itself, and its siblings see it.
         return [
-            ref
-            for binding in value.env.values()
-            for ref in modules_in(getattr(binding, "value", binding))
+            ref for inner in held if not isinstance(inner, Closure) for ref in modules_in(inner)
         ]
     return []
 

@@ -5,35 +5,11 @@
 #include <limits>
 #include <vector>
 
-#include "checks.h"
+#include "neighbors_ops.h"
 #include "parallel.h"
 
 namespace gnnscript {
 namespace {
-
-void check_points(const Tensor& points, const char* name) {
-  check(points.dim() == 2, "expected ", name, " of shape [points, dimensions], got shape ",
-        shape_of(points));
-  const ScalarType type = points.scalar_type();
-  check(type == ScalarType::Float || type == ScalarType::Double, "expected ", name,
-        " of dtype float32 or float64, got ", torch::headeronly::toString(type));
-}
-
-// Where the examples begin and end, checked: [examples + 1].
-std::vector<int64_t> bounds_of(const Tensor& ptr_given, int64_t points, const char* name) {
-  check_index(ptr_given, name);
-  const Tensor ptr = torch::stable::contiguous(ptr_given);
-  check(ptr.numel() > 0, "expected ", name, " of shape [examples + 1], got no values");
-  std::vector<int64_t> bounds(ptr.numel());
-  for (int64_t i = 0; i < ptr.numel(); ++i) {
-    bounds[i] = value_at(ptr, i);
-    check(i == 0 || bounds[i] >= bounds[i - 1], "expected ", name, " never to decrease, got ",
-          bounds[i], " after ", bounds[i > 0 ? i - 1 : 0], " at position ", i);
-  }
-  check(bounds.front() == 0 && bounds.back() == points, "expected ", name, " to run from 0 to the ",
-        points, " points, got ", bounds.front(), " to ", bounds.back());
-  return bounds;
-}
 
 // Sorts the points of each example into blocks, and bounds them by boxes.
 template <typename T>
@@ -136,25 +112,6 @@ class Forest {
   std::vector<int64_t> positions;
 };
 
-constexpr int64_t kMostRoom = 64;  // neighbours of a point
-
-struct Question {
-  int64_t limit;
-  double within;  // a distance
-  bool skip_same, by_distance;
-};
-
-// The least number whose root is no less than `distance`: squares below it are of nearer points.
-template <typename T>
-T least_square(T distance) {
-  T square = distance * distance;
-  while (std::sqrt(square) < distance) square = std::nextafter(square, T(INFINITY));
-  for (T less; square > 0 && std::sqrt(less = std::nextafter(square, T(0))) >= distance;) {
-    square = less;
-  }
-  return square;
-}
-
 template <typename T, typename Kernel>
 Tensor run(const Tensor& x, const Tensor& y, const std::vector<int64_t>& of_x,
            const std::vector<int64_t>& of_y, const Question& question, Kernel* kernel) {
@@ -179,9 +136,7 @@ Tensor run(const Tensor& x, const Tensor& y, const std::vector<int64_t>& of_x,
   args.by_distance = question.by_distance;
   args.counts = counts.data();
   args.limit = std::max<int64_t>(args.limit, 0);
-  // A radius may hold any number of points, so these are counted first; of nearest ones, or where
-  // few are kept, there is room for all that may be.
-  const bool counted = !question.by_distance && args.limit > kMostRoom;
+  const bool counted = counts_first(question, args.limit);
   if (counted) (*kernel)(args);
   int64_t room = 0, most = 0;
   for (int64_t i = 0; i < queries; ++i) {
@@ -212,38 +167,6 @@ Tensor run(const Tensor& x, const Tensor& y, const std::vector<int64_t>& of_x,
   return out;
 }
 
-Tensor neighbors(const Tensor& x_given, const Tensor& y_given, const Tensor& ptr_x,
-                 const Tensor& ptr_y, const Question& question) {
-  check_points(x_given, "x");
-  check_points(y_given, "y");
-  check(x_given.size(1) == y_given.size(1) && x_given.scalar_type() == y_given.scalar_type(),
-        "expected x and y of one dtype and number of coordinates, got shapes ", shape_of(x_given),
-        " and ", shape_of(y_given));
-  const Tensor x = torch::stable::contiguous(x_given), y = torch::stable::contiguous(y_given);
-  std::vector<int64_t> of_x = bounds_of(ptr_x, x.size(0), "ptr_x");
-  std::vector<int64_t> of_y = bounds_of(ptr_y, y.size(0), "ptr_y");
-  // The last examples of one may be empty, and not be counted.
-  of_x.resize(std::max(of_x.size(), of_y.size()), of_x.back());
-  of_y.resize(of_x.size(), of_y.back());
-  if (x.scalar_type() == ScalarType::Float) {
-    return run<float>(x, y, of_x, of_y, question, GNNSCRIPT_SELECT(search_float));
-  }
-  return run<double>(x, y, of_x, of_y, question, GNNSCRIPT_SELECT(search_double));
-}
-
-Tensor knn(const Tensor& x, const Tensor& y, const Tensor& ptr_x, const Tensor& ptr_y, int64_t k) {
-  check(k >= 0, "expected k to be no less than 0, got ", k);
-  const double infinite = std::numeric_limits<double>::infinity();
-  return neighbors(x, y, ptr_x, ptr_y, {k, infinite, false, true});
-}
-
-Tensor radius(const Tensor& x, const Tensor& y, const Tensor& ptr_x, const Tensor& ptr_y, double r,
-              std::optional<int64_t> max_num_neighbors, bool ignore_same_index) {
-  const int64_t limit =
-      std::max<int64_t>(max_num_neighbors.value_or(std::numeric_limits<int64_t>::max()), 0);
-  return neighbors(x, y, ptr_x, ptr_y, {r > 0 ? limit : 0, r, ignore_same_index, false});
-}
-
 template <typename T, typename Kernel>
 void run_sample(const Tensor& src, SampleArgs<T> args, Kernel* kernel) {
   std::vector<T> distance(src.size(0));
@@ -252,53 +175,43 @@ void run_sample(const Tensor& src, SampleArgs<T> args, Kernel* kernel) {
   (*kernel)(args);
 }
 
-Tensor fps(const Tensor& src_given, const Tensor& ptr, const Tensor& samples_given,
-           const Tensor& first_given) {
-  check_points(src_given, "src");
-  const Tensor src = torch::stable::contiguous(src_given);
-  const std::vector<int64_t> bounds = bounds_of(ptr, src.size(0), "ptr");
-  const int64_t examples = static_cast<int64_t>(bounds.size()) - 1;
-  check_index(samples_given, "samples");
-  check_index(first_given, "first");
-  check(samples_given.numel() == examples && first_given.numel() == examples,
-        "expected samples and first of shape [", examples, "], one for each example, got shapes ",
-        shape_of(samples_given), " and ", shape_of(first_given));
-  const Tensor samples = torch::stable::contiguous(samples_given);
-  const Tensor first = torch::stable::contiguous(first_given);
-  std::vector<int64_t> starts(examples + 1, 0), begins(examples);
-  for (int64_t e = 0; e < examples; ++e) {
-    const int64_t points = bounds[e + 1] - bounds[e], count = value_at(samples, e);
-    check(count >= 0 && count <= points, "expected samples[", e, "] to lie in [0, ", points,
-          "], the points of the example, got ", count);
-    begins[e] = value_at(first, e);
-    check(count == 0 || (begins[e] >= 0 && begins[e] < points), "expected first[", e,
-          "] to lie in [0, ", points, "), got ", begins[e]);
-    starts[e + 1] = starts[e] + count;
+struct Cpu {
+  static std::vector<int64_t> read(const Tensor& index) { return values_of(index); }
+
+  static Tensor search(const Tensor& x, const Tensor& y, const std::vector<int64_t>& of_x,
+                       const std::vector<int64_t>& of_y, const Question& question) {
+    if (x.scalar_type() == ScalarType::Float) {
+      return run<float>(x, y, of_x, of_y, question, GNNSCRIPT_SELECT(search_float));
+    }
+    return run<double>(x, y, of_x, of_y, question, GNNSCRIPT_SELECT(search_double));
   }
-  Tensor out = empty_int64(src, starts.back());
-  const auto fill = [&](auto args) {
-    args.ptr = bounds.data();
-    args.counts = starts.data();
-    args.first = begins.data();
-    args.out = out.mutable_data_ptr<int64_t>();
-    args.examples = examples;
-    args.dims = src.size(1);
-    return args;
-  };
-  if (src.scalar_type() == ScalarType::Float) {
-    run_sample(src, fill(SampleArgs<float>{}), GNNSCRIPT_SELECT(sample_float));
-  } else {
-    run_sample(src, fill(SampleArgs<double>{}), GNNSCRIPT_SELECT(sample_double));
+
+  static void sample(const Tensor& src, const std::vector<int64_t>& bounds,
+                     const std::vector<int64_t>& starts, const std::vector<int64_t>& begins,
+                     Tensor& out) {
+    const auto fill = [&](auto args) {
+      args.ptr = bounds.data();
+      args.counts = starts.data();
+      args.first = begins.data();
+      args.out = out.mutable_data_ptr<int64_t>();
+      args.examples = static_cast<int64_t>(begins.size());
+      args.dims = src.size(1);
+      return args;
+    };
+    if (src.scalar_type() == ScalarType::Float) {
+      run_sample(src, fill(SampleArgs<float>{}), GNNSCRIPT_SELECT(sample_float));
+    } else {
+      run_sample(src, fill(SampleArgs<double>{}), GNNSCRIPT_SELECT(sample_double));
+    }
   }
-  return out;
-}
+};
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(gnnscript, CPU, m) {
-  m.impl("knn", TORCH_BOX(&knn));
-  m.impl("radius", TORCH_BOX(&radius));
-  m.impl("fps", TORCH_BOX(&fps));
+  m.impl("knn", TORCH_BOX(&NeighborOps<Cpu>::knn));
+  m.impl("radius", TORCH_BOX(&NeighborOps<Cpu>::radius));
+  m.impl("fps", TORCH_BOX(&NeighborOps<Cpu>::fps));
 }
 
 }  // namespace gnnscript

@@ -156,6 +156,11 @@ def _from_numpy(frame: Frame, function: Any, given: Arguments) -> Folded:
 def _sample(frame: Frame, function: Any, given: Arguments) -> Folded:
     population, node = given.args[0]
     if isinstance(population, Const) and isinstance(population.value, range):
+        whole = population.value
+        if whole == range(len(whole)):
+            count = Const(len(whole))
+            args = Arguments([(count, literal(count)), *given.args[1:]], given.kwargs)
+            return frame.call_function(sample_range, args, None)
         population = Const(list(population.value))
         node = literal(population)
     is_range = isinstance(node, ast.Call) and ast.unparse(node.func) == "range"

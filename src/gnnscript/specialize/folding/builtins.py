@@ -251,7 +251,13 @@ def _unary(frame: Frame, function: Any, given: Arguments) -> Folded:
     if done is not None:
         return done
     t = static_type(given.args[0][0])
-    return keep(frame, function, given, FLOAT if function is round and t != TENSOR else t)
+    if function is not round or t == TENSOR:
+        return keep(frame, function, given, t)
+    rounded, kept = keep(frame, function, given, FLOAT)
+    if len(given.args) > 1 or given.kwargs:
+        return rounded, kept
+    # Python's is an integer then, TorchScript's is not.
+    return Dyn(INT), ast.Call(ast.Name("int", ast.Load()), [frame.needed(rounded, kept)], [])
 
 
 @for_(pow, divmod)

@@ -219,7 +219,7 @@ class Calls(Folding):
         by_numpy = numpy_function(cast("Frame", self), function, given)
         if by_numpy is not None:
             return by_numpy
-        if is_torch_function(function):
+        if is_torch_function(function) and not _handles_modules(function, given):
             return self.call_torch(function, given)
         if is_ignored(function) and not _pyg.is_own(function):
             return Dyn(_declared(function)), ast.Call(
@@ -295,6 +295,12 @@ class Calls(Folding):
             )
         node = ast.Call(self.needed(Const(cls), None), *self.nodes(given))
         return Dyn(from_annotation(cls)), node
+
+
+def _handles_modules(function: Any, given: Arguments) -> bool:
+    """Whether a function that torch has written in Python is given modules, as only Python can."""
+    folded = [*given.args, *given.kwargs.values()]
+    return inspect.isfunction(function) and any(isinstance(v, ModuleRef) for v, _ in folded)
 
 
 def _is_hashable(value: Any) -> bool:

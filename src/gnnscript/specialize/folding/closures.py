@@ -34,7 +34,7 @@ class Closures(Folding):
         """Calls an inner function: its expression is written in place where it is one."""
         filled = self._filled(closure, given)
         body = _expression(closure.node)
-        if body is None or (closure.home is not self and self._captures(closure)):
+        if body is None or (closure.home is not self and captured(closure)):
             return self._call_lifted(closure, filled)
         env = dict(closure.env)
         for name, folded in filled.items():
@@ -63,20 +63,12 @@ class Closures(Folding):
                 )
         return {name: filled[name] for name in names}
 
-    @staticmethod
-    def _captures(closure: Closure) -> list[str]:
-        """The variables of its home that an inner function reads when it runs."""
-        own = {arg.arg for arg in ast.walk(closure.node) if isinstance(arg, ast.arg)}
-        read = [n.id for n in ast.walk(closure.node) if isinstance(n, ast.Name)]
-        found = [name for name in dict.fromkeys(read) if name not in own]
-        return [n for n in found if n in closure.env and is_runtime(closure.env[n].value)]
-
     def _call_lifted(self, closure: Closure, filled: dict[str, Folded]) -> Folded:
         """Specialises an inner function as one of its own that is given what it captures."""
         node = closure.node
-        if closure.home is not self and self._captures(closure):
+        if closure.home is not self and captured(closure):
             raise UnsupportedError(
-                f"a function that uses the variables {self._captures(closure)} of the one around "
+                f"a function that uses the variables {captured(closure)} of the one around "
                 "it is called elsewhere",
                 "pass them to it as arguments",
                 closure.source.location(node),
@@ -113,6 +105,14 @@ class Closures(Folding):
             self.emit(ast.Assign([ast.Name(held, ast.Store())], residual))
             residual = ast.Name(held, ast.Load())
         return Binding(value, residual.id)
+
+
+def captured(closure: Closure) -> list[str]:
+    """The variables of its home that an inner function reads when it runs."""
+    own = {arg.arg for arg in ast.walk(closure.node) if isinstance(arg, ast.arg)}
+    read = [n.id for n in ast.walk(closure.node) if isinstance(n, ast.Name)]
+    found = [name for name in dict.fromkeys(read) if name not in own]
+    return [n for n in found if n in closure.env and is_runtime(closure.env[n].value)]
 
 
 def _expression(node: ast.FunctionDef | ast.Lambda) -> ast.expr | None:

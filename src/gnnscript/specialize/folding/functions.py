@@ -14,12 +14,14 @@ from gnnscript.analyze.sources import FunctionSource, function_source
 from gnnscript.analyze.types import TENSOR, UNKNOWN, Type
 from gnnscript.specialize import inference
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding, NoReturn
+from gnnscript.specialize.folding.closures import captured
 from gnnscript.specialize.folding.modules import CONTAINER_METHODS
 from gnnscript.specialize.folding.mutation import mutated_names
 from gnnscript.specialize.helpers import is_ignored
 from gnnscript.specialize.program import is_runtime
 from gnnscript.specialize.tree import clone, is_simple, names_read
 from gnnscript.specialize.values import (
+    Closure,
     Const,
     Dyn,
     Mapping,
@@ -213,16 +215,21 @@ class Functions(Folding):
         self.flatten(bound, nodes)
         return bound, nodes
 
-    @staticmethod
-    def flatten(bound: dict[str, Value], nodes: dict[str, ast.expr | None]) -> None:
+    def flatten(self, bound: dict[str, Value], nodes: dict[str, ast.expr | None]) -> None:
         """Prepares collections for a call: one argument each, or one for each of their elements."""
         for name, value in list(bound.items()):
             node = nodes.get(name)
             if isinstance(value, Mapping) and isinstance(node, ast.Dict):
-                entries = zip(entry_names(name, value.items), node.values, strict=True)
-                nodes |= dict(entries)
+                names = entry_names(name, value.items)
+                nodes |= dict(zip(names, node.values, strict=True))
+                self.flatten(dict(zip(names, value.items.values(), strict=True)), nodes)
             elif is_mixed(value) and isinstance(node, (ast.Tuple, ast.List)):
-                nodes |= {f"{name}_{i}": element for i, element in enumerate(node.elts)}
+                parts = {f"{name}_{i}": element for i, element in enumerate(node.elts)}
+                nodes |= parts
+                assert isinstance(value, Seq)
+                self.flatten(dict(zip(parts, value.items, strict=True)), nodes)
+            elif isinstance(value, Closure) and value.home is self:
+                nodes |= {f"{name}_{key}": value.env[key].read for key in captured(value)}
 
     def call_specialized(
         self, done: Any, nodes: dict[str, ast.expr | None], called: ModuleRef | None = None

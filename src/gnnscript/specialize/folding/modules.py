@@ -42,7 +42,12 @@ class Modules(Folding):
         node: ast.expr = ast.Name("self", ast.Load())
         module = self.owner.ref.module
         for name in ref.path[len(prefix) :]:
-            if isinstance(module, (torch.nn.ModuleList, torch.nn.Sequential)) and name.isdigit():
+            if isinstance(module, _CONTAINERS) and (
+                _is_coded(module) or module is self.owner.ref.module
+            ):
+                # It is lowered to a module with methods, which TorchScript does not index.
+                node = ast.Call(ast.Name("getattr", ast.Load()), [node, ast.Constant(name)], [])
+            elif isinstance(module, (torch.nn.ModuleList, torch.nn.Sequential)) and name.isdigit():
                 node = ast.Subscript(node, ast.Constant(int(name)), ast.Load())
             elif isinstance(module, torch.nn.ModuleDict):
                 node = ast.Subscript(node, ast.Constant(name), ast.Load())
@@ -187,6 +192,15 @@ class Modules(Folding):
             f"'{type(ref.module).__name__}' at '{'.'.join(ref.path)}' has no item {at!r}",
             "use an index that exists",
         )
+
+
+_CONTAINERS = (torch.nn.ModuleList, torch.nn.ModuleDict, torch.nn.Sequential)
+
+
+def _is_coded(module: torch.nn.Module) -> bool:
+    """Whether a container has a `forward` of its own."""
+    own = (torch.nn.Module.forward, torch.nn.Sequential.forward)
+    return type(module).forward not in own
 
 
 def _holds_tensor(t: Type) -> bool:

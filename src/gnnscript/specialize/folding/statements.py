@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from gnnscript.analyze.types import TENSOR, UNKNOWN, Type, alternatives
 from gnnscript.specialize.folding.assignment import Assignment
 from gnnscript.specialize.folding.base import Binding, MissingAttribute, NoReturn, store
 from gnnscript.specialize.folding.calls import Calls
-from gnnscript.specialize.folding.closures import Closures
+from gnnscript.specialize.folding.closures import Closures, captured
 from gnnscript.specialize.folding.collections import Collections, is_collection
 from gnnscript.specialize.folding.comprehensions import Comprehensions
 from gnnscript.specialize.folding.conditions import Conditions
@@ -30,6 +31,7 @@ from gnnscript.specialize.helpers import annotation
 from gnnscript.specialize.program import is_runtime
 from gnnscript.specialize.tree import clone
 from gnnscript.specialize.values import (
+    Closure,
     Const,
     Dyn,
     Mapping,
@@ -87,25 +89,33 @@ class Frame(
             if isinstance(value, Mapping):
                 nodes: list[ast.expr | None] = []
                 names = entry_names(name, value.items)
-                for entry, item in zip(names, value.items.values(), strict=True):
+                received = dict(value.items)
+                for entry, (key, item) in zip(names, value.items.items(), strict=True):
+                    received[key] = self._received(entry, item, remain)
                     if is_runtime(item):
                         remain.append(self._parameter(entry, item, UNKNOWN))
                         nodes.append(ast.Name(entry, ast.Load()))
                     else:
                         nodes.append(literal(item))
-                held = self.mapping(value.items, nodes, value.default)[1]
-                self.env[name] = Binding(value, None, held)
+                display, known = self.mapping(received, nodes, value.default)[1], value
+                if any(received[key] is not item for key, item in value.items.items()):
+                    known = Mapping(received, value.default)
+                self.env[name] = Binding(known, None, display)
             elif is_mixed(value) and isinstance(value, Seq):
                 parts: list[ast.expr | None] = []
+                items = list(value.items)
                 for position, item in enumerate(value.items):
                     entry = f"{name}_{position}"
+                    items[position] = self._received(entry, item, remain)
                     if is_runtime(item):
                         remain.append(self._parameter(entry, item, UNKNOWN))
                         parts.append(ast.Name(entry, ast.Load()))
                     else:
                         parts.append(None)
-                display = self.sequence(value.kind, list(value.items), parts)[1]
-                self.env[name] = Binding(value, None, display)
+                display = self.sequence(value.kind, items, parts)[1]
+                self.env[name] = Binding(Seq(tuple(items), value.kind, value.cls), None, display)
+            elif isinstance(value, Closure):
+                self.env[name] = Binding(self._received(name, value, remain), None)
             elif is_runtime(value):
                 remain.append(self._parameter(name, value, declared.get(name, UNKNOWN)))
             else:
@@ -115,6 +125,17 @@ class Frame(
             [held for held in self.reachable() if not any(held is value for value in own)]
         )
         return remain
+
+    def _received(self, name: str, value: Value, remain: list[tuple[str, Type]]) -> Value:
+        """An argument; with a function of the caller's, the variables that it uses are passed."""
+        if not isinstance(value, Closure) or value.home is self or not captured(value):
+            return value
+        env = dict(value.env)
+        for key in captured(value):
+            entry = f"{name}_{key}"
+            remain.append(self._parameter(entry, env[key].value, UNKNOWN))
+            env[key] = self.env.pop(entry)
+        return dataclasses.replace(value, env=env, home=self)
 
     def _parameter(self, name: str, value: Value, declared: Type) -> tuple[str, Type]:
         t = static_type(value)

@@ -25,6 +25,7 @@ from gnnscript.analyze.types import (
     is_optional,
     is_sparse,
     list_of,
+    optional,
     tuple_of,
 )
 from gnnscript.specialize import inference
@@ -59,6 +60,7 @@ class TorchCalls(Folding):
             return self._requiring_grad(function, given)
         if function in (torch.unique, torch.unique_consecutive):
             return self._unique(function, given)
+        given = self._present_items(given)
         args, kwargs = given.types()
         if given.constant and getattr(function, "__module__", "") == "math":
             values, named = given.values()
@@ -86,6 +88,21 @@ class TorchCalls(Folding):
         if returns in (TENSOR, UNKNOWN) and name in _SPARSE_FACTORIES:
             returns = _layout_of(given, _SPARSE_FACTORIES[name])
         return Dyn(returns), ast.Call(self.needed(Const(function), None), *self.nodes(given))
+
+    def _present_items(self, given: Arguments) -> Arguments:
+        """Lists of tensors, none of which can be ``None``: ``torch.cat([x, edge_attr])``."""
+
+        def present(value: Value, node: ast.expr | None) -> Folded:
+            if not isinstance(value, Seq) or not isinstance(node, (ast.List, ast.Tuple)):
+                return value, node
+            if not any(static_type(item) == optional(TENSOR) for item in value.items):
+                return value, node
+            pairs = [self.present(*p) for p in zip(value.items, node.elts, strict=True)]
+            nodes: list[ast.expr | None] = [n for _, n in pairs]
+            return self.sequence(value.kind, [v for v, _ in pairs], nodes, keep=True)
+
+        kwargs = {k: present(*folded) for k, folded in given.kwargs.items()}
+        return Arguments([present(*folded) for folded in given.args], kwargs)
 
     def _unique(self, function: Any, given: Arguments) -> Folded:
         """``torch.unique``, whose flags decide what it returns."""

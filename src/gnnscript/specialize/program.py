@@ -228,6 +228,7 @@ class Program:
         name: str | None = None,
         body: Callable[[Any], None] | None = None,
         key: Hashable = None,
+        borrowed: tuple[str, ...] = (),
     ) -> Specialized:
         """Specialises a function to its arguments, once for all calls that are alike.
 
@@ -239,8 +240,9 @@ class Program:
             name: The name to give it; by default its own.
             body: Writes the body instead of folding the function's own statements.
             key: Tells apart functions that share ``source``.
+            borrowed: Its parameters whose elements it changes, and hands back with its result.
         """
-        from gnnscript.specialize.folding.base import Opened
+        from gnnscript.specialize.folding.base import Opened, Tracked
         from gnnscript.specialize.folding.statements import Frame
 
         memo = (
@@ -249,6 +251,7 @@ class Program:
             key,
             None if owner is None else id(owner.ref.module),
             tuple((n, key_of(v)) for n, v in bound.items()),
+            borrowed,
         )
         if memo in self._memo:
             done = self._memo[memo]
@@ -265,10 +268,12 @@ class Program:
         wish = name or str(getattr(source.node, "name", "function"))
         final = owner.method_name(wish) if owner is not None else wish
         opened: set[str] = set()
+        tracked: set[str] = set()
         try:
             while True:
                 frame = Frame(self, source, owner, cls)
-                frame.opened = opened
+                frame.opened, frame.borrowed = opened, borrowed
+                frame.mutated |= tracked
                 parameters = frame.bind_parameters(bound)
                 try:
                     if body is None:
@@ -279,7 +284,7 @@ class Program:
                 except Opened as error:
                     if error.frame is not frame or not error.names:
                         raise
-                    opened |= error.names
+                    (tracked if isinstance(error, Tracked) else opened).update(error.names)
             node = remove_dead_assignments(frame.finish(final))
             value = frame.result()
         except BaseException:

@@ -82,6 +82,10 @@ class Opened(UnsupportedError):
         self.names = names
 
 
+class Tracked(Opened):
+    """A collection must be known by its elements: specialise again, with its variables so held."""
+
+
 class NoReturn(Exception):
     """A call never returns: what follows it in the block is not reached."""
 
@@ -154,6 +158,8 @@ class Folding(Parts):
         self.declared: dict[str, Type] = {}
         self.mutated = mutated_names(source.node)
         self.opened: set[str] = set()
+        self.borrowed: tuple[str, ...] = ()
+        self.parameters: list[ast.arg] = []
         self.frozen: list[list[Value]] = []
         self.assigned_once: set[str] = set()
         names = {n.id for n in ast.walk(source.node) if isinstance(n, ast.Name)}

@@ -91,7 +91,7 @@ class Collections(Folding):
     ) -> Folded | None:
         if value is old:
             return new, new_node
-        if not isinstance(value, (Seq, Mapping)) or not _contains(value, old):
+        if not isinstance(value, (Seq, Mapping)) or not contains(value, old):
             return None
         if isinstance(value, Mapping):
             items, nodes = list(value.items.values()), self.entries(value, node)
@@ -143,7 +143,7 @@ class Collections(Folding):
 
     def _holding(self, value: Value) -> set[str]:
         return {
-            name for name, b in self.env.items() if b.value is value or _contains(b.value, value)
+            name for name, b in self.env.items() if b.value is value or contains(b.value, value)
         } - self.opened
 
     def _elements(self, holder: Seq, base: ast.expr | None) -> list[ast.expr | None]:
@@ -270,13 +270,14 @@ def _collect(value: Value, found: list[Value]) -> None:
             _collect(item, found)
 
 
-def _contains(value: Value, wanted: Value) -> bool:
+def contains(value: Value, wanted: Value) -> bool:
+    """Whether a collection holds another, at any depth."""
     items: Any = ()
     if isinstance(value, Mapping):
         items = value.items.values()
     elif isinstance(value, Seq):
         items = value.items
-    return any(item is wanted or _contains(item, wanted) for item in items)
+    return any(item is wanted or contains(item, wanted) for item in items)
 
 
 def _needed(folded: Folded) -> tuple[Value, ast.expr]:

@@ -116,6 +116,8 @@ class Conditions(Folding):
                 return Const(not value.value), None
             assert residual is not None
             return Dyn(BOOL), _negated(residual)
+        if isinstance(node, ast.Compare) and len(node.ops) > 1:
+            node = _chain(node)
         if isinstance(node, ast.BoolOp):
             return self._junction(node)
         return self.truth(*self.fold(node))
@@ -226,12 +228,7 @@ class Conditions(Folding):
 
     def fold_Compare(self, node: ast.Compare) -> Folded:
         if len(node.ops) > 1:
-            parts: list[ast.expr] = []
-            left = node.left
-            for op, right in zip(node.ops, node.comparators, strict=True):
-                parts.append(ast.copy_location(ast.Compare(left, [op], [right]), node))
-                left = right
-            return self._junction(ast.BoolOp(ast.And(), parts))
+            return self.fold_BoolOp(_chain(node))
         op = node.ops[0]
         left_value, left_node = self.fold(node.left)
         right_value, right_node = self.fold(node.comparators[0])
@@ -290,3 +287,13 @@ def _negated(node: ast.expr) -> ast.expr:
     if isinstance(node, ast.Compare) and type(node.ops[0]) in opposite:
         return ast.Compare(node.left, [opposite[type(node.ops[0])]()], node.comparators)
     return ast.UnaryOp(ast.Not(), node)
+
+
+def _chain(node: ast.Compare) -> ast.BoolOp:
+    """``a < b < c`` as ``a < b and b < c``."""
+    lefts = [node.left, *node.comparators]
+    parts: list[ast.expr] = [
+        ast.copy_location(ast.Compare(left, [op], [right]), node)
+        for left, op, right in zip(lefts, node.ops, node.comparators, strict=False)
+    ]
+    return ast.copy_location(ast.BoolOp(ast.And(), parts), node)

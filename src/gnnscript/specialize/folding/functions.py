@@ -16,13 +16,11 @@ from gnnscript.specialize import inference
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding, NoReturn
 from gnnscript.specialize.folding.closures import captured
 from gnnscript.specialize.folding.modules import CONTAINER_METHODS
-from gnnscript.specialize.folding.mutation import mutated_names
 from gnnscript.specialize.helpers import is_ignored
 from gnnscript.specialize.program import is_runtime
 from gnnscript.specialize.tree import clone, is_simple, names_read
 from gnnscript.specialize.values import (
     Closure,
-    Const,
     Dyn,
     Mapping,
     Method,
@@ -35,7 +33,6 @@ from gnnscript.specialize.values import (
     is_mixed,
     literal,
     modules_in,
-    static_type,
 )
 
 
@@ -149,8 +146,10 @@ class Functions(Folding):
         source = function_source(function)
         bound, nodes = self.bind_call(source, given)
         owner = self.owner_for(list(bound.values()))
-        done = self.program.specialize(source, bound, owner, cls, name=name)
-        return self.call_specialized(done, nodes, called)
+        lent = self.lent(source, bound, nodes)
+        done = self.program.specialize(source, bound, owner, cls, name=name, borrowed=lent)
+        folded = self.call_specialized(done, nodes, called)
+        return self.take_back(folded, [bound[key] for key in lent]) if lent else folded
 
     def owner_for(self, values: list[Value]) -> Any:
         refs = [ref for value in values for ref in modules_in(value)]
@@ -182,7 +181,6 @@ class Functions(Folding):
                 f"{error}",
                 "it fails in the same way when the model runs in Python; correct the call",
             ) from None
-        mutated = mutated_names(source.node)
         bound: dict[str, Value] = {}
         nodes: dict[str, ast.expr | None] = {}
         for name, parameter in signature.parameters.items():
@@ -197,19 +195,7 @@ class Functions(Folding):
                     {k: v for k, (v, _) in extra.items()}, [n for _, n in extra.values()]
                 )
             elif name in found.arguments:
-                value, node = found.arguments[name]
-                if (
-                    name in mutated
-                    and not isinstance(value, Dyn)
-                    and static_type(value).name in ("List", "Dict", "Unknown")
-                    and isinstance(value, (Seq, Mapping, Const))
-                ):
-                    raise UnsupportedError(
-                        f"'{source.function.__qualname__}' changes its argument '{name}' in place",
-                        "return the new value instead",
-                        source.location(),
-                    )
-                bound[name], nodes[name] = value, node
+                bound[name], nodes[name] = found.arguments[name]
             else:
                 bound[name], nodes[name] = self.wrap(parameter.default), None
         self.flatten(bound, nodes)

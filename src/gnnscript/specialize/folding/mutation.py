@@ -35,6 +35,12 @@ def mutated_names(node: ast.AST) -> set[str]:
     return names
 
 
+def augmented_names(node: ast.AST) -> set[str]:
+    """Variables that ``+=`` and the like may change in place, or give another object."""
+    statements = (n for n in ast.walk(node) if isinstance(n, ast.AugAssign))
+    return {n.target.id for n in statements if isinstance(n.target, ast.Name)}
+
+
 def _root(node: ast.expr) -> set[str]:
     """The variable behind ``name[...][...]``."""
     while isinstance(node, ast.Subscript):

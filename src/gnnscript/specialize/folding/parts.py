@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from gnnscript.analyze.sources import FunctionSource
 from gnnscript.analyze.types import Type
 from gnnscript.specialize.values import Closure, Dyn, Mapping, Method, ModuleRef, Super, Value
 
@@ -201,3 +202,16 @@ class Parts:
         def record_operator(
             self, operator: ast.operator, left: Folded, right: Folded
         ) -> Folded | None: ...
+
+        def lent(
+            self,
+            source: FunctionSource,
+            bound: dict[str, Value],
+            nodes: dict[str, ast.expr | None],
+        ) -> tuple[str, ...]: ...
+
+        def borrow(self) -> None: ...
+
+        def hand_back(self, value: Value, node: ast.expr | None) -> Folded: ...
+
+        def take_back(self, folded: Folded, lent: list[Value]) -> Folded: ...

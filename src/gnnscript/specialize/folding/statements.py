@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from gnnscript._errors import UnsupportedError
-from gnnscript.analyze.annotations import parameter_types
-from gnnscript.analyze.sources import FunctionSource, collecting_names
-from gnnscript.analyze.types import TENSOR, UNKNOWN, Type, alternatives
+from gnnscript.analyze.sources import FunctionSource
+from gnnscript.analyze.types import UNKNOWN
 from gnnscript.specialize.folding.assignment import Assignment
 from gnnscript.specialize.folding.base import Binding, MissingAttribute, NoReturn, store
 from gnnscript.specialize.folding.calls import Calls
-from gnnscript.specialize.folding.closures import Closures, captured
+from gnnscript.specialize.folding.closures import Closures
 from gnnscript.specialize.folding.collections import Collections, is_collection
 from gnnscript.specialize.folding.comprehensions import Comprehensions
 from gnnscript.specialize.folding.conditions import Conditions
@@ -24,23 +22,22 @@ from gnnscript.specialize.folding.functions import Functions
 from gnnscript.specialize.folding.loops import Loops
 from gnnscript.specialize.folding.modules import Modules
 from gnnscript.specialize.folding.operators import Operators
+from gnnscript.specialize.folding.parameters import Parameters
 from gnnscript.specialize.folding.records import Records
 from gnnscript.specialize.folding.sequences import Sequences
+from gnnscript.specialize.folding.shared import Shared
 from gnnscript.specialize.folding.torch_calls import TorchCalls
 from gnnscript.specialize.helpers import annotation
 from gnnscript.specialize.program import is_runtime
 from gnnscript.specialize.tree import clone
 from gnnscript.specialize.values import (
-    Closure,
     Const,
-    Dyn,
     Mapping,
     Poison,
     Seq,
     Value,
     entry_names,
     has_mapping,
-    is_mixed,
     join_values,
     key_of,
     literal,
@@ -66,7 +63,9 @@ class Frame(
     Conditions,
     Contexts,
     Modules,
+    Parameters,
     Records,
+    Shared,
 ):
     """Specialises the body of one function."""
 
@@ -74,86 +73,8 @@ class Frame(
         self, program: Program, source: FunctionSource, owner: Owner | None, cls: type | None
     ) -> None:
         super().__init__(program, source, owner, cls)
-        self._parameters: list[ast.arg] = []
         # Whether dictionaries are returned to specialised code, which knows their keys.
         self.packs = True
-
-    def bind_parameters(self, bound: dict[str, Value]) -> list[tuple[str, Type]]:
-        """Binds each parameter to what is known of it; returns those that remain."""
-        remain: list[tuple[str, Type]] = []
-        try:
-            declared = parameter_types(self.source, self.cls)
-        except (TypeError, ValueError):
-            declared = {}
-        for name, value in bound.items():
-            if isinstance(value, Mapping):
-                nodes: list[ast.expr | None] = []
-                names = entry_names(name, value.items)
-                received = dict(value.items)
-                for entry, (key, item) in zip(names, value.items.items(), strict=True):
-                    received[key] = self._received(entry, item, remain)
-                    if is_runtime(item):
-                        remain.append(self._parameter(entry, item, UNKNOWN))
-                        nodes.append(ast.Name(entry, ast.Load()))
-                    else:
-                        nodes.append(literal(item))
-                display, known = self.mapping(received, nodes, value.default)[1], value
-                if any(received[key] is not item for key, item in value.items.items()):
-                    known = Mapping(received, value.default)
-                self.env[name] = Binding(known, None, display)
-            elif is_mixed(value) and isinstance(value, Seq):
-                parts: list[ast.expr | None] = []
-                items = list(value.items)
-                for position, item in enumerate(value.items):
-                    entry = f"{name}_{position}"
-                    items[position] = self._received(entry, item, remain)
-                    if is_runtime(item):
-                        remain.append(self._parameter(entry, item, UNKNOWN))
-                        parts.append(ast.Name(entry, ast.Load()))
-                    else:
-                        parts.append(None)
-                display = self.sequence(value.kind, items, parts)[1]
-                self.env[name] = Binding(Seq(tuple(items), value.kind, value.cls), None, display)
-            elif isinstance(value, Closure):
-                self.env[name] = Binding(self._received(name, value, remain), None)
-            elif is_runtime(value):
-                remain.append(self._parameter(name, value, declared.get(name, UNKNOWN)))
-            else:
-                self.env[name] = Binding(value, None)
-        own = [bound.get(name) for name in collecting_names(self.source.function)]
-        self.frozen.append(
-            [held for held in self.reachable() if not any(held is value for value in own)]
-        )
-        return remain
-
-    def _received(self, name: str, value: Value, remain: list[tuple[str, Type]]) -> Value:
-        """An argument; with a function of the caller's, the variables that it uses are passed."""
-        if not isinstance(value, Closure) or value.home is self or not captured(value):
-            return value
-        env = dict(value.env)
-        for key in captured(value):
-            entry = f"{name}_{key}"
-            remain.append(self._parameter(entry, env[key].value, UNKNOWN))
-            env[key] = self.env.pop(entry)
-        return dataclasses.replace(value, env=env, home=self)
-
-    def _parameter(self, name: str, value: Value, declared: Type) -> tuple[str, Type]:
-        t = static_type(value)
-        if not t.known:
-            t = alternatives(declared)[0] if declared.known else TENSOR
-            if isinstance(value, Dyn):
-                value = Dyn(t)
-        if isinstance(value, Seq) and value.kind == "list" and name in self.mutated:
-            value = Dyn(t)
-        if isinstance(value, Poison):
-            raise UnsupportedError(
-                f"'{name}' cannot be passed on: {value.reason}",
-                "give it one type on every path",
-            )
-        self.variants[name] = [(t, name)]
-        self._parameters.append(ast.arg(name, annotation(t)))
-        self.env[name] = Binding(value, name)
-        return name, t
 
     def result(self) -> Value:
         """What is known of the function's result."""
@@ -188,6 +109,9 @@ class Frame(
             )
         self.block(node.body)
         if not self.terminated:
+            if self.borrowed:
+                self._statement(ast.copy_location(ast.Return(), node))
+                return
             if self.returns and not all(key_of(r) == key_of(Const(None)) for r in self.returns):
                 self.emit(ast.Return(ast.Constant(None)))
             self.returns.append(Const(None))
@@ -195,7 +119,7 @@ class Frame(
     def finish(self, name: str) -> ast.FunctionDef:
         """The residual function."""
         value = self.result()
-        args = list(self._parameters)
+        args = list(self.parameters)
         if self.owner is not None:
             args.insert(0, ast.arg("self"))
         t = packed_type(value) if self.packs else static_type(value)
@@ -327,6 +251,8 @@ class Frame(
             if residual is not None:
                 self.emit(ast.Expr(residual))
             return
+        if self.borrowed:
+            value, residual = self.hand_back(value, residual)
         self.returns.append(value)
         if residual is None:
             residual = literal(value)

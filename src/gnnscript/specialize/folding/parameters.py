@@ -1,0 +1,111 @@
+"""Parameters: what is known of an argument decides in which form the function is given it."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+
+from gnnscript._errors import UnsupportedError
+from gnnscript.analyze.annotations import parameter_types
+from gnnscript.analyze.sources import collecting_names
+from gnnscript.analyze.types import TENSOR, UNKNOWN, Type, alternatives
+from gnnscript.specialize.folding.base import Binding, Folding
+from gnnscript.specialize.folding.closures import captured
+from gnnscript.specialize.helpers import annotation
+from gnnscript.specialize.program import is_runtime
+from gnnscript.specialize.values import (
+    Closure,
+    Dyn,
+    Mapping,
+    Poison,
+    Seq,
+    Value,
+    entry_names,
+    is_mixed,
+    literal,
+    static_type,
+)
+
+
+class Parameters(Folding):
+    """The part of a frame that binds parameters."""
+
+    def bind_parameters(self, bound: dict[str, Value]) -> list[tuple[str, Type]]:
+        """Binds each parameter to what is known of it; returns those that remain."""
+        remain: list[tuple[str, Type]] = []
+        try:
+            declared = parameter_types(self.source, self.cls)
+        except (TypeError, ValueError):
+            declared = {}
+        for name, value in bound.items():
+            if isinstance(value, Mapping):
+                nodes: list[ast.expr | None] = []
+                names = entry_names(name, value.items)
+                received = dict(value.items)
+                for entry, (key, item) in zip(names, value.items.items(), strict=True):
+                    received[key] = self._received(entry, item, remain)
+                    if is_runtime(item):
+                        remain.append(self._parameter(entry, item, UNKNOWN))
+                        nodes.append(ast.Name(entry, ast.Load()))
+                    else:
+                        nodes.append(literal(item))
+                display, known = self.mapping(received, nodes, value.default)[1], value
+                if any(received[key] is not item for key, item in value.items.items()):
+                    known = Mapping(received, value.default)
+                self.env[name] = Binding(known, None, display)
+            elif isinstance(value, Seq) and (is_mixed(value) or name in self.borrowed):
+                parts: list[ast.expr | None] = []
+                items = list(value.items)
+                for position, item in enumerate(value.items):
+                    entry = f"{name}_{position}"
+                    items[position] = self._received(entry, item, remain)
+                    if is_runtime(item):
+                        remain.append(self._parameter(entry, item, UNKNOWN))
+                        parts.append(ast.Name(entry, ast.Load()))
+                    else:
+                        parts.append(None)
+                display = self.sequence(value.kind, items, parts)[1]
+                self.env[name] = Binding(Seq(tuple(items), value.kind, value.cls), None, display)
+            elif isinstance(value, Closure):
+                self.env[name] = Binding(self._received(name, value, remain), None)
+            elif is_runtime(value):
+                remain.append(self._parameter(name, value, declared.get(name, UNKNOWN)))
+            else:
+                self.env[name] = Binding(value, None)
+        changeable = (*collecting_names(self.source.function), *self.borrowed)
+        own = [self.env[name].value for name in changeable if name in self.env]
+        self.frozen.append(
+            [held for held in self.reachable() if not any(held is value for value in own)]
+        )
+        self.borrow()
+        return remain
+
+    def _received(self, name: str, value: Value, remain: list[tuple[str, Type]]) -> Value:
+        """An argument; with a function of the caller's, the variables that it uses are passed."""
+        if not isinstance(value, Closure) or value.home is self or not captured(value):
+            return value
+        env = dict(value.env)
+        for key in captured(value):
+            entry = f"{name}_{key}"
+            remain.append(self._parameter(entry, env[key].value, UNKNOWN))
+            env[key] = self.env.pop(entry)
+        return dataclasses.replace(value, env=env, home=self)
+
+    def _parameter(self, name: str, value: Value, declared: Type) -> tuple[str, Type]:
+        t = static_type(value)
+        if not t.known:
+            t = alternatives(declared)[0] if declared.known else TENSOR
+            if isinstance(value, Dyn):
+                value = Dyn(t)
+        if isinstance(value, Seq) and value.kind == "list" and name in self.mutated:
+            value = Dyn(t)
+        if isinstance(value, Poison):
+            raise UnsupportedError(
+                f"'{name}' cannot be passed on: {value.reason}",
+                "give it one type on every path",
+            )
+        self.taken.add(name)
+        self.variants[name] = [(t, name)]
+        self.parameters.append(ast.arg(name, annotation(t)))
+        self.env[name] = Binding(value, name)
+        return name, t

@@ -1,0 +1,109 @@
+"""Lists and dictionaries that a function changes for its caller: it hands them back.
+
+Python shares the object between both. Here the function gets the elements, and returns them with
+its result, as they are at its end; the caller puts them wherever it holds the object.
+"""
+
+from __future__ import annotations
+
+import ast
+
+from gnnscript._errors import UnsupportedError
+from gnnscript.analyze.sources import FunctionSource, collecting_names
+from gnnscript.specialize.folding.base import Folded, Folding, Tracked
+from gnnscript.specialize.folding.collections import contains, is_collection
+from gnnscript.specialize.folding.mutation import augmented_names, mutated_names
+from gnnscript.specialize.program import is_runtime
+from gnnscript.specialize.values import Const, Mapping, Seq, Value, literal, static_type
+
+
+class Shared(Folding):
+    """The part of a frame that passes collections to be changed."""
+
+    def lent(
+        self,
+        source: FunctionSource,
+        bound: dict[str, Value],
+        nodes: dict[str, ast.expr | None],
+    ) -> tuple[str, ...]:
+        """The arguments of a call whose elements the function changes.
+
+        Raises:
+            Tracked: They are held in a form that cannot change.
+            UnsupportedError: They are not the caller's own.
+        """
+        own = collecting_names(source.function)
+        names = []
+        for name in sorted(mutated_names(source.node)):
+            value = bound.get(name)
+            if name in own or not _is_changeable(value):
+                continue
+            assert value is not None
+            holders = {
+                n for n, b in self.env.items() if b.value is value or contains(b.value, value)
+            }
+            arguments = {n.arg for n in ast.walk(self.source.node) if isinstance(n, ast.arg)}
+            constant = isinstance(value, Const) and not holders
+            if constant or holders & arguments or name in augmented_names(source.node):
+                raise UnsupportedError(
+                    f"'{source.function.__qualname__}' changes its argument '{name}' in place",
+                    "return the new value instead",
+                    source.location(),
+                )
+            if holders - self.mutated:
+                raise Tracked(self, holders - self.mutated, "a collection is changed", "copy it")
+            names.append(name)
+            node = nodes.get(name)
+            if isinstance(value, Seq) and node is not None:
+                parts = self.element_nodes(node, len(value.items)).elts
+                nodes |= {f"{name}_{i}": part for i, part in enumerate(parts)}
+        return tuple(names)
+
+    def borrow(self) -> None:
+        """Remembers what the caller lends, whatever its names are given in the function."""
+        for name in self.borrowed:
+            self.env[_held(name)] = self.env[name]
+
+    def hand_back(self, value: Value, node: ast.expr | None) -> Folded:
+        """What a function returns with what it was lent."""
+        items, nodes = [value], [node if node is not None else literal(value)]
+        for name in self.borrowed:
+            binding = self.env[_held(name)]
+            lent, read = binding.value, binding.read
+            if isinstance(lent, Seq):
+                parts = [literal(item) for item in lent.items]
+                if read is not None:
+                    parts = list(self.element_nodes(read, len(lent.items)).elts)
+                lent, read = self.sequence("tuple", list(lent.items), parts, keep=True)
+            items.append(lent)
+            nodes.append(read)
+        return self.sequence("tuple", items, nodes, keep=True)
+
+    def take_back(self, folded: Folded, lent: list[Value]) -> Folded:
+        """Puts what a call hands back where it was; the result of the call remains."""
+        value, node = folded
+        assert isinstance(value, Seq)
+        held = self.hold("changed", self.needed(value, node))
+        assert held is not None
+        nodes = self.element_nodes(held, len(value.items)).elts
+        for old, item, part in zip(lent, value.items[1:], nodes[1:], strict=True):
+            new: Folded = (item, part)
+            if isinstance(old, Seq):
+                assert isinstance(item, Seq)
+                parts = list(self.element_nodes(part, len(item.items)).elts)
+                new = self.sequence("list", list(item.items), list(parts), keep=True)
+            assert new[1] is not None
+            self.replace_held(old, new[0], new[1])
+        result = value.items[0]
+        return result, nodes[0] if is_runtime(result) else literal(result)
+
+
+def _held(name: str) -> str:
+    """The variable, with a name that no code can have, which stays what a caller lends."""
+    return f"{name} lent"
+
+
+def _is_changeable(value: Value | None) -> bool:
+    if not isinstance(value, (Seq, Mapping, Const)):
+        return False
+    return is_collection(value) or static_type(value).name in ("List", "Dict", "Unknown")

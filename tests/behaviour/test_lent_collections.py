@@ -1,0 +1,195 @@
+"""Lists and dictionaries that helper functions and methods change for their caller."""
+
+from __future__ import annotations
+
+from typing import Dict, List
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import MessagePassing
+
+import gnnscript
+
+pytestmark = pytest.mark.usefixtures("auto")
+
+
+class Base(MessagePassing):
+    def run(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return self.propagate(edge_index, x=x)
+
+
+def doubled(parts: Dict[str, Tensor], key: str = "x") -> None:
+    parts[key] = parts[key] * 2
+
+
+class Dictionary(Base):
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        parts = {"x": x}
+        alias = parts
+        doubled(parts)
+        self.add(parts, "y", parts["x"] + 1)
+        doubled(parts, key="y")
+        assert len(alias) == 2
+        return self.run(alias["x"], edge_index) - alias.pop("y")
+
+    def add(self, parts, name, value):
+        if name not in parts:
+            parts[name] = value
+        return len(parts)
+
+
+class Lists(Base):
+    """Results beside the change, several types in one list, early returns, rebound names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lins = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x: Tensor, edge_index: Tensor):
+        outs: List[Tensor] = []
+        mixed = []
+        for number, lin in enumerate(self.lins):
+            x = self.step(lin, x, outs)
+            self.note(mixed, number, x)
+        outs = [self.run(out, edge_index) for out in outs]
+        self.rebound(outs, x)
+        nested = {"all": outs}
+        last = self.drop(nested["all"])
+        count, (place, kept) = mixed
+        return torch.cat(nested["all"], 1), last, count, kept * place, len(outs)
+
+    def step(self, lin, x, outs):
+        outs.append(x)
+        if len(outs) > 1:
+            outs[0] = outs[0] + x
+            return lin(x).relu()
+        return lin(x)
+
+    def note(self, mixed, number: int, x):
+        if number == 0:
+            mixed.extend([1, (2, x)])
+
+    def rebound(self, outs, x):
+        outs.insert(0, x)
+        outs = [x, x]
+        outs.append(x)
+
+    def drop(self, outs):
+        outs.reverse()
+        return outs.pop()
+
+
+class Copies(Base):
+    """What is changed is nobody else's: a copy, a display, the elements of a tuple."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        parts = [x, x + 1]
+        grown = self.grown(list(parts)) + self.grown([x]) + self.spread(*parts)
+        return self.run(x * len(parts), edge_index) * grown
+
+    def grown(self, parts):
+        parts.append(parts[0])
+        return len(parts)
+
+    def spread(self, *parts):
+        found = list(parts)
+        return self.grown(found) + len(found)
+
+
+@pytest.mark.parametrize("cls", [Dictionary, Lists, Copies])
+def test_as_in_eager(cls, check) -> None:
+    check(cls())
+
+
+class AtRunTime(Base):
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        outs = [x]
+        self.maybe(outs, x)
+        return self.run(torch.stack(outs).sum(0), edge_index)
+
+    def maybe(self, outs, x):
+        if x.sum() > 0:
+            outs.append(x)
+
+
+class PassedOn(Base):
+    """The function that changes it is not the one that its owner calls."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        outs = [x]
+        self.middle(outs, x)
+        return self.run(torch.stack(outs).sum(0), edge_index)
+
+    def middle(self, outs, x):
+        self.last(outs, x)
+
+    def last(self, outs, x):
+        outs.append(x)
+
+
+class Augmented(Base):
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        outs = [x]
+        self.more(outs, x)
+        return self.run(torch.stack(outs).sum(0), edge_index)
+
+    def more(self, outs, x):
+        outs += [x]
+
+
+class OfTheModel(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = ["start"]
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        self.note(self.seen)
+        return self.run(x, edge_index)
+
+    def note(self, seen):
+        seen.append("again")
+
+
+@pytest.mark.parametrize("cls", [AtRunTime, PassedOn, Augmented, OfTheModel])
+def test_refused_where_elements_are_not_known(cls) -> None:
+    with pytest.raises(gnnscript.UnsupportedError, match=r"test_lent_collections\.py") as caught:
+        torch.jit.script(cls())
+    assert caught.value.remedy
+
+
+class Sets(Base):
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        first = {name[0] for name in ("ab", "ac", "b")}
+        rest = {i % 2 for i in range(5)} | {1, 3}
+        assert "a" in first
+        assert len(first) == 2
+        return self.run(x, edge_index) * len(rest)
+
+
+def test_sets_of_constants(check) -> None:
+    check(Sets())
+
+
+class RunTimeSet(Base):
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return self.run(x, edge_index) * len({n // 2 for n in (x.size(0), edge_index.size(1))})
+
+
+def test_sets_of_values_are_refused() -> None:
+    with pytest.raises(gnnscript.UnsupportedError, match="no sets"):
+        torch.jit.script(RunTimeSet())
+
+
+class Between(Base):
+    """Chained comparisons of tensors are tensors: the first that does not hold, or the last."""
+
+    def forward(self, x: Tensor, edge_index: Tensor):
+        out = self.run(x, edge_index)
+        if -100.0 < out.sum() < 100.0:
+            out = out + 1
+        return out, 0.0 < out.mean() < 1e-3, -1e4 < out.mean() <= out.max() < 1e4
+
+
+def test_chained_comparisons(check) -> None:
+    check(Between(), gradients=False)

@@ -20,6 +20,7 @@ VENV ?= .venv
 EVENTS ?=
 PYTEST_ARGS ?=
 CUDA ?= auto
+JOBS ?= 2
 # Without it `native` takes the Python of the virtual environment, which it makes if need be.
 PYTHON_WITH_TORCH ?=
 
@@ -72,7 +73,7 @@ CMAKE ?= $(or $(shell command -v cmake),$(BIN)/cmake)
 native: $(if $(PYTHON_WITH_TORCH),,$(VENV)/.base)
 	$(CMAKE) -S src/gnnscript/csrc -B build/native -DGNNSCRIPT_CUDA=$(CUDA) \
 	  -DPython_EXECUTABLE="$$(command -v $(NATIVE_PYTHON))"
-	$(CMAKE) --build build/native --parallel 2
+	$(CMAKE) --build build/native --parallel $(JOBS)
 	$(CMAKE) --install build/native --prefix src
 	@ls src/gnnscript/libgnnscript.* >/dev/null || { echo 'no library was built'; exit 1; }
 

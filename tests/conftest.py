@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -10,12 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import awkward  # noqa: F401  brings a finder into sys.meta_path: better now than within a test
 import hypothesis
 import pytest
 import torch
 
 from process_state import ProcessState, compare_attributes, pyg_classes
+
+with contextlib.suppress(ImportError):
+    import awkward  # noqa: F401  brings a finder into sys.meta_path: better now than within a test
 
 # Tests run on the portable ops, also those in processes of their own; those of the native ops ask
 # for them, and are skipped where the library has not been built.
@@ -48,6 +51,9 @@ hypothesis.settings.load_profile("gnnscript")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep parallel workers from competing for the same cores, and `make test` from skipping."""
+    # Tests of the ops make tensors on torch's default device: benchmarks/gpu.sh names another.
+    if device := os.environ.get("GNNSCRIPT_TEST_DEVICE"):
+        torch.set_default_device(device)
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
     elif "GNNSCRIPT_COMPLETE" in os.environ and (missing := list(missing_tools())):

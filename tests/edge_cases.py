@@ -56,7 +56,7 @@ def require_library() -> None:
 
 def graph(dtype: torch.dtype = torch.int64) -> tuple[Tensor, Tensor]:
     """Two nodes for each edge; the last node of the first side has no edge."""
-    generator = torch.Generator().manual_seed(3)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(3)
     index = torch.randint(NUM_NODES - 1, (NUM_EDGES,), generator=generator, dtype=dtype)
     other = torch.randint(NUM_OTHER, (NUM_EDGES,), generator=generator, dtype=dtype)
     return index, other

@@ -1,40 +1,29 @@
 """Measure the kernels against ATen and against the memory: a table, and JSON where asked for.
 
-    python benchmarks/kernels.py [--json kernels.json] [--repeats 15] [--large]
+    python benchmarks/kernels.py [--json kernels.json] [--repeats 15] [--largest 10000000]
 
 The candidates of a row run in turn, round after round, so that what else the machine does falls on
 all of them; a figure is the median over the rounds. Edges are unsorted; "with csr" counts sorting
 them. The streaming bound is the time in which the same rows are read in order and added up: what a
-sum over neighbours costs where reading them costs no more than that.
+sum over neighbours costs where reading them costs no more than that. Scaling is told by the time
+per edge, sorting included, at twenty edges to a node; the time per edge at 1e5 edges is its unit:
+fewer edges are measured as well, but there the calls themselves cost more than the edges.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from common import environment, interleaved, verdict, write
 from torch import Tensor
 
 from gnnscript.ops import native
 
 Candidates = dict[str, Callable[[], object]]
-
-
-def measure(candidates: Candidates, repeats: int) -> dict[str, float]:
-    """Return the median time of each candidate in milliseconds."""
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    for number in range(repeats + 2):
-        for name, run in candidates.items():
-            start = time.perf_counter()
-            run()
-            if number >= 2:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def uniform(nodes: int, edges: int) -> Tensor:
@@ -56,12 +45,21 @@ def aten_sum(index: Tensor, other: Tensor, x: Tensor) -> Tensor:
     return torch.zeros_like(x).index_add_(0, index, x.index_select(0, other))
 
 
+def aten_softmax(index: Tensor, src: Tensor, nodes: int) -> Tensor:
+    at = index.unsqueeze(-1).expand_as(src)
+    most = src.new_zeros(nodes, src.size(1)).scatter_reduce_(0, at, src, "amax", include_self=False)
+    out = (src - most.index_select(0, index)).exp()
+    total = torch.zeros_like(most).index_add_(0, index, out)
+    return out / total.index_select(0, index)
+
+
 def rows(nodes: int, edges: int, features: int) -> dict[str, Candidates]:
     """The rows of the table: what is compared, per row."""
     x, weight = torch.randn(nodes, features), torch.rand(edges)
     index, other, skewed = uniform(nodes, edges), uniform(nodes, edges), zipf(nodes, edges)
     ptr, perm = torch.ops.gnnscript.csr(index, nodes)
-    message = torch.randn(edges, features)
+    message, scores = torch.randn(edges, features), torch.randn(edges, 4)
+    statistics = ["sum", "mean", "min", "max", "std"]
     streamed = torch.arange(edges) % nodes
     in_order, itself = torch.ops.gnnscript.csr(streamed.sort().values, nodes)
 
@@ -107,6 +105,16 @@ def rows(nodes: int, edges: int, features: int) -> dict[str, Candidates]:
                 * x.index_select(0, other),
             ),
         },
+        "softmax over 4 heads": {
+            "ours": lambda: native.edge_softmax(scores, ptr, perm),
+            "aten": lambda: aten_softmax(index, scores, nodes),
+        },
+        "sum, mean, min, max, std": {
+            "ours": lambda: native.segment_reduces(message, ptr, perm, statistics),
+            "one by one": lambda: [
+                native.segment_reduce(message, ptr, perm, name) for name in statistics
+            ],
+        },
         "x_i . x_j": {
             "ours": lambda: native.sddmm(index, other, x, x),
             "aten": lambda: (x.index_select(0, index) * x.index_select(0, other)).sum(-1),
@@ -114,17 +122,32 @@ def rows(nodes: int, edges: int, features: int) -> dict[str, Candidates]:
     }
 
 
-def scaling(sizes: list[int], features: int) -> dict[str, Candidates]:
-    """Sums of neighbours, sorting included, for growing numbers of edges."""
-    table = {}
+def scaling(edges: int, features: int) -> Candidates:
+    """Sums of neighbours, sorting included, of so many edges."""
+    nodes = max(edges // 20, 1)
+    given = uniform(nodes, edges), uniform(nodes, edges), torch.randn(nodes, features)
+    return {
+        "ours": lambda: sum_of_neighbours(*given),
+        "index_select + index_add_": lambda: aten_sum(*given),
+    }
+
+
+def figures(results: dict[str, dict[str, float]], sizes: list[int]) -> list[dict[str, Any]]:
+    """What is to be reached, and whether it is."""
+    sort, total, zipf_ = results["csr"], results["sum x_j"], results["sum x_j, Zipf degrees"]
+    ratio = total["ours"] / total["streaming bound"]
+    found = [
+        verdict("csr, times torch.sort", sort["torch.sort"] / sort["ours"], 4, at_least=True),
+        verdict("sum x_j, of the streaming bound", ratio, 1.3, at_least=False),
+        verdict(
+            "Zipf degrees, of uniform ones", zipf_["ours"] / zipf_["uniform"], 1.5, at_least=False
+        ),
+    ]
+    per_edge = {edges: results[_scaled(edges)]["ours"] / edges for edges in sizes}
     for edges in sizes:
-        nodes = max(edges // 20, 1)
-        given = uniform(nodes, edges), uniform(nodes, edges), torch.randn(nodes, features)
-        table[f"sum x_j, {edges:.0e} edges"] = {
-            "ours": lambda given=given: sum_of_neighbours(*given),
-            "index_select + index_add_": lambda given=given: aten_sum(*given),
-        }
-    return table
+        what = f"time per edge at {edges:.0e} edges, of that at 1e5"
+        found.append(verdict(what, per_edge[edges] / per_edge[10**5], 1.3, at_least=False))
+    return found
 
 
 def main() -> None:
@@ -134,24 +157,42 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--large", action="store_true", help="scale up to 1e7 edges, not 1e6")
+    parser.add_argument("--largest", type=int, default=10**7, help="edges to scale up to")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
 
-    sizes = [10**4, 10**5, 10**6] + ([10**7] if options.large else [])
+    about = environment(options)
+    print(f"N={options.nodes} E={options.edges} F={options.features}, {options.threads} threads,")
+    print(f"{about['cpu']}, torch {about['torch']}, commit {about['commit']}")
+    sizes = [edges for edges in (10**4, 10**5, 10**6, 10**7) if edges <= options.largest]
+    results: dict[str, dict[str, float]] = {}
     table = rows(options.nodes, options.edges, options.features)
-    results = {name: measure(candidates, options.repeats) for name, candidates in table.items()}
-    for name, candidates in scaling(sizes, options.features).items():
-        results[name] = measure(candidates, max(3, options.repeats // 3))
-    print(f"N={options.nodes} E={options.edges} F={options.features}, {options.threads} threads")
-    for name, times in results.items():
-        print(f"\n{name}")
-        for candidate, value in times.items():
-            print(f"  {candidate:28s} {value:10.3f} ms  {value / times['ours']:7.2f} x ours")
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    for name, candidates in table.items():
+        results[name] = interleaved(candidates, options.repeats, warm=2, budget=20)
+        _print(name, results[name])
+    for edges in sizes:
+        name, candidates = _scaled(edges), scaling(edges, options.features)
+        results[name] = interleaved(candidates, options.repeats, warm=1, budget=40)
+        _print(name, results[name])
+    print()
+    write(
+        options.json,
+        {"environment": about, "ms": results, "figures": figures(results, sizes)},
+    )
+
+
+def _scaled(edges: int) -> str:
+    return f"sum x_j, {edges:.0e} edges"
+
+
+def _print(name: str, times: dict[str, float]) -> None:
+    print(f"\n{name}")
+    for candidate, value in times.items():
+        print(
+            f"  {candidate:28s} {value:10.3f} ms  {value / times['ours']:7.2f} x ours", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -90,6 +90,20 @@ except gnnscript.GnnscriptError as error:
     assert refused.startswith("the native library of gnnscript cannot be used: it is not installed")
 
 
+def test_a_library_of_another_version_says_so(run_python: RunPython, native: Any) -> None:
+    code = (
+        "import torch\nfrom gnnscript._errors import GnnscriptError\n"
+        "from gnnscript.ops import fake, library\n"
+        "def register():\n    torch.library.register_fake('gnnscript::newer', lambda x: x)\n"
+        "fake.register = register\n"
+        "try:\n    library.load()\nexcept GnnscriptError as error:\n    print(error)\n"
+    )
+    out = run_python(code).stdout
+    assert "was built for another version of gnnscript" in out
+    assert "gnnscript::newer" in out
+    assert "make native" in out
+
+
 def test_a_library_that_does_not_load_says_why(run_python: RunPython, tmp_path: Path) -> None:
     broken = tmp_path / "libgnnscript.so"
     broken.write_text("no library", encoding="utf-8")

@@ -231,3 +231,15 @@ def test_lazy_layers_find_their_shape(make: Any) -> None:
         torch.testing.assert_close(out, conv(x, edge_index))
     torch.testing.assert_close(conv(x, edge_index), out)
     assert not any(torch.nn.parameter.is_lazy(p) for p in conv.parameters())
+
+
+def test_few_edges_are_left_to_pyg_unless_native_ops_are_asked_for(outcomes: list[bool]) -> None:
+    model = SAGEConv(6, 4)
+    few, many = graph(9, 40)[:2], graph(9, 600)[:2]
+    with gnnscript.kernels(None):
+        model(*few)
+        assert outcomes == []
+        model(*many)
+        assert outcomes == [True]
+    model(*few)
+    assert outcomes == [True, True]

@@ -71,10 +71,14 @@ def _try_to_load() -> str:
 
     for path in found:
         _follow_checks(path)
-    fake.register()
-    autograd.register()
-    edge_gradients.register()
-    autocast.register()
+    try:
+        fake.register()
+        autograd.register()
+        edge_gradients.register()
+        autocast.register()
+    except RuntimeError as error:  # an op that these files know is not in the library
+        first = str(error).splitlines()[0]
+        return f"{found[0]} was built for another version of gnnscript: {first}"
     return ""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gnnscript import _config
 from gnnscript._errors import GnnscriptError
 from gnnscript.ops import library
 from gnnscript.passes import optimize
@@ -23,6 +24,10 @@ __all__ = ["NOT_RUN", "run"]
 
 NOT_RUN = object()
 """What :func:`run` returns where PyG's own code has to run."""
+
+# Fewer edges cost less than finding the code that runs them faster, on CPU. Where native ops are
+# asked for by name, they run in any case.
+_FEWEST_EDGES = 512
 
 _log = logging.getLogger("gnnscript")
 _lock = threading.RLock()
@@ -55,7 +60,9 @@ def run(conv: Any, name: str, edge_index: Any, given: dict[str, Any]) -> Any:
         What the method returns, or ``NOT_RUN``: for inputs that are not plain dense tensors, where
         something watches the call, or where nothing is gained.
     """
-    if type(edge_index) is not Tensor or not _is_plain_call(conv, edge_index):
+    if type(edge_index) is not Tensor or _is_small(edge_index):
+        return NOT_RUN
+    if not _is_plain_call(conv, edge_index):
         return NOT_RUN
     form: list[Any] = [name]
     for key, value in given.items():
@@ -110,6 +117,12 @@ def _specialized(conv: Any, name: str, given: dict[str, Any]) -> tuple[Reads, _F
 
 
 # What a call is told by #######################################################
+
+
+def _is_small(edge_index: Tensor) -> bool:
+    """Whether a call ends before it pays to look at it."""
+    few = edge_index.numel() < 2 * _FEWEST_EDGES and edge_index.device.type == "cpu"
+    return few and _config.options().kernels is None
 
 
 def _is_plain_call(conv: Any, edge_index: Tensor) -> bool:

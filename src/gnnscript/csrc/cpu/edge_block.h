@@ -72,6 +72,25 @@ struct Argument {
     return;                                                     \
   }
 
+// The same as vectors by hand, for what compilers branch on lane by lane.
+#define GNNSCRIPT_VECTORS(expression)                                             \
+  {                                                                               \
+    constexpr int W = kLanes<A>;                                                  \
+    using V = Vector<A, W>;                                                       \
+    [[maybe_unused]] const V one = V{} + A(1), zero = V{};                        \
+    const bool flat = p.rows == nullptr && q.rows == nullptr;                     \
+    const int64_t width = flat ? n : lanes;                                       \
+    for (int64_t k = 0; k < (flat ? 1 : count); ++k) {                            \
+      const A* xs = flat ? p.data : p.row(k, count, lanes);                       \
+      const A* ys = flat ? q.data : q.row(k, count, lanes);                       \
+      for (int64_t l = 0; l < width; l += W) {                                    \
+        const V x = load<A, W>(xs + l), y = load<A, W>(ys + l);                   \
+        store<A, W>(d + k * lanes + l, (expression));                             \
+      }                                                                           \
+    }                                                                             \
+    return;                                                                       \
+  }
+
 GNNSCRIPT_ALWAYS float root(float x) { return __builtin_sqrtf(x); }
 GNNSCRIPT_ALWAYS double root(double x) { return __builtin_sqrt(x); }
 
@@ -175,20 +194,18 @@ void apply(const Instruction& instruction, A* registers, int64_t count, int64_t 
     case Op::subtract: GNNSCRIPT_PAIR(x - y)
     case Op::multiply: GNNSCRIPT_PAIR(x * y)
     case Op::divide: GNNSCRIPT_PAIR(x / y)
-    case Op::equal: GNNSCRIPT_PAIR(x == y ? A(1) : A(0))
-    case Op::not_equal: GNNSCRIPT_PAIR(x != y ? A(1) : A(0))
-    case Op::less: GNNSCRIPT_PAIR(x < y ? A(1) : A(0))
-    case Op::less_equal: GNNSCRIPT_PAIR(x <= y ? A(1) : A(0))
-    case Op::greater: GNNSCRIPT_PAIR(x > y ? A(1) : A(0))
-    case Op::greater_equal: GNNSCRIPT_PAIR(x >= y ? A(1) : A(0))
-    case Op::maximum: GNNSCRIPT_PAIR(x != x ? x : (y != y ? y : (x > y ? x : y)))
-    case Op::minimum: GNNSCRIPT_PAIR(x != x ? x : (y != y ? y : (x < y ? x : y)))
+    case Op::equal: GNNSCRIPT_VECTORS(x == y ? one : zero)
+    case Op::not_equal: GNNSCRIPT_VECTORS(x != y ? one : zero)
+    case Op::less: GNNSCRIPT_VECTORS(x < y ? one : zero)
+    case Op::less_equal: GNNSCRIPT_VECTORS(x <= y ? one : zero)
+    case Op::greater: GNNSCRIPT_VECTORS(x > y ? one : zero)
+    case Op::greater_equal: GNNSCRIPT_VECTORS(x >= y ? one : zero)
+    case Op::maximum: GNNSCRIPT_VECTORS(maximum(y, x))
+    case Op::minimum: GNNSCRIPT_VECTORS(minimum(y, x))
     case Op::where:
-      if (n % 16) __builtin_unreachable();
-      GNNSCRIPT_IVDEP
-      for (int64_t l = 0; l < n; ++l) {
-        const A yes = b[l], no = c[l];
-        d[l] = a[l] != A(0) ? yes : no;
+      for (int64_t l = 0; l < n; l += kLanes<A>) {
+        const auto yes = load<A, kLanes<A>>(b + l), no = load<A, kLanes<A>>(c + l);
+        store<A, kLanes<A>>(d + l, load<A, kLanes<A>>(a + l) != A(0) ? yes : no);
       }
       return;
   }
@@ -196,6 +213,7 @@ void apply(const Instruction& instruction, A* registers, int64_t count, int64_t 
 
 #undef GNNSCRIPT_EACH
 #undef GNNSCRIPT_PAIR
+#undef GNNSCRIPT_VECTORS
 
 template <typename T, typename A>
 GNNSCRIPT_ALWAYS void widen(A* d, const T* from, int64_t count) {

@@ -80,14 +80,17 @@ GNNSCRIPT_ALWAYS bool find_direct(const EdgeArgs& args, Direct* direct) {
          (direct->weight->spread == Spread::repeat && direct->period >= 16);
 }
 
-enum class Weights { none, shared, per_lane };
+enum class Weights { none, shared, grouped, per_lane };
 
 template <EdgeReduction R, Weights K, typename A, int N>
 GNNSCRIPT_ALWAYS void direct_vectors(A* sums, const A* source, int64_t stride,
                                      const int64_t* others, int64_t count, const A* weights,
-                                     int64_t weight_stride, const int64_t* edges) {
+                                     int64_t weight_stride, const int64_t* edges,
+                                     int64_t period = 1) {
   constexpr int W = kLanes<A>;
   using V = Vector<A, W>;
+  int64_t place[N];  // of the weight of each vector, where neighbouring ones share it
+  for (int v = 0; v < N; ++v) place[v] = v * W / period;
   V s[N];
   for (int v = 0; v < N; ++v) s[v] = load<A, W>(sums + v * W);
   for (int64_t k = 0; k < count; ++k) {
@@ -99,6 +102,9 @@ GNNSCRIPT_ALWAYS void direct_vectors(A* sums, const A* source, int64_t stride,
     } else if constexpr (K == Weights::shared) {
       const A w = weights[edges[k] * weight_stride];
       for (int v = 0; v < N; ++v) s[v] = combine<R>(s[v], V(load<A, W>(x + v * W) * w));
+    } else if constexpr (K == Weights::grouped) {
+      const A* w = weights + edges[k] * weight_stride;
+      for (int v = 0; v < N; ++v) s[v] = combine<R>(s[v], V(load<A, W>(x + v * W) * w[place[v]]));
     } else {
       const A* w = weights + edges[k] * weight_stride;
       for (int v = 0; v < N; ++v) {
@@ -188,6 +194,33 @@ void outer_rows(const Direct& direct, const Ids& ids, int64_t start, int64_t cou
   }
 }
 
+// Heads of a multiple of W lanes, each with a weight of its own, N vectors in one pass over the
+// edges; false where they do not come out even.
+template <EdgeReduction R, typename A>
+bool grouped_rows(const Direct& direct, const Ids& ids, int64_t start, int64_t count, int64_t lanes,
+                  A* sums) {
+  constexpr int W = kLanes<A>;
+  const int64_t period = direct.period;
+  if (period % W != 0 || period >= lanes) return false;
+  const A* source = static_cast<const A*>(direct.other->data);
+  const A* weights = static_cast<const A*>(direct.weight->data);
+  int64_t l = 0;
+  const auto vectors = [&](auto number) {
+    constexpr int N = decltype(number)::value;
+    const bool even = N * W % period == 0 || period % (N * W) == 0;
+    for (; even && l + N * W <= lanes; l += N * W) {
+      direct_vectors<R, Weights::grouped, A, N>(
+          sums + l, source + l, direct.other->row_stride, ids.other + start, count,
+          weights + l / period, direct.weight->row_stride, ids.edge + start, period);
+    }
+  };
+  vectors(std::integral_constant<int, 8>());
+  vectors(std::integral_constant<int, 4>());
+  vectors(std::integral_constant<int, 2>());
+  vectors(std::integral_constant<int, 1>());
+  return true;
+}
+
 template <EdgeReduction R, typename A>
 GNNSCRIPT_ALWAYS void reduce_direct(const Direct& direct, const Ids& ids, int64_t start,
                                     int64_t count, int64_t lanes, A* sums) {
@@ -196,6 +229,7 @@ GNNSCRIPT_ALWAYS void reduce_direct(const Direct& direct, const Ids& ids, int64_
   } else if (direct.weight == nullptr) {
     direct_rows<R, Weights::none>(direct, ids, start, count, lanes, sums);
   } else if (direct.period > 0) {
+    if (grouped_rows<R, A>(direct, ids, start, count, lanes, sums)) return;
     direct_rows<R, Weights::shared>(direct, ids, start, count, lanes, sums);
   } else {
     direct_rows<R, Weights::per_lane>(direct, ids, start, count, lanes, sums);
@@ -304,15 +338,35 @@ void reduce_as(EdgeArgs& args) {
 
 // -- edge_map -------------------------------------------------------------------------------------
 
+template <typename A, int W>
+GNNSCRIPT_ALWAYS A sum_lanes(Vector<A, W> v) {
+  if constexpr (W == 1) {
+    return v;
+  } else {
+    A halves[W];
+    store<A, W>(halves, v);
+    return sum_lanes<A, W / 2>(load<A, W / 2>(halves) + load<A, W / 2>(halves + W / 2));
+  }
+}
+
+// Adds up in sixteen lanes whatever the instruction set, so that all of them round alike.
 template <typename A>
 GNNSCRIPT_ALWAYS A sum_of(const A* x, int64_t count) {
-  constexpr int W = kLanes<A>;
+  constexpr int W = 16;
   A total = A(0);
   int64_t k = 0;
   if (count >= W) {
     Vector<A, W> partial = load<A, W>(x);
     for (k = W; k + W <= count; k += W) partial = partial + load<A, W>(x + k);
-    for (int m = 0; m < W; ++m) total = total + partial[m];
+    total = sum_lanes<A, W>(partial);
+  }
+  if (k + 8 <= count) {
+    total = total + sum_lanes<A, 8>(load<A, 8>(x + k));
+    k += 8;
+  }
+  if (k + 4 <= count) {
+    total = total + sum_lanes<A, 4>(load<A, 4>(x + k));
+    k += 4;
   }
   for (; k < count; ++k) total = total + x[k];
   return total;

@@ -68,6 +68,18 @@ class Perceptron(Base):
         return self.net(torch.cat([x_i, x_j - x_i, e], dim=-1))
 
 
+class Lifted(Base):
+    """Edge features go through layers of their own before they meet those of the nodes."""
+
+    def __init__(self, aggr: str = "sum") -> None:
+        super().__init__(aggr)
+        self.lift = Linear(WIDTH, WIDTH)
+        self.gate = Linear(WIDTH, WIDTH, bias=False)
+
+    def message(self, x_i: Tensor, x_j: Tensor, e: Tensor, w: Tensor) -> Tensor:
+        return (x_j + self.lift(e)).relu() * torch.sigmoid(x_i + self.gate(e)) * w.view(-1, 1)
+
+
 class Squashed(Base):
     """The maximum of a rising function is the function of the maximum."""
 
@@ -238,6 +250,7 @@ FUSED = {
     "gated": Gated,
     "scaled": Scaled,
     "perceptron": Perceptron,
+    "lifted": Lifted,
     "attention": Attention,
     "conditional": Conditional,
     "numbers": Numbers,

@@ -45,7 +45,7 @@ def test_scripted_like_eager(name: str, bare: BareProcess) -> None:
 @pytest.mark.parametrize("name", FUSED)
 def test_fused_messages_have_no_edge_tensors(name: str) -> None:
     text = propagate_of(gnnscript.scriptable(FUSED[name])())
-    assert "edge_aggregate(" in text
+    assert re.search(r"\bedge_aggregate(_layers)?\(", text)
     assert not re.search(r"\b(gather|scatter)\(", text)
 
 
@@ -64,8 +64,23 @@ def test_each_reduction(aggr: str) -> None:
 def test_linear_layers_leave_the_edges() -> None:
     text = propagate_of(gnnscript.scriptable(messages.Perceptron)())
     assert "'elu(i0 + j1 + e2, 1.0)'" in text
-    assert "self.net[2].weight)" in text.split("edge_aggregate(")[1]  # behind the sum
+    assert "self.net[2].weight)" in text.split("edge_aggregate_layers(")[1]  # behind the sum
     assert "self.net(" not in text
+
+
+@pytest.mark.parametrize("aggr", ["sum", "mean", "max"])
+def test_layers_of_edge_features_run_on_some_edges_at_a_time(aggr: str) -> None:
+    model = gnnscript.scriptable(messages.Lifted)(aggr).double().eval()
+    text = propagate_of(model)
+    assert "'relu(j0 + (e1 + s5)) * sigmoid(i2 + e3) * e4'" in text
+    given = [t.double() if t.is_floating_point() else t for t in graph(900, 40_000)]
+    given[1][1, 100:20_000] = 3  # a hub that is more than a block
+    scripted = torch.jit.script(model)
+    with torch.no_grad():
+        expected = model(*given)
+        for _ in range(3):
+            torch.testing.assert_close(scripted(*given), expected)
+        assert str(torch.jit.last_executed_optimized_graph()).count("prim::Loop") > 0
 
 
 @pytest.mark.parametrize("left", [False, True])

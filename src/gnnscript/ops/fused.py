@@ -11,6 +11,7 @@ from typing import List, Optional, Tuple  # noqa: UP035  TorchScript reads these
 import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import guard_or_false
+from torch.nn import functional
 
 from gnnscript.ops.native import csr
 
@@ -51,6 +52,92 @@ def edge_aggregate(
     ptr, perm = csr(index, nodes)
     out = torch.ops.gnnscript.edge_reduce(program, rows, index, other, ptr, perm, reduce).to(dtype)
     return out if at == -out.dim() else out.movedim(0, at)
+
+
+def edge_aggregate_layers(
+    program: str,
+    operands: List[Tensor],  # noqa: UP006
+    places: List[int],  # noqa: UP006
+    weights: List[Tensor],  # noqa: UP006
+    index: Tensor,
+    other: Tensor,
+    size: Optional[int] = None,  # noqa: UP045
+    dim: int = 0,
+    reduce: str = "sum",
+) -> Tensor:
+    """Reduce messages, some of whose values come from linear layers of edge features.
+
+    Without gradients, on CPU, the layers run on some thousand edges at a time, those of some nodes:
+    their outputs, `[E, F]`, stay in the caches and out of memory.
+
+    Args:
+        program: The message, as in `edge_aggregate`.
+        operands: As in `edge_aggregate`; at `places` the input of a layer, `[E, K]`.
+        places: Which operands go through a layer.
+        weights: For each of them the layer's weight, `[F, K]`.
+        index: As in `edge_aggregate`.
+        other: As in `edge_aggregate`.
+        size: As in `edge_aggregate`.
+        dim: As in `edge_aggregate`.
+        reduce: As in `edge_aggregate`.
+
+    Returns:
+        As `edge_aggregate`.
+
+    Raises:
+        ValueError: As in `edge_aggregate`.
+        RuntimeError: As in `edge_aggregate`.
+    """
+    step = 8192  # edges, whose values stay in a core's cache
+    fits = index.size(0) >= 4 * step and not index.is_cuda and not torch.is_grad_enabled()
+    fits = fits and dim in [0, -2]
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        fits = fits and not torch.compiler.is_compiling()
+    for place in places:
+        fits = fits and operands[place].dim() == 2 and operands[place].size(0) == index.size(0)
+    for operand in operands:
+        fits = fits and operand.dim() <= 2
+    values = list(operands)
+    for number, place in enumerate(places):
+        given = operands[place]
+        values[place] = functional.linear(given[:0] if fits else given, weights[number])
+    if not fits:
+        return edge_aggregate(program, values, index, other, size, dim, reduce)
+    nodes = size if size is not None else int(index.max()) + 1
+    program, rows, _ = _rows(program, values, dim)
+    ptr, perm = csr(index, nodes)
+    starts = torch.arange(0, index.size(0), step, device=index.device)
+    bounds: List[int] = torch.searchsorted(ptr, starts).tolist()  # noqa: UP006
+    bounds.append(nodes)
+    outs: List[Tensor] = []  # noqa: UP006
+    for number in range(len(bounds) - 1):
+        first, last = bounds[number], bounds[number + 1]
+        if last > first:
+            block = ptr[first : last + 1]
+            edges = perm[int(block[0]) : int(block[-1])]
+            own: List[Tensor] = []  # noqa: UP006
+            for place, row in enumerate(rows):
+                if place in places:
+                    features = operands[place].index_select(0, edges)
+                    layer = weights[places.index(place)]
+                    own.append(functional.linear(features, layer).to(row.dtype))
+                elif f"i{place}" in program:
+                    own.append(row[first:last])
+                elif f"e{place}" in program:
+                    own.append(row.index_select(0, edges))
+                else:
+                    own.append(row)
+            out = torch.ops.gnnscript.edge_reduce(
+                program,
+                own,
+                index.index_select(0, edges) - first,
+                other.index_select(0, edges),
+                block - block[0],
+                torch.arange(edges.size(0), device=index.device),
+                reduce,
+            )
+            outs.append(out)
+    return torch.cat(outs)
 
 
 def edge_values(

@@ -118,7 +118,8 @@ class Hoist(State):
                 bias = None
             else:
                 code = self.linear_code(leaf, weight, None)
-                parts.append(code)
+                layer = Linear(code=code.code, operand=leaf, weight=weight, bias=None)
+                parts.append(code if leaf.per_edge else layer)
         result = parts[0]
         for part in parts[1:]:
             code_ = ast.BinOp(hole(result), ast.Add(), hole(part))

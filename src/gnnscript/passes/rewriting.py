@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from typing import Any
 
 from gnnscript.passes.elementwise import MONOTONE, is_truth
@@ -63,6 +64,33 @@ class Rewriting(Hoist):
         operands = [self.value(operand) for operand in program.operands]
         return [ast.Constant(program.text), ast.List(operands, ast.Load())]
 
+    def layered_arguments(self, program: Program) -> list[ast.expr] | None:
+        """The arguments of a program some of whose values per edge come from linear layers.
+
+        They are the program, its operands, and which of these are the input of a layer, with the
+        layers' weights; a bias becomes an operand of its own.
+        """
+        text, operands = program.text, list(program.operands)
+        places: list[ast.expr] = []
+        weights: list[ast.expr] = []
+        for number, operand in enumerate(program.operands):
+            if not isinstance(operand, Linear) or id(operand) in self.memo:
+                continue
+            if operand.operand.per_edge or f"e{number}" not in text:
+                continue
+            places.append(ast.Constant(number))
+            weights.append(self.value(operand.weight))
+            operands[number] = operand.operand
+            if operand.bias is not None:
+                letter = f"e{number}"
+                text = re.sub(rf"\b{letter}\b", f"({letter} + s{len(operands)})", text)
+                operands.append(operand.bias)
+        if not places or len(operands) > 10:
+            return None
+        given = [self.value(operand) for operand in operands]
+        lists = [ast.List(items, ast.Load()) for items in (given, places, weights)]
+        return [ast.Constant(text), *lists]
+
     def reduced(self, scatter: Scatter) -> ast.expr:
         """A reduction over edges."""
         operand = self.simplified(scatter.operand)
@@ -90,9 +118,11 @@ class Rewriting(Hoist):
             return self.spelled(scatter)
         self.gains += 1
         index, other = program.ends()
-        args = self.program_arguments(program)
+        args, name = self.layered_arguments(program), "edge_aggregate_layers"
+        if args is None:
+            args, name = self.program_arguments(program), "edge_aggregate"
         args += [self.value(index), self.value(other), self.value(scatter.size)]
-        return _op("edge_aggregate", args, {"dim": (program.dim, 0), "reduce": (reduce, "sum")})
+        return _op(name, args, {"dim": (program.dim, 0), "reduce": (reduce, "sum")})
 
     def factored(self, scatter: Scatter, product: Product, reduce: str) -> ast.expr | None:
         """A vector times a matrix for each edge, without the matrices."""

@@ -56,6 +56,16 @@ class AttentionEncoder(nn.Module):
         return self.norm(self.conv(x, edge_index) + self.lin(x)).relu()
 
 
+class Based(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = pyg.SAGEConv((IN, IN), 8)
+        self.conv2 = pyg.GraphConv((8, 8), OUT, aggr="mean")
+
+    def forward(self, x, edge_index):
+        return self.conv2(self.conv1(x, edge_index).relu(), edge_index)
+
+
 class Layers(nn.Module):
     """The usual model of several `HeteroConv`: no annotations, a comprehension between layers."""
 
@@ -158,6 +168,9 @@ MODELS = {
     "to_hetero": lambda: pyg.to_hetero(Encoder(), METADATA),
     "to_hetero-mean": lambda: pyg.to_hetero(AttentionEncoder(), METADATA, aggr="mean"),
     "to_hetero-model": lambda: pyg.to_hetero(pyg.GraphSAGE((-1, -1), 16, 2, OUT), METADATA),
+    "to_hetero_with_bases": lambda: pyg.to_hetero_with_bases(
+        Based(), METADATA, num_bases=2, in_channels={"x": IN}
+    ),
     "layers": Layers,
     "transformer": Transformer,
     "annotated": Annotated,

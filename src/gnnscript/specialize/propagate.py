@@ -39,7 +39,7 @@ from gnnscript.specialize.values import (
     literal,
     static_type,
 )
-from gnnscript.specialize.watching import refuse_hooks
+from gnnscript.specialize.watching import call_message_hooks, refuse_hooks
 
 if TYPE_CHECKING:
     from gnnscript.specialize.folding.base import Folded
@@ -225,6 +225,9 @@ class _Writer:
         first, *rest = self.hooks
         frame.origin = (first.source.file, first.source.node.lineno)
         value, node = self._call(first, [])
+        if first.name == "message" and getattr(self.ref.module, "_message_forward_hooks", None):
+            given = self._arguments(first)
+            value, node = call_message_hooks(frame, self.ref, given, (value, node))
         for hook in rest:
             value, node = self._named("out", value, node, first.name)
             frame.origin = (hook.source.file, hook.source.node.lineno)
@@ -460,7 +463,7 @@ class _Writer:
             self.hooks[0].source.location(),
         )
 
-    def _call(self, hook: Hook, given: list[Folded]) -> Folded:
+    def _arguments(self, hook: Hook) -> dict[str, Folded]:
         kwargs: dict[str, Folded] = {}
         for parameter in hook.parameters:
             if parameter.name in self.values:
@@ -472,6 +475,10 @@ class _Writer:
             value, node = kwargs[parameter.name]
             if static_type(value) == UNKNOWN and isinstance(value, Dyn) and parameter.type.known:
                 kwargs[parameter.name] = (Dyn(parameter.type), node)
+        return kwargs
+
+    def _call(self, hook: Hook, given: list[Folded]) -> Folded:
+        kwargs = self._arguments(hook)
         static = inspect.getattr_static(type(self.ref.module), hook.name)
         own = vars(self.ref.module).get(hook.name)
         if own is not None:

@@ -33,6 +33,7 @@ from gnnscript.specialize.tree import clone
 from gnnscript.specialize.values import (
     Const,
     Mapping,
+    ModuleRef,
     Poison,
     Seq,
     Value,
@@ -237,6 +238,10 @@ class Frame(
             if isinstance(target, ast.Name):
                 self.env.pop(target.id, None)
                 continue
+            if isinstance(target, ast.Attribute):
+                holder, _ = self.fold(target.value)
+                if isinstance(holder, ModuleRef) and not hasattr(holder.module, target.attr):
+                    continue  # lent for a call: nothing reads it until it is written again
             if isinstance(target, ast.Subscript):
                 holder, base = self.fold(target.value)
                 if is_collection(holder):

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from gnnscript.testing import BareProcess, assert_scripts_like_eager
-from zoo import attention, equivariant, idioms, vectors
+from zoo import attention, equivariant, idioms, physics, structures, temporal, vectors
 
 MODELS = {
     f"{topic.__name__.split('.')[-1]}-{name}": row
-    for topic in (attention, equivariant, idioms, vectors)
+    for topic in (attention, equivariant, idioms, physics, structures, temporal, vectors)
     for name, row in topic.MODELS.items()
 }
 

@@ -71,7 +71,8 @@ class Assignment(Folding):
         if isinstance(node.target, ast.Name):
             before = self.env.get(node.target.id)
             held = before.value if before is not None else None
-            if isinstance(held, Dyn) and held.type == TENSOR and before is not None:
+            grows = isinstance(held, Dyn) and held.type == TENSOR
+            if grows and before is not None and node.target.id not in self.summed:
                 _, operand = self.fold_needed(node.value)
                 target = ast.Name(before.name or node.target.id, ast.Store())
                 self.emit(ast.AugAssign(target, node.op, operand))
@@ -145,6 +146,9 @@ class Assignment(Folding):
         annotate = False
         if declared is not None and declared.name == "Tuple" and isinstance(value, Seq):
             declared = None  # what is known of each element says more
+        if declared is not None and isinstance(residual, ast.List) and isinstance(value, Dyn):
+            if t.name == declared.name == "List" and is_subtype(t.args[0], declared.args[0]):
+                value, t = Dyn(declared), declared  # a new list may hold what was declared
         if declared is not None and is_subtype(t, declared):
             if isinstance(value, Seq) and t != strip_optional(declared):
                 value = Dyn(strip_optional(declared))

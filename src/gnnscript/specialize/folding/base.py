@@ -160,6 +160,8 @@ class Folding(Parts):
         self.opened: set[str] = set()
         self.borrowed: tuple[str, ...] = ()
         self.parameters: list[ast.arg] = []
+        self.summed: set[str] = set()  # numbers before a loop that adds tensors to them
+        self.trials = 0
         self.frozen: list[list[Value]] = []
         self.assigned_once: set[str] = set()
         names = {n.id for n in ast.walk(source.node) if isinstance(n, ast.Name)}

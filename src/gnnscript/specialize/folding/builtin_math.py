@@ -7,6 +7,7 @@ import collections
 import copy
 import functools
 import math
+import operator
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,25 @@ from gnnscript.specialize.values import (
 
 if TYPE_CHECKING:
     from gnnscript.specialize.folding.statements import Frame
+
+
+_OPERATORS: dict[Any, ast.operator] = {
+    operator.add: ast.Add(),
+    operator.sub: ast.Sub(),
+    operator.mul: ast.Mult(),
+    operator.truediv: ast.Div(),
+    operator.matmul: ast.MatMult(),
+}
+
+
+@for_(*_OPERATORS)
+def _operator(frame: Frame, function: Any, given: Arguments) -> Folded:
+    done = evaluated(frame, function, given)
+    if done is not None:
+        return done
+    (a, node_a), (b, node_b) = given.args
+    kept = ast.BinOp(frame.needed(a, node_a), _OPERATORS[function], frame.needed(b, node_b))
+    return Dyn(arithmetic(static_type(a), static_type(b), kept.op)), kept
 
 
 @for_(*SUBSTITUTES)

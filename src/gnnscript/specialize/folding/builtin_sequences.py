@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import collections
+import functools
 from typing import TYPE_CHECKING, Any
 
 from gnnscript._errors import UnsupportedError
@@ -167,6 +168,18 @@ def _dict(frame: Frame, function: Any, given: Arguments) -> Folded:
         names = list(given.args[0][0].items) if isinstance(given.args[0][0], Mapping) else []
         nodes = {**dict(zip(names, base.values, strict=True)), **nodes}
     return frame.mapping(items, [nodes.get(name) for name in items])
+
+
+@for_(functools.reduce)
+def _reduce(frame: Frame, function: Any, given: Arguments) -> Folded:
+    (callee, callee_node), sequence, *start = given.args
+    parts = parts_of(frame, sequence)
+    if parts is None:
+        raise UnsupportedError("'reduce' over an unknown sequence", "write a loop")
+    total, *rest = [*start, *parts]
+    for part in rest:
+        total = frame.call(callee, type(given)([total, part], {}), callee_node)
+    return total
 
 
 @for_(map)

@@ -157,9 +157,9 @@ class Functions(Folding):
             return None
         first = refs[0]
         leads = values[0].items[0] if isinstance(values[0], Seq) and values[0].items else values[0]
-        if isinstance(leads, ModuleRef) and all(
-            ref.path[: len(first.path)] == first.path for ref in refs
-        ):
+        within = all(ref.path[: len(first.path)] == first.path for ref in refs)
+        # A module that TorchScript compiles as it stands takes no methods of ours.
+        if isinstance(leads, ModuleRef) and within and self.program.lowers(first.module):
             return self.program.owner(first)
         if self.owner is None:
             raise UnsupportedError(

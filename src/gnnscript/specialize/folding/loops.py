@@ -6,9 +6,9 @@ import ast
 from collections.abc import Callable, Iterator
 
 from gnnscript._errors import UnsupportedError
-from gnnscript.analyze.types import BOOL, INT, NONE, UNKNOWN, is_optional
+from gnnscript.analyze.types import BOOL, FLOAT, INT, NONE, TENSOR, UNKNOWN, is_optional
 from gnnscript.specialize.folding.base import Binding, Folding, NeedsConstant, Opened, store
-from gnnscript.specialize.helpers import annotation, is_absent
+from gnnscript.specialize.helpers import annotation, is_absent, torch_name
 from gnnscript.specialize.values import (
     Const,
     Dyn,
@@ -34,6 +34,13 @@ class _Break(Exception):
 
 class _Continue(Exception):
     """A ``continue`` whose condition was decided, inside an unrolled loop."""
+
+
+def _as_tensor(node: ast.expr, wanted: Value, held: Value) -> ast.expr:
+    """A number as the tensor that a loop makes of it; without dimensions, it promotes alike."""
+    if static_type(wanted) != TENSOR or static_type(held) not in (INT, FLOAT):
+        return node
+    return ast.Call(torch_name("torch.tensor"), [node], [])
 
 
 class Loops(Folding):
@@ -90,6 +97,7 @@ class Loops(Folding):
         out = len(self.out)
         saved = (dict(self.env), dict(self.facts), list(self.returns), self.terminated)
         variants = {name: list(known) for name, known in self.variants.items()}
+        self.trials += 1
         try:
             write()
         except UnsupportedError:
@@ -97,6 +105,8 @@ class Loops(Folding):
             self.env, self.facts, self.returns, self.terminated = saved
             self.variants = variants
             return False
+        finally:
+            self.trials -= 1
         return True
 
     def _unroll(self, node: ast.For, items: list[Value], nodes: list[ast.expr | None]) -> None:
@@ -240,6 +250,10 @@ class Loops(Folding):
             for env in ends:
                 if name in env:
                     value = join_values(value, generalize(env[name].value))
+            sums = not self.trials and self._sums_tensors(name, before, ends)
+            if isinstance(value, Poison) and sums:
+                value = Dyn(TENSOR)
+                self.summed.add(name)
             if key_of(value) != key_of(before[name].value):
                 if isinstance(value, Const):
                     value = Dyn(static_type(value))
@@ -249,6 +263,16 @@ class Loops(Folding):
                     residual = self.variable(name, static_type(value))
                 wider[name] = Binding(value, residual)
         return wider if changed else None
+
+    @staticmethod
+    def _sums_tensors(
+        name: str, before: dict[str, Binding], ends: list[dict[str, Binding]]
+    ) -> bool:
+        """Whether a variable is a number before the loop, and a tensor behind a turn."""
+        bindings = [before[name], *(env[name] for env in ends if name in env)]
+        if any(isinstance(binding.value, Poison) for binding in bindings):
+            return False
+        return {static_type(binding.value) for binding in bindings} <= {INT, FLOAT, TENSOR}
 
     def _copies(
         self, before: dict[str, Binding], env: dict[str, Binding], assigned: set[str]
@@ -260,6 +284,7 @@ class Loops(Folding):
                 continue
             node = held.read or literal(held.value)
             if node is not None:
+                node = _as_tensor(node, wanted.value, held.value)
                 copies.append(self.stamped(store(wanted.name, node)))
         return copies
 
@@ -274,6 +299,7 @@ class Loops(Folding):
             return
         if held.name == binding.name and static_type(held.value) == t:
             return
+        node = _as_tensor(node, binding.value, held.value)
         if (is_optional(t) and not is_optional(static_type(held.value))) or t.name == "Optional":
             target = ast.Name(binding.name, ast.Store())
             self.emit(ast.AnnAssign(target, annotation(t), node, 1))

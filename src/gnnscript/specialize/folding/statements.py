@@ -20,6 +20,7 @@ from gnnscript.specialize.folding.conditions import Conditions
 from gnnscript.specialize.folding.contexts import Contexts
 from gnnscript.specialize.folding.functions import Functions
 from gnnscript.specialize.folding.loops import Loops
+from gnnscript.specialize.folding.matching import Matching
 from gnnscript.specialize.folding.modules import Modules
 from gnnscript.specialize.folding.operators import Operators
 from gnnscript.specialize.folding.parameters import Parameters
@@ -63,6 +64,7 @@ class Frame(
     Operators,
     Conditions,
     Contexts,
+    Matching,
     Modules,
     Parameters,
     Records,

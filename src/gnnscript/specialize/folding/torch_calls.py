@@ -221,6 +221,8 @@ class TorchCalls(Folding):
             return self.change(holder, base, name, self.arguments(node))
         if isinstance(holder, Mapping):
             return self._method_of_mapping(holder, base, name, node)
+        if name in ("_replace", "_asdict") and hasattr(t.cls, "_fields"):
+            return self._method_of_named_tuple(t.cls, base, holder, name, node)
         if isinstance(holder, Seq) and holder.cls is not None and name in holder.cls._fields:
             callee, callee_node = self.attribute(holder, base, name)
             return self.call(callee, self.arguments(node), callee_node)
@@ -267,6 +269,17 @@ class TorchCalls(Folding):
         if t.name == "Class" and inspect.isfunction(getattr(t.cls, name, None)):
             return Dyn(_declared(getattr(t.cls, name))), call
         return Dyn(UNKNOWN), call
+
+    def _method_of_named_tuple(
+        self, cls: Any, base: ast.expr | None, holder: Value, name: str, node: ast.Call
+    ) -> Folded:
+        nodes = self.element_nodes(self.needed(holder, base), len(cls._fields)).elts
+        t = static_type(holder)
+        values = holder.items if isinstance(holder, Seq) else [Dyn(part) for part in t.args]
+        fields = dict(zip(cls._fields, zip(values, nodes, strict=True), strict=True))
+        if name == "_asdict":
+            return self.mapping({k: v for k, (v, _) in fields.items()}, list(nodes))
+        return self.call(Const(cls), Arguments([], fields | self.arguments(node).kwargs), None)
 
     def _python_method(
         self, holder: Value, node: ast.expr, name: str, given: Arguments

@@ -141,6 +141,68 @@ def test_the_command_says_what_failed(user_file: str, capsys: pytest.CaptureFixt
     assert main(["check"]) == 2
 
 
+class Chain(nn.Module):
+    """Its convs are called with their options by keyword, and with hidden features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = SAGEConv(IN, 16)
+        self.second = GCNConv(16, OUT)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        hidden = self.first(x=x, edge_index=edge_index, size=None).relu()
+        return self.second(hidden, edge_index, edge_weight=None)
+
+
+def test_convs_of_a_model_are_checked_as_they_are_called() -> None:
+    report = gnnscript.check(Chain)
+    assert [row.path for row in report.rows] == ["", "first", "second"]
+    assert report.ok, str(report)
+    assert gnnscript.check(SAGEConv(IN, OUT), [(*CALLS[0], None)], doors=["script", "load"]).ok
+
+
+def test_a_report_says_once_what_several_doors_have_in_common() -> None:
+    text = str(gnnscript.check(ByValue(), CALLS))
+    assert "\nByValue, compile: failed\n" in text
+    text = str(gnnscript.check(Unusual, doors=["script", "fx", "export"]))
+    assert "Unusual, fx, export: skipped" in text
+    assert "none can be made up for 'nodes'" in text
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "said"),
+    [
+        ("def make(:", "make", "checked.py:1: SyntaxError"),
+        ("x = 1\nimport not_there", "make", "checked.py:2: ModuleNotFoundError: No module named"),
+        (
+            "def make():\n    raise OSError('no weights')",
+            "make",
+            "checked.py:2: OSError: no weights",
+        ),
+        ("def make(width):\n    pass", "make", "takes arguments (width)"),
+        ("make = 3", "make", "to be a module or to make one"),
+        ("make = dict", "make", "to make a module, got {}"),
+        ("", "make", "has no 'make'"),
+    ],
+)
+def test_what_cannot_be_made_says_where(
+    code: str,
+    name: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    path = tmp_path / "checked.py"
+    path.write_text(code, encoding="utf-8")
+    assert main(["check", f"{path}:{name}"]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+
+
 def test_the_page_is_written_from_the_cases(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,10 @@ from gnnscript.hetero import spelled
 
 __all__ = ["Subject", "check", "quiet"]
 
+_GIVE = (
+    "pass example_inputs; on the command line, name a function that returns the module and a call, "
+    "such as (model, (x, edge_index))"
+)
 _TOLERANCE = 1e-4  # float32, sums in another order
 
 
@@ -79,11 +83,12 @@ def check(
                 f"'{type(made).__name__}' cannot be copied ({type(error).__name__}: {error}); a "
                 "check needs a model that copy.deepcopy takes, such as one that has not run yet"
             ) from error
-        calls = guess(model) if example_inputs is None else _calls(example_inputs)
-        rows = [_row("", Subject(model, calls), doors, process)]
+        calls, lacking = guess(model) if example_inputs is None else (_calls(example_inputs), "")
+        rows = [_row("", Subject(model, calls, lacking), doors, process)]
         if convs and calls:
             for path, (conv, seen) in watch(copy.deepcopy(model), calls).items():
-                rows.append(_row(path, Subject(conv, seen), doors, process))
+                subject = Subject(conv, seen, "the model does not call it on the examples")
+                rows.append(_row(path, subject, doors, process))
     return Report(tuple(rows))
 
 
@@ -109,10 +114,11 @@ def quiet() -> Iterator[None]:
 
 @dataclass
 class Subject:
-    """A module to check, and the calls to check it with."""
+    """A module to check, and the calls to check it with, or why there are none."""
 
     module: nn.Module
     calls: list[Call]
+    lacking: str = ""
 
     def fresh(self) -> nn.Module:
         """A copy, so that no door sees what another has left in caches."""
@@ -155,7 +161,7 @@ def _row(path: str, subject: Subject, doors: Sequence[str], bare: BareProcess) -
     outcomes: dict[str, Outcome] = {}
     for door in doors:
         if door in ("fx", "compile", "export") and not subject.calls:
-            outcomes[door] = Outcome("skipped", "no example inputs", "pass example_inputs")
+            outcomes[door] = Outcome("skipped", subject.lacking or "no example inputs", _GIVE)
             continue
         try:
             if door == "load":

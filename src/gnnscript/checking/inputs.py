@@ -21,18 +21,22 @@ def positional(module: nn.Module, call: Call) -> tuple[Any, ...] | None:
     if not kwargs:
         return args
     bound = inspect.signature(module.forward).bind(*args, **kwargs)
+    given = list(bound.arguments)
     bound.apply_defaults()
-    return None if bound.kwargs else bound.args
+    if bound.kwargs:
+        return None
+    return bound.args[: list(bound.arguments).index(given[-1]) + 1]
 
 
-def guess(module: nn.Module) -> list[Call]:
+def guess(module: nn.Module) -> tuple[list[Call], str]:
     """Two calls on random graphs of different size, for modules with the usual arguments.
 
     Returns:
-        The calls; none where an argument is not among the usual ones, or the module raises.
+        The calls, and why there are none.
     """
     calls: list[Call] = []
-    for nodes, edges in ((7, 16), (12, 31)):
+    # Sizes that no width is likely to have: torch.compile takes equal sizes for the same.
+    for nodes, edges in ((7, 19), (13, 37)):
         call = {}
         for parameter in inspect.signature(module.forward).parameters.values():
             if parameter.default is not parameter.empty:
@@ -41,16 +45,17 @@ def guess(module: nn.Module) -> list[Call]:
                 continue
             value = _usual(module, parameter.name, nodes, edges)
             if value is None:
-                return []
+                return [], f"no example inputs, and none can be made up for '{parameter.name}'"
             call[parameter.name] = value
         calls.append(tuple(call.values()))
     try:
         with torch.no_grad():
             for one in calls:
                 copy.deepcopy(module)(*one)
-    except Exception:
-        return []
-    return calls
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        return [], f"no example inputs, and on those made up the module raises {reason}"
+    return calls, ""
 
 
 def _usual(module: nn.Module, name: str, nodes: int, edges: int) -> Any:

@@ -73,13 +73,15 @@ class Report:
     def __str__(self) -> str:
         doors = list(self.rows[0].outcomes) if self.rows else list(DOORS)
         lines = [["module", *doors]]
-        notes: dict[str, None] = {}
+        notes: list[str] = []
         for row in self.rows:
             label = f"{row.path} ({row.name})" if row.path else row.name
             lines.append([label, *(row.outcomes[door].status for door in doors)])
+            alike: dict[Outcome, list[str]] = {}
             for door, outcome in row.outcomes.items():
                 if outcome.status != "ok":
-                    notes[_note(label, door, outcome)] = None
+                    alike.setdefault(outcome, []).append(door)
+            notes += [_note(label, closed, outcome) for outcome, closed in alike.items()]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         table = [
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -88,8 +90,8 @@ class Report:
         return "\n".join([*table, *notes])
 
 
-def _note(label: str, door: str, outcome: Outcome) -> str:
-    lines = [f"\n{label}, {door}: {outcome.status}"]
+def _note(label: str, doors: list[str], outcome: Outcome) -> str:
+    lines = [f"\n{label}, {', '.join(doors)}: {outcome.status}"]
     lines += [f"  {outcome.location}"] if outcome.location else []
     lines += [f"  cause:  {outcome.cause}"]
     lines += [f"  remedy: {outcome.remedy}"] if outcome.remedy else []

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import inspect
 import sys
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,24 +52,44 @@ def find(target: str) -> Any:
         if not path.is_file():
             raise GnnscriptError(f"expected a Python file, found none at {where!r}")
         sys.path.insert(0, str(path.resolve().parent))
-        owner: Any = load_file(path)
+        with _telling(f"importing {where!r}"):
+            owner: Any = load_file(path)
     else:
         sys.path.insert(0, str(Path.cwd()))
-        try:
-            owner = importlib.import_module(where)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{where}.".startswith(f"{error.name}."):
-                raise
-            raise GnnscriptError(
-                f"there is no module {error.name!r} to import; for a file write its path, which "
-                "ends in .py"
-            ) from error
+        with _telling(f"importing {where!r}"):
+            try:
+                owner = importlib.import_module(where)
+            except ModuleNotFoundError as error:
+                if error.name is None or not f"{where}.".startswith(f"{error.name}."):
+                    raise
+                raise GnnscriptError(
+                    f"there is no module {error.name!r} to import; for a file write its path, "
+                    "which ends in .py"
+                ) from error
     found = owner
     for part in name.split("."):
         if not hasattr(found, part):
             raise GnnscriptError(f"{where!r} has no {name!r}")
         found = getattr(found, part)
     return found
+
+
+@contextlib.contextmanager
+def _telling(doing: str) -> Iterator[None]:
+    """Says of an exception of the user's code where in it, rather than where in gnnscript."""
+    try:
+        yield
+    except GnnscriptError:
+        raise
+    except Exception as error:
+        place = ""
+        if isinstance(error, SyntaxError):
+            place = f"{error.filename}:{error.lineno}: "
+        elif error.__traceback__ is not None:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{frame.filename}:{frame.lineno}: "
+        said = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise GnnscriptError(f"{doing}: {place}{type(error).__name__}: {said}") from error
 
 
 def module_of(found: Any, target: str) -> torch.nn.Module:
@@ -88,18 +111,24 @@ def module_and_inputs(found: Any, target: str) -> tuple[torch.nn.Module, Any]:
         return found, None
     if not callable(found):
         raise GnnscriptError(f"expected {target!r} to be a module or to make one, got {found!r}")
+    try:
+        parameters = list(inspect.signature(found).parameters.values())
+    except ValueError:  # of a builtin
+        parameters = []
     required = [
         parameter.name
-        for parameter in inspect.signature(found).parameters.values()
+        for parameter in parameters
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
     if required:
         raise GnnscriptError(
             f"{target!r} takes arguments ({', '.join(required)}); name a function without "
-            "arguments that makes the module"
+            f"arguments that makes the module, such as 'def make(): return {found.__name__}(...)'"
         )
-    made, inputs = found(), None
+    with _telling(f"calling {target!r}"):
+        made = found()
+    inputs = None
     if isinstance(made, tuple) and len(made) == 2:
         made, inputs = made
     if not isinstance(made, torch.nn.Module):

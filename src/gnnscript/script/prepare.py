@@ -332,7 +332,8 @@ def _from_examples(root: torch.nn.Module, examples: Any) -> dict[str, Value]:
         return {}
     signature = inspect.signature(type(root).forward)
     bound = signature.bind(root, *examples[0])
-    return _given(signature, dict(list(bound.arguments.items())[1:]))
+    given = {n: v for n, v in list(bound.arguments.items())[1:] if v is not None}
+    return _given(signature, given)
 
 
 def _given(signature: inspect.Signature, arguments: dict[str, Any]) -> dict[str, Value]:
@@ -396,6 +397,8 @@ def explained(
             remedy = _REMEDY
             if assumed:
                 remedy += f"; taken as tensors, having no annotation: {', '.join(assumed)}"
+        if "'Tensor' object has no attribute" in text:
+            remedy += "; where a Data object is meant, gnnscript.tensor_inputs(model, data) helps"
         undecided = _UNDECIDED.search(text)
         hint = _HINT.search(text)
         cause = " ".join(text.strip().split("\n")[0].split()) or type(error).__name__

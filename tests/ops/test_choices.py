@@ -13,7 +13,7 @@ import torch
 
 import gnnscript
 from gnnscript import _config, ops
-from gnnscript.ops import portable
+from gnnscript.ops import library, portable
 from gnnscript.ops.plans import cached_csr
 
 RunPython = Callable[..., Any]
@@ -111,6 +111,31 @@ def test_a_library_that_does_not_load_says_why(run_python: RunPython, tmp_path: 
     out = run_python(code, env={"GNNSCRIPT_LIBRARY": str(broken)}).stdout
     assert "it does not load:" in out
     assert "libgnnscript.so" in out
+
+
+def test_a_device_without_kernels_takes_the_portable_ops_and_tells_so_once(
+    native: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on CUDA, where the library was built without nvcc.
+    monkeypatch.setattr(library._state, "devices", ("meta",))
+    monkeypatch.setattr(library._state, "warned", False)
+    monkeypatch.setattr(native, "csr", None)
+    index = torch.tensor([1, 0])
+    with gnnscript.kernels(None):
+        with pytest.warns(library.NativeLibraryWarning, match="without kernels for cpu"):
+            assert ops.csr(index, 2)[1].tolist() == [1, 0]
+        assert ops.csr(index, 2)[1].tolist() == [1, 0]
+    with gnnscript.kernels("native"), pytest.raises(TypeError):  # what was asked for is called
+        ops.csr(index, 2)
+
+
+def test_a_library_follows_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_config._current, "watchers", [])
+    told: list[bool] = []
+    _config.watch(lambda options: told.append(options.checks))
+    with gnnscript.checks(True):
+        pass
+    assert told == [False, True, False]
 
 
 # -- plans ----------------------------------------------------------------------------------------

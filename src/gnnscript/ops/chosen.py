@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gnnscript.ops import clusters, neighbors, portable
-from gnnscript.ops.library import implementation
+from gnnscript.ops.library import implementation_on
 
 __all__ = [
     "csr",
@@ -38,8 +38,8 @@ _PORTABLE: dict[str, Any] = {
 }
 
 
-def _chosen(name: str) -> Any:
-    if implementation() == "portable":
+def _chosen(name: str, given: Tensor) -> Any:
+    if implementation_on(given.device.type) == "portable":
         return getattr(_PORTABLE[name], name)
     from gnnscript.ops import native
 
@@ -49,7 +49,7 @@ def _chosen(name: str) -> Any:
 def gather(src: Tensor, index: Tensor, dim: int) -> Tensor:
     """Return, for every edge, the slice of `src` that its node holds; see `portable.gather`."""
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return _chosen("gather")(src, index, dim)  # type: ignore[no-any-return]
+        return _chosen("gather", src)(src, index, dim)  # type: ignore[no-any-return]
     return portable.gather(src, index, dim)
 
 
@@ -62,14 +62,14 @@ def scatter(
 ) -> Tensor:
     """Reduce the edge values of each node; see `portable.scatter`."""
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return _chosen("scatter")(src, index, dim, dim_size, reduce)  # type: ignore[no-any-return]
+        return _chosen("scatter", src)(src, index, dim, dim_size, reduce)  # type: ignore[no-any-return]
     return portable.scatter(src, index, dim, dim_size, reduce)
 
 
 def segment(src: Tensor, ptr: Tensor, reduce: str = "sum") -> Tensor:
     """Reduce the edge values of each node, the edges sorted; see `portable.segment`."""
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return _chosen("segment")(src, ptr, reduce)  # type: ignore[no-any-return]
+        return _chosen("segment", src)(src, ptr, reduce)  # type: ignore[no-any-return]
     return portable.segment(src, ptr, reduce)
 
 
@@ -82,14 +82,14 @@ def softmax(
 ) -> Tensor:
     """Normalise the edge values of each node by a softmax; see `portable.softmax`."""
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return _chosen("softmax")(src, index, ptr, num_nodes, dim)  # type: ignore[no-any-return]
+        return _chosen("softmax", src)(src, index, ptr, num_nodes, dim)  # type: ignore[no-any-return]
     return portable.softmax(src, index, ptr, num_nodes, dim)
 
 
 def csr(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Sort edges by node; see `portable.csr`."""
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return _chosen("csr")(index, size)  # type: ignore[no-any-return]
+        return _chosen("csr", index)(index, size)  # type: ignore[no-any-return]
     return portable.csr(index, size)
 
 
@@ -104,7 +104,7 @@ def knn(
 ) -> Tensor:
     """Find the nearest points; see `neighbors.knn`."""
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return _chosen("knn")(  # type: ignore[no-any-return]
+        return _chosen("knn", x)(  # type: ignore[no-any-return]
             x, y, ptr_x, ptr_y, k, cosine, num_workers
         )
     return neighbors.knn(x, y, ptr_x, ptr_y, k, cosine, num_workers)
@@ -122,7 +122,7 @@ def radius(
 ) -> Tensor:
     """Find the points within a distance; see `neighbors.radius`."""
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return _chosen("radius")(  # type: ignore[no-any-return]
+        return _chosen("radius", x)(  # type: ignore[no-any-return]
             x, y, ptr_x, ptr_y, r, max_num_neighbors, num_workers, ignore_same_index
         )
     return neighbors.radius(
@@ -133,14 +133,14 @@ def radius(
 def nearest(x: Tensor, y: Tensor, ptr_x: Tensor | None, ptr_y: Tensor | None) -> Tensor:
     """Find the nearest point of each; see `neighbors.nearest`."""
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return _chosen("nearest")(x, y, ptr_x, ptr_y)  # type: ignore[no-any-return]
+        return _chosen("nearest", x)(x, y, ptr_x, ptr_y)  # type: ignore[no-any-return]
     return neighbors.nearest(x, y, ptr_x, ptr_y)
 
 
 def fps(src: Tensor, ptr: Tensor, ratio: float = 0.5, random_start: bool = True) -> Tensor:
     """Sample the farthest points; see `clusters.fps`."""
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return _chosen("fps")(src, ptr, ratio, random_start)  # type: ignore[no-any-return]
+        return _chosen("fps", src)(src, ptr, ratio, random_start)  # type: ignore[no-any-return]
     return clusters.fps(src, ptr, ratio, random_start)
 
 

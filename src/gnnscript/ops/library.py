@@ -12,7 +12,14 @@ import torch
 from gnnscript import _config
 from gnnscript._errors import GnnscriptError
 
-__all__ = ["NativeLibraryWarning", "has_kernels", "implementation", "load", "paths"]
+__all__ = [
+    "NativeLibraryWarning",
+    "has_kernels",
+    "implementation",
+    "implementation_on",
+    "load",
+    "paths",
+]
 
 _REMEDY = (
     "build it with 'make native' in a checkout, or install gnnscript where a C++ compiler and "
@@ -42,10 +49,14 @@ def paths() -> list[Path]:
 
 
 class _State:
-    """Whether loading was tried, and why it failed if it did; and whether that was told."""
+    """Whether loading was tried, and why it failed if it did; and whether that was told.
+
+    The types of device for which there are kernels; ``meta`` has shapes alone.
+    """
 
     reason: str | None = None
     warned: bool = False
+    devices: tuple[str, ...] = ("cpu", "meta")
 
 
 _state = _State()
@@ -79,6 +90,8 @@ def _try_to_load() -> str:
     except RuntimeError as error:  # an op that these files know is not in the library
         first = str(error).splitlines()[0]
         return f"{found[0]} was built for another version of gnnscript: {first}"
+    if len(found) > 1:
+        _state.devices = (*_state.devices, "cuda")
     return ""
 
 
@@ -91,8 +104,7 @@ def _follow_checks(path: Path) -> None:
 
 def has_kernels(device: str) -> bool:
     """Says whether the libraries that are loaded have kernels for a type of device."""
-    loaded = torch.ops.loaded_libraries
-    return device == "cpu" or any(Path(p).stem == f"libgnnscript_{device}" for p in loaded)
+    return device in _state.devices
 
 
 def load() -> None:
@@ -128,3 +140,24 @@ def implementation() -> str:
             stacklevel=3,
         )
     return "portable" if reason else "native"
+
+
+def implementation_on(device: str) -> str:
+    """Returns which ops run on tensors of a type of device.
+
+    It is what :func:`implementation` returns, but portable where native ops were not asked for and
+    have no kernels, with one warning.
+    """
+    chosen = implementation()
+    if chosen == "portable" or _config.options().kernels is not None or has_kernels(device):
+        return chosen
+    if not _state.warned:
+        _state.warned = True
+        warnings.warn(
+            f"gnnscript runs its portable ops on {device}, which is slower: its native library was "
+            f"built without kernels for {device}; build them with 'make native CUDA=on' where nvcc "
+            "is found, or choose the portable ops (GNNSCRIPT_KERNELS=portable)",
+            NativeLibraryWarning,
+            stacklevel=4,
+        )
+    return "portable"

@@ -130,7 +130,10 @@ def substitutes() -> dict[Any, str]:
     """PyG's functions whose code cannot run without Python, each with our substitute's name."""
     from torch_geometric.utils import map as map_module
 
-    return {map_module.map_index: "map_index"}
+    return {
+        map_module.map_index: "map_index",
+        utils().to_scipy_sparse_matrix: "scipy_matrix",
+    }
 
 
 @functools.cache
@@ -227,14 +230,17 @@ def cluster_function(function: object) -> Any:
 
 
 def sparse_function(function: object) -> str | None:
-    """The name of a function of ``torch_sparse``, of a stub, or of what PyG has in its place."""
+    """The name of a function of ``torch_sparse``, of a stub, or of what PyG has in its place.
+
+    Functions of graphs that SciPy has are found as well: PyG gives them sparse matrices.
+    """
     if isinstance(function, torch.jit.ScriptFunction):
         dotted = str(function.qualified_name).removeprefix("__torch__.")
         return dotted.split(".")[-1] if dotted.startswith("torch_sparse.") else None
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     if not isinstance(module, str) or not isinstance(name, str):
         return None
-    if module.split(".")[0] == "torch_sparse":
+    if module.split(".")[0] == "torch_sparse" or module.startswith("scipy.sparse.csgraph"):
         return str(getattr(function, "__name__", name))
     if module == "torch_geometric.typing" and name.startswith("torch_sparse."):
         return name.partition(".")[2]

@@ -11,10 +11,11 @@ from typing import Optional
 
 import pytest
 import torch
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 from torch_geometric.nn import GATConv, GCNConv, GraphConv, MessagePassing, SAGEConv
 from torch_geometric.utils import coalesce as pyg_coalesce
-from torch_geometric.utils import scatter, spmm, to_torch_csr_tensor
+from torch_geometric.utils import scatter, spmm, to_scipy_sparse_matrix, to_torch_csr_tensor
 
 import gnnscript
 from conformance.graphs import GRAPHS, IN, Graph
@@ -308,6 +309,25 @@ class Products(nn.Module):
 def test_spmm_in_a_plain_module(bare) -> None:
     inputs = [simple(graph) for graph in GRAPHS]
     assert_scripts_like_eager(Products(), *inputs, gradients=False, reload=bare)
+
+
+class Components(nn.Module):
+    """SciPy's components of PyG's matrix, as some pools ask for them."""
+
+    def forward(self, edge_index: Tensor, num_nodes: int):
+        adj = to_scipy_sparse_matrix(edge_index, num_nodes=num_nodes)
+        count, labels = connected_components(adj, directed=True, connection="weak")
+        return count, torch.tensor(labels, dtype=torch.long, device=edge_index.device)
+
+
+def test_components_are_those_of_scipy(bare) -> None:
+    generator = torch.Generator().manual_seed(0)
+    path = torch.stack([torch.arange(1, 40), torch.arange(39)])  # takes the most steps
+    inputs = [(path, 41), (path.flip(0).flip(1), 40), (path[:, :0], 3)]
+    for nodes, edges in ((6, 3), (30, 20), (50, 60)):
+        drawn = torch.randint(nodes, (2, edges), generator=generator)
+        inputs.append((drawn, nodes))
+    assert_scripts_like_eager(Components(), *inputs, modes=("eval",), reload=bare)
 
 
 class DenseProduct(nn.Module):

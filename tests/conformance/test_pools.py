@@ -11,6 +11,7 @@ import torch_geometric.utils as utils
 from torch import Tensor, nn
 from torch_geometric.nn.module_dict import ModuleDict
 from torch_geometric.nn.parameter_dict import ParameterDict
+from torch_geometric.nn.pool import ClusterPooling
 from torch_geometric.nn.pool.select import SelectTopK
 
 from conformance.graphs import IN, OUT, Graph
@@ -111,6 +112,9 @@ POOLS = [
                lambda: pyg.ASAPooling(IN, 0.5, GNN=pyg.GraphConv, add_self_loops=True),
                lambda g: (*edges(g), g.weight, g.batch), gradients=False),
     ModuleCase("EdgePooling", lambda: pyg.EdgePooling(IN), graphs),
+    ModuleCase("ClusterPooling", lambda: ClusterPooling(IN), graphs),
+    ModuleCase("ClusterPooling-log_softmax", lambda: ClusterPooling(
+        IN, edge_score_method="log_softmax", threshold=-3.0), graphs),
     ModuleCase("EdgePooling-sigmoid",
                lambda: pyg.EdgePooling(IN, pyg.EdgePooling.compute_edge_score_sigmoid), graphs),
     ModuleCase("MemPooling", lambda: pyg.MemPooling(IN, OUT, 2, 3), batched),

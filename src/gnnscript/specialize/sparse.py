@@ -112,12 +112,39 @@ def spspmm(
     return found.indices(), found.values()
 
 
+# SciPy ################################################################################
+
+
+def connected_components(
+    csgraph: Any, directed: bool = True, connection: str = "weak", return_labels: bool = True
+) -> Any:
+    """The number of components, and which one each node is in, in the order of their first nodes.
+
+    The smallest node of each component spreads along the edges, and by what it has reached.
+    """
+    assert connection == "weak" or not directed, "strong components are not supported"
+    row, col = csgraph.rows, csgraph.cols
+    label = torch.arange(csgraph.num_rows, device=row.device)
+    changed = True
+    while changed:
+        low = torch.minimum(label[row], label[col])
+        spread = label.scatter_reduce(0, row, low, "amin").scatter_reduce(0, col, low, "amin")
+        spread = spread[spread]
+        changed = not torch.equal(spread, label)
+        label = spread
+    first, place = torch.unique(label, return_inverse=True)
+    if return_labels:
+        return first.numel(), place
+    return first.numel()
+
+
 FUNCTIONS = {
     **OF_MATRICES,
     "coalesce": coalesce,
+    "connected_components": connected_components,
     "eye": eye,
     "spmm": spmm,
     "spspmm": spspmm,
     "transpose": transpose,
 }
-"""The functions of ``torch_sparse`` that can be specialised, by name."""
+"""The functions of ``torch_sparse`` and SciPy that can be specialised, by name."""

@@ -12,6 +12,8 @@ from typing import Any, List  # noqa: UP035
 import torch
 from torch import Tensor
 
+from gnnscript.specialize.sparse_matrix import make
+
 __all__ = ["SUBSTITUTES"]
 
 
@@ -137,6 +139,14 @@ def map_index(
             raise ValueError("found entries in 'src' that 'index' does not have")
         return position, None
     return position[found], found
+
+
+def scipy_matrix(
+    edge_index: Tensor, edge_attr: Tensor | None = None, num_nodes: int | None = None
+) -> Any:
+    """``torch_geometric.utils.to_scipy_sparse_matrix``: the matrix by its entries."""
+    sizes = None if num_nodes is None else (num_nodes, num_nodes)
+    return make(edge_index[0], None, edge_index[1], edge_attr, sizes)
 
 
 SUBSTITUTES: dict[Any, Callable[..., Any]] = {

@@ -164,6 +164,21 @@ def numpy_function(frame: Frame, function: Any, given: Arguments) -> Folded | No
     )
 
 
+@for_(torch.tensor)
+def _tensor(frame: Frame, function: Any, given: Arguments) -> Folded:
+    """Of a tensor, a copy without history, which TorchScript spells otherwise."""
+    if not given.args or static_type(given.args[0][0]) != TENSOR:
+        return frame.call_torch(function, given)
+    copied: ast.expr = frame.needed(*given.args[0])
+    for name in ("detach", "clone"):
+        copied = ast.Call(ast.Attribute(copied, name, ast.Load()), [], [])
+    for key, (value, node) in given.kwargs.items():
+        if key in ("dtype", "device") and not (isinstance(value, Const) and value.value is None):
+            to = ast.Attribute(copied, "to", ast.Load())
+            copied = ast.Call(to, [frame.needed(value, node)], [])
+    return Dyn(TENSOR), copied
+
+
 @for_(torch.from_numpy)
 def _from_numpy(frame: Frame, function: Any, given: Arguments) -> Folded:
     value, node = given.args[0]

@@ -49,11 +49,14 @@ def build_and_install(folder: Path, *options: str, **environment: str) -> tuple[
     return wheel, site
 
 
-USE = """
+# An editable installation finds the package before the path is asked.
+IGNORE_EDITABLE = """
+sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in type(f).__module__]
+"""
+USE = f"""
 import sys, warnings
 warnings.simplefilter("ignore")
-# An editable installation finds the package before the path is asked.
-sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in type(f).__module__]
+{IGNORE_EDITABLE}
 import torch
 import gnnscript
 assert gnnscript.__file__.startswith(sys.argv[1]), gnnscript.__file__
@@ -62,6 +65,30 @@ from gnnscript.ops import library
 out = ops.scatter(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([1, 0, 1]), 0, 2)
 print(library.implementation(), out.tolist())
 """
+
+
+SAVE = """
+import warnings
+warnings.simplefilter("ignore")
+import torch
+from torch_geometric.nn import SimpleConv
+import gnnscript
+from gnnscript.cpp import cmake_prefix
+
+class Alike(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = SimpleConv()
+
+    def forward(self, x, edge_index):
+        h = x + 0 * self.conv(x, edge_index)
+        return 1 - (h[edge_index[0]] - h[edge_index[1]]).abs().sum(dim=1)
+
+example = torch.rand(4, 1), torch.randint(4, (2, 7))
+gnnscript.save(Alike(), "model.pt", example_inputs=example)
+print(cmake_prefix())
+"""
+GRAPH = "4 1 3\n0.1\n9.0\n0.2\n9.5\n0 2\n1 3\n2 3\n"
 
 
 @pytest.mark.slow
@@ -75,6 +102,26 @@ def test_a_wheel_brings_its_library(tmp_path: Path) -> None:
     environment = {"PYTHONPATH": str(site), "GNNSCRIPT_KERNELS": "", "GNNSCRIPT_LIBRARY": ""}
     used = run(sys.executable, "-c", USE, site, cwd=tmp_path, **environment)
     assert used.strip() == "native [2.0, 5.0]"
+    find_package(site, tmp_path, environment)
+
+
+def find_package(site: Path, folder: Path, environment: dict[str, str]) -> None:
+    """Builds the C++ example against the installed wheel, and runs a native model with it."""
+    (folder / "save.py").write_text(f"import sys\n{IGNORE_EDITABLE}{SAVE}", encoding="utf-8")
+    prefix = run(sys.executable, "save.py", cwd=folder, **environment).strip()
+    assert prefix.startswith(str(site))
+    path = f"{os.environ['PATH']}{os.pathsep}{Path(sys.executable).parent}"
+    flags = ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0"]
+    run(
+        "cmake", "-S", ROOT / "docs/examples/cpp", "-B", folder / "cpp", *flags,
+        f"-DCMAKE_PREFIX_PATH={prefix}", PATH=path,
+    )  # fmt: skip
+    run("cmake", "--build", folder / "cpp", PATH=path)
+    (folder / "graph.txt").write_text(GRAPH, encoding="utf-8")
+    run(folder / "cpp" / "clusters", "model.pt", "graph.txt", "clusters.txt", cwd=folder)
+    found = (folder / "clusters.txt").read_text(encoding="utf-8")
+    assert found.split() == ["0", "1", "0", "1"]
+    assert (folder / "libgnnscript.so").is_file()  # put beside the file, and loaded from there
 
 
 def test_without_a_compiler_the_portable_package_is_installed(tmp_path: Path) -> None:

@@ -172,6 +172,10 @@ def test_kubernetes(tmp_path: Path, capsys) -> None:
     assert container["image"] == "registry/models:1"
     assert container["resources"]["limits"] == {"memory": "8Gi", "nvidia.com/gpu": 1}
     assert container["readinessProbe"]["httpGet"]["path"] == "/v2/health/ready"
+    shell, option, probe = container["livenessProbe"]["exec"]["command"]
+    assert (shell, option) == ("sh", "-c")
+    # What it finds is tested in test_failures.py.
+    assert subprocess.run(["sh", "-n", "-c", probe], check=False).returncode == 0
     labels = deployment["template"]["metadata"]["labels"]
     for name in ("gnnscript", "gnnscript-replicas"):
         assert found["Service", name]["spec"]["selector"] == labels

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import threading
 import time
 import urllib.request
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from gnnscript.client import (
     Client,
@@ -25,7 +27,7 @@ from gnnscript.client import (
     ServerUnavailableError,
 )
 from gnnscript.client._transport import Transport, connect
-from gnnscript.deploy import Installation, Server, ServerError
+from gnnscript.deploy import Installation, Server, ServerError, kubernetes
 from serving.served_models import graph
 
 Models = dict[str, torch.nn.Module]
@@ -318,6 +320,12 @@ def test_a_model_whose_process_is_killed_under_load_returns(
         assert min(at_death) > 0
         (returned,) = stubs(server)
         assert returned != process
+        # By this, Kubernetes finds such a process.
+        assert "(triton_python_b) Z" in Path(f"/proc/{process}/stat").read_text()
+        probe = yaml.safe_load(kubernetes("image").split("---")[0])["spec"]["template"]["spec"]
+        command = probe["containers"][0]["livenessProbe"]["exec"]["command"]
+        alive = command[-1].partition("&&")[0]
+        assert subprocess.run(["sh", "-c", alive], check=False).returncode == 1
     assert f"the process {process} of the model 'edges' has died" in caplog.text
     # What the server is told, it is told in a folder of its own.
     assert sorted(file.relative_to(alone) for file in alone.rglob("*")) == before

@@ -1,0 +1,78 @@
+"""Repositories for the libtorch backend, held to what Triton 2.51 was measured to take.
+
+The server that the tests run has the Python backend alone. So its schema reads the configuration,
+and the model is called as that backend does: with tensors, in the order of `forward`.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+import gnnscript
+from gnnscript.deploy import flat_call, triton
+from gnnscript.deploy.package import scripted_for
+from gnnscript.deploy.structure import flat_outputs
+from serving.conftest import PAIRS
+from serving.served_models import Bipartite, Centred, Settings, Typed, graph, typed_graph
+
+TWO = [graph(8, 20), graph(6, 11)]
+CASES = {
+    "no dimensions out": (Centred, TWO),
+    "a pair, an option, a dictionary out": (Bipartite, PAIRS),
+    "edge types": (Typed, [typed_graph(8, 7, 20), typed_graph(6, 9, 11)]),
+    "numbers, nested out": (Settings, [(*call, 2, True) for call in TWO]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_libtorch_takes(case: str, tmp_path: Path) -> None:
+    make, calls = CASES[case]
+    model = make().eval()
+    folder = triton(model, calls, tmp_path, "model", backend="libtorch", threads=2)
+    text = (folder / "config.pbtxt").read_text()
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    assert (config.name, config.backend, config.platform) == (
+        "model",
+        "pytorch",
+        "pytorch_libtorch",
+    )
+    assert config.max_batch_size == 0  # ragged batches fail there where a graph has no edges
+    assert not config.HasField("dynamic_batching")
+    assert config.parameters["INTRA_OP_THREAD_COUNT"].string_value == "2"
+
+    file = folder / "1" / "model.pt"
+    saved = gnnscript.load(file)
+    schema = saved.forward.schema
+    # Optional, int and tuple inputs are refused at load; List inputs fail on request.
+    assert {str(argument.type) for argument in schema.arguments[1:]} == {"Tensor"}
+    assert [tensor.name for tensor in config.input] == [a.name for a in schema.arguments[1:]]
+    # So do dict, list and 0-d outputs.
+    (result,) = (returned.type for returned in schema.returns)
+    parts = result.elements() if result.kind() == "TupleType" else [result]
+    assert {part.kind() for part in parts} == {"TensorType"}
+    # Classes whose module name contains <...> save but do not load.
+    assert not [name for name in zipfile.ZipFile(file).namelist() if "<" in name]
+
+    scripted = scripted_for(model, None, calls)
+    for number, call in enumerate(calls):
+        flat = flat_call(scripted, call)
+        found = saved(*[flat[tensor.name] for tensor in config.input])
+        tensors = [found] if isinstance(found, torch.Tensor) else list(found)
+        expected = [tensor for _, tensor in flat_outputs(model(*call), numbers=True)]
+        for spec, tensor, want in zip(config.output, tensors, expected, strict=True):
+            assert len(spec.dims) == tensor.dim() > 0
+            assert all(dim in (-1, size) for dim, size in zip(spec.dims, tensor.shape, strict=True))
+            torch.testing.assert_close(tensor, want.reshape(tensor.shape))
+        warm_up = config.model_warmup[number]
+        assert warm_up.count == 3  # two profile and optimise
+        for name, tensor in flat.items():
+            described = warm_up.inputs[name]
+            assert list(described.dims) == list(tensor.shape)
+            values = (folder / "warmup" / described.input_data_file).read_bytes()
+            assert values == tensor.numpy().tobytes()

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch_geometric.data import Data
 from torch_geometric.nn import GCNConv, MessagePassing
 
 import gnnscript
@@ -348,6 +349,42 @@ def test_a_call_that_the_conv_forbids_names_the_reason():
         NotCallableForm()(G.x, G.edge_index)
     with pytest.raises(Exception, match=r"(?i)bipartite|tuple"):
         torch.jit.script(NotCallableForm())(G.x, G.edge_index)
+
+
+class ReturnsFunction(MessagePassing):
+    def forward(self, x, edge_index):  # here
+        return lambda: self.propagate(edge_index, x=x)
+
+
+class MakesData(MessagePassing):
+    def forward(self, x, edge_index):
+        data = Data(x=x, edge_index=edge_index)  # here
+        return self.propagate(data.edge_index, x=data.x)
+
+
+class TakesData(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = Constants()
+
+    def forward(self, data):
+        return self.conv(data.x, data.edge_index)  # here
+
+
+@pytest.mark.usefixtures("auto")
+@pytest.mark.parametrize(
+    ("cls", "cause", "remedy"),
+    [
+        (ReturnsFunction, "returns a function or module", "return tensors"),
+        (MakesData, "a 'Data' is made while the model runs", "named tuples"),
+        (TakesData, "asked for 'x', which no tensor has", "tensor_inputs(model, data)"),
+    ],
+)
+def test_objects_are_refused_where_they_stand(cls, cause, remedy):
+    error = refused(cls())
+    assert cause in error.cause
+    assert remedy in error.remedy
+    assert [Path(error.location.file).name + f":{error.location.line}"] == places_of(cls)
 
 
 class Constants(MessagePassing):

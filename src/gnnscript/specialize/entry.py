@@ -19,9 +19,12 @@ from gnnscript.specialize.helpers import annotation
 from gnnscript.specialize.program import Program, Specialized
 from gnnscript.specialize.signature import Argument, signature
 from gnnscript.specialize.values import (
+    Closure,
     Const,
     Dyn,
     Mapping,
+    Method,
+    ModuleRef,
     Value,
     literal,
     script_key,
@@ -255,6 +258,12 @@ def _specialize(
     done = program.specialize(
         source, bound, program.owner(root), cls, name=name, body=body, key="entry"
     )
+    if isinstance(done.value, (Closure, Method, ModuleRef)):
+        raise UnsupportedError(
+            f"'{name}' returns a function or module, which TorchScript cannot hold",
+            "return tensors, numbers and strings, or tuples, lists and dictionaries of them",
+            source.location(),
+        )
     defaults = {argument.name: argument.default for argument in arguments}
     spelled: list[ast.expr] = []
     for parameter, t in done.parameters:

@@ -293,6 +293,11 @@ class Calls(Folding):
                 f"a Python '{cls.__name__}' is made, which TorchScript cannot hold",
                 "use tensors, numbers, strings, tuples, lists or dictionaries",
             )
+        if _collects(cls):
+            raise UnsupportedError(
+                f"a '{cls.__name__}' is made while the model runs, which TorchScript cannot hold",
+                "use tensors, named tuples or dictionaries in the model",
+            )
         node = ast.Call(self.needed(Const(cls), None), *self.nodes(given))
         return Dyn(from_annotation(cls)), node
 
@@ -332,3 +337,13 @@ def _refuse_own_backward(callee: Value) -> None:
             "use torch functions, whose derivatives are known; a layer that recomputes to save "
             "memory often has an option to disable it",
         )
+
+
+def _collects(cls: type) -> bool:
+    """Whether a class is made of any number of arguments, as TorchScript's classes are not."""
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    try:
+        parameters = inspect.signature(cls).parameters.values()
+    except ValueError:
+        return False
+    return cls.__module__.split(".")[0] != "torch" and any(p.kind in kinds for p in parameters)

@@ -121,6 +121,12 @@ class Operators(Folding):
                 return Const(torch.strided), None
             if name in ("is_sparse", "is_sparse_csr"):
                 return Const(False), None
+            if t == TENSOR and not hasattr(torch.Tensor, name):
+                raise UnsupportedError(
+                    f"what is taken for a tensor here is asked for '{name}', which no tensor has",
+                    "annotate what is no tensor; a model that takes a data object scripts as "
+                    "gnnscript.tensor_inputs(model, data)",
+                )
             return self.recall(Dyn(inference.TENSOR_ATTRIBUTES.get(name, TENSOR)), residual)
         if t.name == "Tuple" and t.cls is not None and name in t.cls._fields:
             return self.recall(Dyn(t.args[t.cls._fields.index(name)]), residual)

@@ -102,6 +102,34 @@ def test_as_in_eager(cls, check) -> None:
     check(cls())
 
 
+class Named(Base):
+    """Variables named as parts of an argument are, and another argument with such a name."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        out = self.entries({"a": x, "b": edge_index}, edge_index)
+        return out + self.items([x, None, self.lin], 3 * x, edge_index)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = nn.Linear(8, 8)
+
+    def entries(self, parts, edge_index):
+        parts_a = parts["a"].relu()
+        if edge_index.size(1) > 15:
+            parts_a = self.run(parts_a, edge_index)
+        parts["a"] = parts["a"] + 1
+        return parts_a * 2 + parts["a"]
+
+    def items(self, parts, parts_1, edge_index):
+        parts_0 = parts[0].relu()
+        parts_0 = self.run(parts_0, edge_index)
+        return parts[2](parts_0) + parts[0] + parts_1
+
+
+def test_parts_have_names_of_their_own(check) -> None:
+    check(Named())
+
+
 class AtRunTime(Base):
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         outs = [x]

@@ -146,9 +146,12 @@ def script_key(key: Any) -> Any:
 
 
 def entry_names(name: str, keys: Iterable[Any]) -> list[str]:
-    """For each key of a dictionary, the name of the argument that its entry is passed as."""
+    """For each part of a value, the name of the variable that it is passed in.
+
+    Two underscores, as ``parts_x = parts["x"]`` is what users name such a part themselves.
+    """
     taken: set[str] = set()
-    return [free_name(re.sub(r"\W", "_", f"{name}_{script_key(key)}"), taken) for key in keys]
+    return [free_name(re.sub(r"\W", "_", f"{name}__{script_key(key)}"), taken) for key in keys]
 
 
 def packed_type(value: Value) -> Type:

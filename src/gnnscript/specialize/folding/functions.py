@@ -210,12 +210,14 @@ class Functions(Folding):
                 nodes |= dict(zip(names, node.values, strict=True))
                 self.flatten(dict(zip(names, value.items.values(), strict=True)), nodes)
             elif is_mixed(value) and isinstance(node, (ast.Tuple, ast.List)):
-                parts = {f"{name}_{i}": element for i, element in enumerate(node.elts)}
+                parts = dict(zip(entry_names(name, range(len(node.elts))), node.elts, strict=True))
                 nodes |= parts
                 assert isinstance(value, Seq)
                 self.flatten(dict(zip(parts, value.items, strict=True)), nodes)
             elif isinstance(value, Closure) and value.home is self:
-                nodes |= {f"{name}_{key}": value.env[key].read for key in captured(value)}
+                keys = captured(value)
+                names = entry_names(name, keys)
+                nodes |= {n: value.env[key].read for n, key in zip(names, keys, strict=True)}
 
     def call_specialized(
         self, done: Any, nodes: dict[str, ast.expr | None], called: ModuleRef | None = None

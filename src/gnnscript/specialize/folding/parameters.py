@@ -56,8 +56,8 @@ class Parameters(Folding):
             elif isinstance(value, Seq) and (is_mixed(value) or name in self.borrowed):
                 parts: list[ast.expr | None] = []
                 items = list(value.items)
-                for position, item in enumerate(value.items):
-                    entry = f"{name}_{position}"
+                names = entry_names(name, range(len(items)))
+                for position, (entry, item) in enumerate(zip(names, value.items, strict=True)):
                     items[position] = self._received(entry, item, remain)
                     if is_runtime(item):
                         remain.append(self._parameter(entry, item, UNKNOWN))
@@ -85,8 +85,8 @@ class Parameters(Folding):
         if not isinstance(value, Closure) or value.home is self or not captured(value):
             return value
         env = dict(value.env)
-        for key in captured(value):
-            entry = f"{name}_{key}"
+        keys = captured(value)
+        for entry, key in zip(entry_names(name, keys), keys, strict=True):
             remain.append(self._parameter(entry, env[key].value, UNKNOWN))
             env[key] = self.env.pop(entry)
         return dataclasses.replace(value, env=env, home=self)

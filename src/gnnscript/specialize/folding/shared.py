@@ -14,7 +14,15 @@ from gnnscript.specialize.folding.base import Folded, Folding, Tracked
 from gnnscript.specialize.folding.collections import contains, is_collection
 from gnnscript.specialize.folding.mutation import augmented_names, mutated_names
 from gnnscript.specialize.program import is_runtime
-from gnnscript.specialize.values import Const, Mapping, Seq, Value, literal, static_type
+from gnnscript.specialize.values import (
+    Const,
+    Mapping,
+    Seq,
+    Value,
+    entry_names,
+    literal,
+    static_type,
+)
 
 
 class Shared(Folding):
@@ -56,7 +64,7 @@ class Shared(Folding):
             node = nodes.get(name)
             if isinstance(value, Seq) and node is not None:
                 parts = self.element_nodes(node, len(value.items)).elts
-                nodes |= {f"{name}_{i}": part for i, part in enumerate(parts)}
+                nodes |= dict(zip(entry_names(name, range(len(parts))), parts, strict=True))
         return tuple(names)
 
     def borrow(self) -> None:

@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,12 @@ __all__ = ["environment", "extra_memory", "interleaved", "verdict", "write"]
 
 
 def interleaved(
-    calls: dict[str, Callable[[], object]], turns: int, *, warm: int = 1, budget: float = 1e9
+    calls: dict[str, Callable[[], object]],
+    turns: int,
+    *,
+    warm: int = 1,
+    budget: float = 1e9,
+    within: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> dict[str, float]:
     """Median time of each call, in milliseconds.
 
@@ -28,6 +34,7 @@ def interleaved(
         turns: How often each is timed.
         warm: How many turns before that are not.
         budget: Seconds after which no further turn begins, once each call was timed twice.
+        within: What a call runs within, by its name; entering and leaving it is not timed.
     """
     spent: dict[str, list[float]] = {name: [] for name in calls}
     began = time.perf_counter()
@@ -35,10 +42,12 @@ def interleaved(
         if turn >= warm + 2 and time.perf_counter() - began > budget:
             break
         for name, call in calls.items():
-            started = time.perf_counter()
-            call()
+            with within(name):
+                started = time.perf_counter()
+                call()
+                ended = time.perf_counter()
             if turn >= warm:
-                spent[name].append(1e3 * (time.perf_counter() - started))
+                spent[name].append(1e3 * (ended - started))
     return {name: statistics.median(values) for name, values in spent.items()}
 
 

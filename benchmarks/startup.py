@@ -4,18 +4,23 @@ Measures, in fresh processes that take turns, the import of PyG with and without
 and the time to script a 3-layer GCN with and without it, and a 3-layer GAT with it. Prints a table
 and writes JSON::
 
-    python benchmarks/startup.py --rounds 7 --json startup.json
+    python benchmarks/startup.py --rounds 7 --reference path/to/python-with-pyg-2.5
+
+The reference is a Python whose PyG scripts GCNConv by itself, as PyG 2.5 does; by default, this
+one.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+import common
 
 IMPORT = """
 import time, torch
@@ -42,55 +47,73 @@ torch.jit.script(model)
 print(time.perf_counter() - start)
 """
 AUTO = "import gnnscript.auto"
+VERSION = "import torch_geometric as pyg; print(pyg.__version__)"
+PLAIN, OURS = "import torch_geometric.nn", "import torch_geometric.nn, gnnscript.auto"
+GCN, GAT = "script 3 x GCNConv", "script 3 x GATConv"
+REFERENCE = "script 3 x GCNConv, PyG alone"
 MEASURES = {
-    "import torch_geometric.nn": IMPORT.format(auto=""),
-    "import torch_geometric.nn, gnnscript.auto": IMPORT.format(auto=AUTO),
-    "script 3 x GCNConv, PyG alone": SCRIPT.format(auto="", conv="GCNConv"),
-    "script 3 x GCNConv": SCRIPT.format(auto=AUTO, conv="GCNConv"),
-    "script 3 x GATConv": SCRIPT.format(auto=AUTO, conv="GATConv"),
+    PLAIN: IMPORT.format(auto=""),
+    OURS: IMPORT.format(auto=AUTO),
+    REFERENCE: SCRIPT.format(auto="", conv="GCNConv"),
+    GCN: SCRIPT.format(auto=AUTO, conv="GCNConv"),
+    GAT: SCRIPT.format(auto=AUTO, conv="GATConv"),
 }
 
 
-def seconds(code: str) -> float:
-    """Runs code in a fresh process on one thread; returns the number that it prints."""
+def last_word(python: str, code: str) -> str:
+    """Runs code in a fresh process on one thread; returns the last word that it prints."""
     # A file of its own: classes without a source file are not scripted.
-    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"startup_{os.getpid()}.py"
-    path.write_text(code, encoding="utf-8")
-    try:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "startup.py"
+        path.write_text(code, encoding="utf-8")
         done = subprocess.run(
-            [sys.executable, str(path)],
+            [python, str(path)],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
-            check=True,
+            check=False,
         )
-    finally:
-        path.unlink()
-    return float(done.stdout.split()[-1])
+    if done.returncode:
+        sys.exit(f"{python} failed:\n{done.stderr}")
+    return done.stdout.split()[-1]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path, default=Path("startup.json"))
+    parser.add_argument("--reference", default=sys.executable, help="a Python that has PyG 2.5")
+    results = Path(__file__).resolve().parent / "results" / "startup.json"
+    parser.add_argument("--json", type=Path, default=results, help="default: %(default)s")
     options = parser.parse_args()
+    reference = last_word(options.reference, VERSION)
     times: dict[str, list[float]] = {name: [] for name in MEASURES}
     for number in range(options.rounds + 1):
         for name, code in MEASURES.items():
-            taken = seconds(code)
+            python = options.reference if name == REFERENCE else sys.executable
+            taken = float(last_word(python, code))
             if number:  # the first round fills the file cache
                 times[name].append(taken)
     table = {
         name: {"median_ms": 1e3 * statistics.median(taken), "min_ms": 1e3 * min(taken)}
         for name, taken in times.items()
     }
+    options.reference = f"PyG {reference}"
+    about = common.environment(options)
+    print(f"torch {about['torch']}, PyG {about['torch_geometric']}, {about['cpu']}")
+    print(f"commit {about['commit']}; the reference has PyG {reference}\n")
     print(f"{'':45}  median ms   min ms")
     for name, row in table.items():
         print(f"{name:45}  {row['median_ms']:9.0f}  {row['min_ms']:7.0f}")
-    # Differences of the minima: noise only adds time.
-    plain, auto = (table[name]["min_ms"] for name in list(MEASURES)[:2])
-    print(f"{'gnnscript.auto beyond PyG':45}  {'':9}  {auto - plain:7.0f}")
-    options.json.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    print()
+    # Of the minima: noise only adds time.
+    least = {name: row["min_ms"] for name, row in table.items()}
+    beyond, ratio = least[OURS] - least[PLAIN], least[GAT] / least[REFERENCE]
+    figures = [
+        common.verdict("gnnscript.auto beyond PyG, ms", beyond, 50, at_least=False),
+        common.verdict(f"{GAT} / {REFERENCE}", ratio, 2, at_least=False),
+    ]
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    common.write(options.json, {"environment": about, "times": table, "figures": figures})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch_geometric.explain import Explainer, GNNExplainer
+from torch_geometric.explain import (
+    AttentionExplainer,
+    CaptumExplainer,
+    Explainer,
+    GNNExplainer,
+)
 from torch_geometric.nn import (
     GAT,
     GCN,
@@ -33,14 +38,18 @@ CALL = (GRAPHS[0].x, GRAPHS[0].edge_index)
 
 
 def both(run: Callable[[], Any]) -> tuple[Any, Any]:
-    """What ``run`` gives without gnnscript, and with it after a model was scripted."""
+    """What ``run`` gives without gnnscript, and with it after a model was scripted.
+
+    On native ops, where they are there: then gnnscript has a hand in eager calls as well.
+    """
     torch.manual_seed(1)
     without = run()
     gnnscript.install()
     try:
-        torch.jit.script(GCNConv(IN, OUT))
-        torch.manual_seed(1)
-        within = run()
+        with gnnscript.kernels(None):
+            torch.jit.script(GCNConv(IN, OUT))
+            torch.manual_seed(1)
+            within = run()
     finally:
         gnnscript.uninstall()
     return without, within
@@ -51,6 +60,40 @@ def test_explanations_are_the_same() -> None:
         explainer = Explainer(
             GCN(IN, 8, 2, OUT),
             algorithm=GNNExplainer(epochs=5),
+            explanation_type="model",
+            node_mask_type="attributes",
+            edge_mask_type="object",
+            model_config={"mode": "regression", "task_level": "node", "return_type": "raw"},
+        )
+        explanation = explainer(*CALL, index=1)
+        return explanation.node_mask, explanation.edge_mask
+
+    torch.testing.assert_close(*both(explain))
+
+
+def test_explanations_by_attention_are_the_same() -> None:
+    def explain() -> Tensor:
+        explainer = Explainer(
+            GAT(IN, 8, 2, OUT),
+            algorithm=AttentionExplainer(),
+            explanation_type="model",
+            edge_mask_type="object",
+            model_config={"mode": "regression", "task_level": "node", "return_type": "raw"},
+        )
+        return explainer(*CALL, index=1).edge_mask
+
+    without, within = both(explain)
+    assert within.max() > 0
+    torch.testing.assert_close(within, without)
+
+
+def test_explanations_by_captum_are_the_same() -> None:
+    pytest.importorskip("captum", reason="captum is not installed")
+
+    def explain() -> tuple[Tensor, Tensor]:
+        explainer = Explainer(
+            GCN(IN, 8, 2, OUT),
+            algorithm=CaptumExplainer("IntegratedGradients"),
             explanation_type="model",
             node_mask_type="attributes",
             edge_mask_type="object",
@@ -84,6 +127,27 @@ def test_hooks_see_the_same() -> None:
     assert len(within) == 5
     for first, second in zip(without, within, strict=True):
         assert first == second or torch.allclose(first, second)
+
+
+def test_hooks_change_what_is_computed_as_without() -> None:
+    def change() -> tuple[Tensor, Tensor, Tensor]:
+        conv = GATConv(IN, OUT).eval()
+        plain = conv(*CALL)
+        handles = [
+            conv.register_message_forward_hook(lambda m, given, out: out * 2),
+            conv.register_aggregate_forward_pre_hook(lambda m, given: given),
+            conv.register_propagate_forward_hook(lambda m, given, out: out + 1),
+            conv.register_edge_update_forward_hook(lambda m, given, out: out.flip(0)),
+        ]
+        hooked = conv(*CALL)
+        for handle in handles:
+            handle.remove()
+        return plain, hooked, conv(*CALL)
+
+    without, within = both(change)
+    torch.testing.assert_close(within, without)
+    assert not torch.allclose(within[0], within[1])
+    torch.testing.assert_close(within[0], within[2])
 
 
 class Encoder(nn.Module):
@@ -137,6 +201,19 @@ def test_checkpoints_hold_what_they_did() -> None:
     torch.optim.Adam(again.parameters()).load_state_dict(checkpoint["optimizer"])
     torch.testing.assert_close(again.eval()(*CALL), model.eval()(*CALL))
     torch.testing.assert_close(torch.jit.script(again)(*CALL), scripted.eval()(*CALL))
+
+
+@pytest.mark.usefixtures("auto")
+def test_whole_models_are_saved_and_loaded(tmp_path: Path) -> None:
+    model = GAT(IN, 8, 2, OUT, norm="BatchNorm").eval()
+    torch.jit.script(model)
+    expected = model(*CALL)
+    torch.save(model, tmp_path / "model.ckpt")
+    again = torch.load(tmp_path / "model.ckpt", weights_only=False)
+    assert [type(m) for m in again.modules()] == [type(m) for m in model.modules()]
+    torch.testing.assert_close(again(*CALL), expected)
+    torch.testing.assert_close(torch.jit.script(again)(*CALL), expected)
+    assert pickle.loads(pickle.dumps(GATConv)) is GATConv
 
 
 @pytest.mark.usefixtures("auto")

@@ -42,6 +42,7 @@ def page(
     results: Sequence[CaseResult],
     doors: Sequence[str] = DOORS,
     not_tried: Mapping[str, str] | None = None,
+    there: int | None = None,
 ) -> str:
     """Writes the page.
 
@@ -49,14 +50,16 @@ def page(
         results: What came of the cases.
         doors: The doors that they were put through.
         not_tried: Classes without a case, each with the reason.
+        there: How many cases there are; by default, those that results are given of.
     """
     results = sorted(results, key=lambda result: (result.cls.lower(), result.name))
     total = len(results)
     alone = sum(result.alone for result in results)
+    among = f"{total} " if there in (None, total) else f"{total} of the {there} "
     python = ".".join(platform.python_version_tuple()[:2])
     introduction = (
-        f"`gnnscript check --all-pyg --write docs/coverage.md` has written this page, from {total} "
-        "cases: modules of PyG, in their configurations and forms of call (the tables of "
+        f"`gnnscript check --all-pyg --write docs/coverage.md` has written this page, from "
+        f"{among}cases: modules of PyG, in their configurations and forms of call (the tables of "
         f"`tests/conformance`), with torch {torch.__version__}, PyG {_pyg.version()}, Python "
         f"{python} and the {library.implementation()} ops. A case passes a door if what comes out "
         "runs on two graphs of different size, in eval mode, and equals eager. "

@@ -103,5 +103,6 @@ def outcome_of(error: BaseException) -> Outcome:
     if isinstance(error, UnsupportedError):
         location = "" if error.location is None else str(error.location)
         return Outcome("failed", error.cause, error.remedy, location)
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    text = lines[0] if not lines[0].endswith(":") else f"{lines[0]} {lines[-1]}"
     return Outcome("failed", f"{type(error).__name__}: {text}"[:500])

@@ -69,7 +69,8 @@ def _all_pyg(arguments: argparse.Namespace, doors: list[str]) -> int:
     from gnnscript.checking.coverage import CaseResult, cases, not_tried, run_cases
     from gnnscript.checking.page import page
 
-    entries = [entry for entry in cases(arguments.cases) if arguments.only in entry.name]
+    every = cases(arguments.cases)
+    entries = [entry for entry in every if arguments.only in entry.name]
     done = 0
 
     def tell(result: CaseResult) -> None:
@@ -83,7 +84,7 @@ def _all_pyg(arguments: argparse.Namespace, doors: list[str]) -> int:
     if arguments.json:
         print(json.dumps([result.to_dict() for result in results], indent=2))
     if arguments.write is not None:
-        text = page(results, doors, not_tried(arguments.cases))
+        text = page(results, doors, not_tried(arguments.cases), len(every))
         arguments.write.write_text(text, encoding="utf-8")
     if not arguments.json:
         passed = sum(result.row.ok for result in results)

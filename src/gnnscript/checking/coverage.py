@@ -7,7 +7,7 @@ import io
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,32 +151,34 @@ def run_cases(
     doors: Sequence[str] = DOORS,
     progress: Callable[[CaseResult], None] | None = None,
 ) -> list[CaseResult]:
-    """Puts each case through the doors, and first through ``torch.jit.script`` without gnnscript.
+    """Puts each case through the doors, and then through ``torch.jit.script`` without gnnscript.
+
+    In this order, as PyG's ``Sequential`` leaves the code of one model on its class.
 
     Args:
         entries: The cases.
         doors: The doors.
-        progress: Called with each result.
+        progress: Called with each result of the doors.
     """
     from gnnscript.intercept.hook import installed
 
-    alone = [_alone(entry) for entry in entries]
     results = []
     with BareProcess() as bare, installed():
-        for entry, passed in zip(entries, alone, strict=True):
+        for entry in entries:
             try:
                 module, calls, about = entry.make()
                 row = check(module, calls, doors=doors, convs=False, bare=bare).rows[0]
             except Exception as error:
                 failed: Outcome = outcome_of(error)
                 row = Row("", entry.of or entry.name, dict.fromkeys(doors, failed))
-                result = CaseResult(entry.name, entry.of or entry.name, "", row, passed)
+                result = CaseResult(entry.name, entry.of or entry.name, "", row)
             else:
-                result = CaseResult(entry.name, *_subject(entry, about), row, passed)
+                result = CaseResult(entry.name, *_subject(entry, about), row)
             results.append(result)
             if progress is not None:
                 progress(result)
-    return results
+    alone = map(_alone, entries)
+    return [replace(result, alone=passed) for result, passed in zip(results, alone, strict=True)]
 
 
 def _alone(entry: Entry) -> bool:

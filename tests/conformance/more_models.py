@@ -1,24 +1,15 @@
-"""Models and pools that take more than a graph: sampled nodes, times, events, keys to search."""
+"""Models that are more than a stack of layers, and the classes that no case is made of."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch_geometric.nn as pyg
 import torch_geometric.nn.models as models
-import torch_geometric.nn.pool as pool
 from torch import Tensor, nn
 
-from conformance.graphs import EDGE, IN, Graph
+from conformance.graphs import IN
 from conformance.modules import ModuleCase
-
-PATHS = {("a", "to", "b"): torch.tensor([[0, 1, 2], [1, 0, 2]]),
-         ("b", "rev", "a"): torch.tensor([[1, 0, 2], [0, 1, 2]])}  # fmt: skip
-
-
-def nodes(g: Graph) -> tuple[Tensor]:
-    return (g.edge_index[0],)
 
 
 class VariationalAdversarial(nn.Module):
@@ -40,34 +31,11 @@ class Spread(nn.Module):
         return self.mu(x, edge_index), self.logstd(x, edge_index)
 
 
-class Memory(nn.Module):
-    """Reads the memory of nodes, as after training."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        module = models.tgn
-        self.memory = models.TGNMemory(
-            12, EDGE, 5, 4, module.IdentityMessage(EDGE, 5, 4), module.LastAggregator()
-        )
-
-    def forward(self, n_id: Tensor) -> Any:
-        return self.memory(n_id)
-
-
 MORE = [
     ModuleCase("InnerProductDecoder", models.InnerProductDecoder, lambda g: (g.x, g.edge_index)),
     ModuleCase("ARGVA", VariationalAdversarial, lambda g: (g.x, g.edge_index)),
     ModuleCase("ARLinkPredictor", lambda: models.ARLinkPredictor(IN, 8), lambda g: (
         g.x, g.edge_index)),
-]  # fmt: skip
-
-REFUSED = [
-    ModuleCase("MetaPath2Vec", lambda: models.MetaPath2Vec(
-        PATHS, 6, [("a", "to", "b"), ("b", "rev", "a")], 3, 2), lambda g: ("a", g.batch[:2])),
-    ModuleCase("ClusterPooling", lambda: pool.ClusterPooling(IN), lambda g: (
-        g.x, g.edge_index, g.batch)),
-    ModuleCase("TGNMemory", Memory, nodes),
-    ModuleCase("WLConv", pyg.WLConv, lambda g: (g.kind.new_zeros(g.x.size(0)), g.edge_index)),
 ]  # fmt: skip
 
 # Classes without a case, each with the reason; docs/coverage.md quotes it.
@@ -79,8 +47,6 @@ NOT_TRIED = {
     "FusedGATConv": "needs dgNN",
     "GPSE": "takes a `Data` object, which it changes",
     "GPSENodeEncoder": "takes a `Data` object, which it changes",
-    "GroupAddRev": "has a backward pass of its own in Python; scripting it "
-    "raises `UnsupportedError`",
     "KNNIndex, L2KNNIndex, MIPSKNNIndex, ApproxL2KNNIndex, ApproxMIPSKNNIndex": "no modules, but "
     "indices of the library faiss",
     "LPFormer": "takes a sparse matrix of PageRank scores, and scripted models take dense tensors",

@@ -35,7 +35,7 @@ _CALLS = {
     "compiled again for the second graph",
     "export": "`torch.export.export(model, example)` with dynamic node and edge counts",
 }
-_ALONE = "`torch.jit.script(model)` with PyG alone, saved and loaded where PyG is"
+_ALONE = "`torch.jit.script(model)`, saved, and loaded in a process that has imported torch alone"
 
 
 def page(

@@ -284,8 +284,9 @@ def _dtype(program: str, operands: List[Tensor], reduce: str) -> torch.dtype:  #
     for word in ["maximum", "minimum", "clamp_min", "clamp_max"]:
         program = program.replace(word, "")
     floats = reduce == "mean"
-    # A quotient, a decimal point, a letter of each function that takes integers to other numbers.
-    for mark in ["/", ".", "l", "p", "t", "q", "g", "o", "n"]:
+    # A quotient, a decimal point, or letters of another function: those that name operands (e, i,
+    # j, s) and intermediate values (t) are not all that a function's name consists of.
+    for mark in "/.abcdfghklmnopqruvwxyz":
         floats = floats or mark in program
     return torch.result_type(one, 1.0) if floats else one.dtype
 

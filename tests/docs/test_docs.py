@@ -52,7 +52,7 @@ def test_blocks_run_and_print_what_the_page_shows(name: str) -> None:
             assert comparable(output) == comparable(expected), f"run {RUNNER.name} {name} --write"
 
 
-@pytest.mark.parametrize("name", [*PAGES, "docs/design.md", "docs/ops.md"])
+@pytest.mark.parametrize("name", [*PAGES, "docs/coverage.md", "docs/design.md", "docs/ops.md"])
 def test_links_lead_somewhere(name: str) -> None:
     page = ROOT / name
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):

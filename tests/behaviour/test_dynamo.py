@@ -163,6 +163,19 @@ def _cut(call: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.usefixtures("auto")
+def test_functions_registered_on_messages_are_compiled() -> None:
+    """torch by itself leaves them out."""
+    model = Plain(GCNConv(IN, OUT))
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="eager")
+    torch.testing.assert_close(compiled(*FIRST), model(*FIRST))
+    handle = model.conv.register_message_forward_hook(lambda conv, inputs, out: 3 * out)
+    for call in (FIRST, SECOND):
+        torch.testing.assert_close(compiled(*call), model(*call))
+    handle.remove()
+    torch.testing.assert_close(compiled(*FIRST), model(*FIRST))
+
+
+@pytest.mark.usefixtures("auto")
 def test_hooks_are_called_with_the_eager_modules() -> None:
     model = Plain(GATConv(IN, OUT))
     fast = torch.compile(model, backend="eager")

@@ -56,7 +56,8 @@ class _Compiled:
     Args:
         model: The eager model.
         plain: What torch made of it. It is used for models that cannot be specialised, and while
-            there are hooks on modules: they expect to be called with the eager ones.
+            there are hooks on modules: they expect to be called with the eager ones. Functions
+            registered on messages are specialised like these.
         compile_one: Compiles a specialised model with the same options.
     """
 
@@ -114,6 +115,7 @@ class _Compiled:
         values: list[Any] = []
         for module in self._model.modules():
             values += module._modules.values()
+            values += vars(module).get(_MESSAGE_HOOKS, {}).values()
             values += [
                 value
                 for name, value in vars(module).items()
@@ -126,8 +128,13 @@ def _ids(values: list[Any]) -> tuple[int, ...]:
     return tuple(map(id, values))
 
 
+# Of the hooks, those that are specialised with the message; torch itself would leave them out.
+_MESSAGE_HOOKS = "_message_forward_hooks"
+
+
 def _hooked(module: nn.Module) -> bool:
-    return any(name.endswith("_hooks") and value for name, value in vars(module).items())
+    own = vars(module).items()
+    return any(name.endswith("_hooks") and name != _MESSAGE_HOOKS and value for name, value in own)
 
 
 def _alike(value: Any) -> Hashable:

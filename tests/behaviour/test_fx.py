@@ -198,6 +198,7 @@ class InPlace(Projecting):
         out[:, 0] = 1
         out[1] = x[0]
         out[out > 2] = 2.0
+        out[out[:, 1] < 0] = 0.5
         out[edge_index[0]] = x[edge_index[1]]
         count = x.size(0)
         total = count

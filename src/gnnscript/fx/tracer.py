@@ -324,8 +324,11 @@ class Tracer(torch.fx.Tracer):
                 part.copy_(value)
             else:
                 part.fill_(value)
-        elif len(indices) == 1 and not tensor and self.known(index).dtype == torch.bool:
-            proxy.masked_fill_(index, value)
+        elif len(indices) == 1 and not tensor and _is_mask(self.known(indices[0])):
+            mask = indices[0]
+            for _ in range(self.known(mask).dim(), self.known(proxy).dim()):
+                mask = mask.unsqueeze(-1)
+            proxy.masked_fill_(mask, value)
         elif all(isinstance(self.known(i), torch.Tensor) or i == slice(None) for i in indices):
             places = [None if isinstance(i, slice) else i for i in indices]
             filled = value if tensor else proxy.new_full([], value)
@@ -381,6 +384,10 @@ class _Written:
                 _location(),
             )
         self.values[id(module)] = value
+
+
+def _is_mask(index: Any) -> bool:
+    return isinstance(index, torch.Tensor) and index.dtype == torch.bool
 
 
 def _attribute(root: nn.Module, path: str) -> Any:

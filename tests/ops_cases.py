@@ -7,6 +7,8 @@ from torch import Tensor
 
 REDUCTIONS = ("sum", "add", "mean", "mul", "min", "max", "amin", "amax", "any")
 SEGMENT_REDUCTIONS = ("sum", "mean", "min", "max", "amin", "amax", "prod")
+# What the native segment ops reduce by.
+REDUCES = ("sum", "mean", "min", "max", "mul", "any", "var", "std", "logsumexp")
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 INDEX_DTYPES = (torch.int64, torch.int32)
 LAYOUTS = ("contiguous", "transposed", "expanded")
@@ -52,6 +54,29 @@ def leaf(shape: list[int], dim: int, dtype: torch.dtype, layout: str) -> tuple[T
     src = base.expand(shape)
     assert 0 in src.stride()
     return base, src
+
+
+def by_sorting(src: Tensor, index: Tensor, nodes: int, reduce: str) -> Tensor:
+    """The reference: dense reductions of the rows, in float64."""
+    src = src.double()
+    out = src.new_full([nodes, *src.shape[1:]], {"mul": 1, "logsumexp": -torch.inf}.get(reduce, 0))
+    order = torch.sort(index.long(), stable=True)
+    bounds = torch.unique_consecutive(order.values, return_counts=True)
+    for node, rows in zip(
+        bounds[0].tolist(), src[order.indices].split(bounds[1].tolist()), strict=True
+    ):
+        out[node] = {
+            "sum": lambda x: x.sum(0),
+            "mean": lambda x: x.mean(0),
+            "min": lambda x: x.amin(0),
+            "max": lambda x: x.amax(0),
+            "mul": lambda x: x.prod(0),
+            "any": lambda x: x[-1],
+            "var": lambda x: x.var(0, correction=0),
+            "std": lambda x: x.std(0, correction=0),
+            "logsumexp": lambda x: x.logsumexp(0),
+        }[reduce](rows)
+    return out
 
 
 def values_and_gradient(out: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from torch_geometric.explain import (
     Explainer,
     GNNExplainer,
 )
+from torch_geometric.explain.algorithm import ExplainerAlgorithm
 from torch_geometric.nn import (
     GAT,
     GCN,
@@ -55,32 +56,30 @@ def both(run: Callable[[], Any]) -> tuple[Any, Any]:
     return without, within
 
 
-def test_explanations_are_the_same() -> None:
-    def explain() -> tuple[Tensor, Tensor]:
-        explainer = Explainer(
-            GCN(IN, 8, 2, OUT),
-            algorithm=GNNExplainer(epochs=5),
-            explanation_type="model",
-            node_mask_type="attributes",
-            edge_mask_type="object",
-            model_config={"mode": "regression", "task_level": "node", "return_type": "raw"},
-        )
-        explanation = explainer(*CALL, index=1)
-        return explanation.node_mask, explanation.edge_mask
+def explainer(model: nn.Module, algorithm: ExplainerAlgorithm, nodes: bool = True) -> Explainer:
+    return Explainer(
+        model,
+        algorithm=algorithm,
+        explanation_type="model",
+        node_mask_type="attributes" if nodes else None,
+        edge_mask_type="object",
+        model_config={"mode": "regression", "task_level": "node", "return_type": "raw"},
+    )
 
-    torch.testing.assert_close(*both(explain))
+
+def masks(algorithm: ExplainerAlgorithm) -> tuple[Tensor, Tensor]:
+    explanation = explainer(GCN(IN, 8, 2, OUT), algorithm)(*CALL, index=1)
+    return explanation.node_mask, explanation.edge_mask
+
+
+def test_explanations_are_the_same() -> None:
+    torch.testing.assert_close(*both(lambda: masks(GNNExplainer(epochs=5))))
 
 
 def test_explanations_by_attention_are_the_same() -> None:
     def explain() -> Tensor:
-        explainer = Explainer(
-            GAT(IN, 8, 2, OUT),
-            algorithm=AttentionExplainer(),
-            explanation_type="model",
-            edge_mask_type="object",
-            model_config={"mode": "regression", "task_level": "node", "return_type": "raw"},
-        )
-        return explainer(*CALL, index=1).edge_mask
+        attention = explainer(GAT(IN, 8, 2, OUT), AttentionExplainer(), nodes=False)
+        return attention(*CALL, index=1).edge_mask
 
     without, within = both(explain)
     assert within.max() > 0
@@ -89,20 +88,7 @@ def test_explanations_by_attention_are_the_same() -> None:
 
 def test_explanations_by_captum_are_the_same() -> None:
     pytest.importorskip("captum", reason="captum is not installed")
-
-    def explain() -> tuple[Tensor, Tensor]:
-        explainer = Explainer(
-            GCN(IN, 8, 2, OUT),
-            algorithm=CaptumExplainer("IntegratedGradients"),
-            explanation_type="model",
-            node_mask_type="attributes",
-            edge_mask_type="object",
-            model_config={"mode": "regression", "task_level": "node", "return_type": "raw"},
-        )
-        explanation = explainer(*CALL, index=1)
-        return explanation.node_mask, explanation.edge_mask
-
-    torch.testing.assert_close(*both(explain))
+    torch.testing.assert_close(*both(lambda: masks(CaptumExplainer("IntegratedGradients"))))
 
 
 def test_summaries_are_the_same() -> None:

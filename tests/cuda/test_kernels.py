@@ -13,9 +13,8 @@ from torch.library import opcheck
 
 import gnnscript
 from gnnscript.ops import evaluate, portable
-from ops_cases import FLOATS, INDEX_DTYPES, LAYOUTS
+from ops_cases import FLOATS, INDEX_DTYPES, LAYOUTS, REDUCES, by_sorting
 
-REDUCES = ("sum", "mean", "min", "max", "mul", "any", "var", "std", "logsumexp")
 # Nodes, edges, skew: one row of hundreds of chunks; a hub among others; far more nodes than edges;
 # no edges; one edge.
 GRAPHS = ((1, 20000, 1), (300, 9000, 6), (5000, 300, 1), (7, 0, 1), (3, 1, 1))
@@ -31,27 +30,6 @@ TOLERANCES = {
 
 def make_index(nodes: int, edges: int, skew: int, device: torch.device) -> Tensor:
     return (torch.rand(edges, dtype=torch.float64, device=device) ** skew * nodes).long()
-
-
-def by_sorting(src: Tensor, index: Tensor, nodes: int, reduce: str) -> Tensor:
-    """The reference: dense reductions of the rows, in float64."""
-    src = src.double()
-    out = src.new_full([nodes, *src.shape[1:]], {"mul": 1, "logsumexp": -torch.inf}.get(reduce, 0))
-    order = torch.sort(index, stable=True)
-    values, counts = torch.unique_consecutive(order.values, return_counts=True)
-    for node, rows in zip(values.tolist(), src[order.indices].split(counts.tolist()), strict=True):
-        out[node] = {
-            "sum": lambda x: x.sum(0),
-            "mean": lambda x: x.mean(0),
-            "min": lambda x: x.amin(0),
-            "max": lambda x: x.amax(0),
-            "mul": lambda x: x.prod(0),
-            "any": lambda x: x[-1],
-            "var": lambda x: x.var(0, correction=0),
-            "std": lambda x: x.std(0, correction=0),
-            "logsumexp": lambda x: x.logsumexp(0),
-        }[reduce](rows)
-    return out
 
 
 @pytest.mark.parametrize("index_dtype", INDEX_DTYPES)

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ops_cases import FLOATS, LAYOUTS
+from ops_cases import FLOATS, LAYOUTS, REDUCES, by_sorting
 
-REDUCES = ("sum", "mean", "min", "max", "mul", "any", "var", "std", "logsumexp")
 # Features: less than a vector, one, several, with and without a remainder.
 FEATURES = (1, 3, 16, 37, 130)
 # Nodes, edges, skew: a few; enough for many chunks; a hub over many chunks; far more nodes than
@@ -27,29 +26,6 @@ TOLERANCES = {
 
 def make_index(nodes: int, edges: int, skew: int, dtype: torch.dtype = torch.int64) -> Tensor:
     return (torch.rand(edges, dtype=torch.float64) ** skew * nodes).to(dtype)
-
-
-def by_sorting(src: Tensor, index: Tensor, nodes: int, reduce: str) -> Tensor:
-    """The reference: dense reductions of the rows, in float64."""
-    src = src.double()
-    out = src.new_full([nodes, *src.shape[1:]], {"mul": 1, "logsumexp": -torch.inf}.get(reduce, 0))
-    order = torch.sort(index.long(), stable=True)
-    bounds = torch.unique_consecutive(order.values, return_counts=True)
-    for node, rows in zip(
-        bounds[0].tolist(), src[order.indices].split(bounds[1].tolist()), strict=True
-    ):
-        out[node] = {
-            "sum": lambda x: x.sum(0),
-            "mean": lambda x: x.mean(0),
-            "min": lambda x: x.amin(0),
-            "max": lambda x: x.amax(0),
-            "mul": lambda x: x.prod(0),
-            "any": lambda x: x[-1],
-            "var": lambda x: x.var(0, correction=0),
-            "std": lambda x: x.std(0, correction=0),
-            "logsumexp": lambda x: x.logsumexp(0),
-        }[reduce](rows)
-    return out
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

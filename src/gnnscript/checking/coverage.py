@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import io
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -193,9 +192,7 @@ def _alone(entry: Entry, bare: BareProcess) -> bool:
             subject = Subject(module.eval(), calls)
             scripted = torch.jit.script(subject.fresh())
             subject.compare(scripted)
-            file = io.BytesIO()
-            torch.jit.save(scripted, file)
-            subject.same(bare.run(file.getvalue(), subject.calls))
+            subject.compare_reloaded(scripted, subject.calls, bare)
         except Exception:
             return False
     return True

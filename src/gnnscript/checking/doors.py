@@ -143,6 +143,14 @@ class Subject:
         """Asserts that ``run`` gives what eager gives."""
         self.same(self.outputs(run, calls))
 
+    def compare_reloaded(self, scripted: Any, calls: Sequence[Call], bare: BareProcess) -> None:
+        """Asserts that a scripted model, saved and loaded by ``bare``, gives what eager gives."""
+        file = io.BytesIO()
+        torch.jit.save(scripted, file)
+        found = bare.run(file.getvalue(), calls)
+        if calls:
+            self.same(found)
+
     def same(self, found: list[Any]) -> None:
         """Asserts that outputs are those of eager, edge types spelled as TorchScript does."""
         from gnnscript.testing import _assert_close
@@ -191,12 +199,7 @@ def _script(subject: Subject) -> None:
 
 
 def _load(subject: Subject, bare: BareProcess) -> None:
-    scripted, calls = _scripted(subject)
-    file = io.BytesIO()
-    torch.jit.save(scripted, file)
-    found = bare.run(file.getvalue(), calls)
-    if calls:
-        subject.same(found)
+    subject.compare_reloaded(*_scripted(subject), bare)
 
 
 def _fx(subject: Subject) -> None:

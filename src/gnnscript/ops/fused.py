@@ -48,7 +48,7 @@ def edge_aggregate(
     """
     dtype = _dtype(program, operands, reduce)
     program, rows, at = _rows(program, operands, dim)
-    nodes = size if size is not None else (int(index.max()) + 1 if index.numel() > 0 else 0)
+    nodes = _num_nodes(index, size)
     ptr, perm = csr(index, nodes)
     out = torch.ops.gnnscript.edge_reduce(program, rows, index, other, ptr, perm, reduce).to(dtype)
     return out if at == -out.dim() else out.movedim(0, at)
@@ -103,7 +103,7 @@ def edge_aggregate_layers(
         values[place] = functional.linear(given[:0] if fits else given, weights[number])
     if not fits:
         return edge_aggregate(program, values, index, other, size, dim, reduce)
-    nodes = size if size is not None else int(index.max()) + 1
+    nodes = _num_nodes(index, size)
     program, rows, _ = _rows(program, values, dim)
     ptr, perm = csr(index, nodes)
     starts = torch.arange(0, index.size(0), step, device=index.device)
@@ -259,13 +259,20 @@ def add_edge_bias(
     Raises:
         RuntimeError: An index is out of range.
     """
-    nodes = size if size is not None else (int(index.max()) + 1 if index.numel() > 0 else 0)
+    nodes = _num_nodes(index, size)
     degree = csr(index, nodes)[0].diff()
     if reduce == "mean":
         degree = degree.clamp(max=1)
     shape = [1] * out.dim()
     shape[dim] = -1
     return out + degree.to(out.dtype).view(shape) * bias
+
+
+def _num_nodes(index: Tensor, size: Optional[int]) -> int:  # noqa: UP045
+    """The number of nodes, by the largest one with an edge where it is not given."""
+    if size is not None:
+        return size
+    return int(index.max()) + 1 if index.numel() > 0 else 0
 
 
 def _dtype(program: str, operands: List[Tensor], reduce: str) -> torch.dtype:  # noqa: UP006

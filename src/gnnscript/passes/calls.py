@@ -206,7 +206,9 @@ class Calls(Operators):
         done = node.target_  # type: ignore[attr-defined]
         returns = done.node.returns
         tensor = returns is not None and ast.unparse(returns) == "Tensor"
-        return self.strict(self.kept(node, frame, tensor=tensor))
+        made = self.strict(self.kept(node, frame, tensor=tensor))
+        made.declared = returns
+        return made
 
     # torch ########################################################################
 

@@ -16,6 +16,7 @@ import torch
 from gnnscript.specialize.tree import clone
 
 __all__ = [
+    "TENSORS",
     "Cat",
     "Code",
     "Const",
@@ -33,6 +34,10 @@ __all__ = [
     "filled",
     "hole",
 ]
+
+
+# How the type of a tensor is written, where it may be absent, too.
+TENSORS = ("Tensor", "Optional[Tensor]")
 
 
 def hole(expression: Expression) -> ast.expr:
@@ -79,10 +84,12 @@ class Code(Expression):
 
     Args:
         value: The object itself where it is known: a module of the model, a parameter.
+        declared: Its type, where the code says it.
         bounds: For a number: what it lies between, as far as that is known.
     """
 
     value: Any = None
+    declared: ast.expr | None = None
     bounds: tuple[float, float] = (-math.inf, math.inf)
 
     @property

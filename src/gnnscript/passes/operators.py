@@ -11,6 +11,7 @@ import torch
 
 from gnnscript.passes.elementwise import BINARY, COMPARISONS, is_truth
 from gnnscript.passes.expressions import (
+    TENSORS,
     Cat,
     Code,
     Const,
@@ -157,15 +158,18 @@ class Operators(Products):
             if not -len(elements) <= at < len(elements) or count not in (None, len(elements)):
                 raise Abort("a tuple of another length")
             return elements[at].hole_  # type: ignore[attr-defined, no-any-return]
+        tensor, declared = _element(owner, at)
         if isinstance(owner.code, (ast.Name, ast.Subscript)) and at is not None:
             if not owner.parts:
-                return self.atom(ast.Subscript(clone(owner.code), ast.Constant(at), ast.Load()))
+                code = ast.Subscript(clone(owner.code), ast.Constant(at), ast.Load())
+                return self.atom(code, tensor=tensor, declared=declared)
         if owner.per_edge:
             found = self.part(owner, position)
             if found is not None:
                 return found
         slice_ = position if frame is None else self._position(position, frame)
-        return Code(code=ast.Subscript(hole(owner), slice_, ast.Load()))
+        code = ast.Subscript(hole(owner), slice_, ast.Load())
+        return Code(code=code, tensor=tensor, declared=declared)
 
     def _position(self, node: ast.expr, frame: Frame) -> ast.expr:
         """What stands between brackets: slices are no values, their bounds are."""
@@ -332,6 +336,23 @@ class Operators(Products):
                 spelled = ast.Call(summed, [dims[0] if len(dims) == 1 else ast.List(dims)], [])
                 return Total(code=spelled, operand=inner, dims=total.dims)
         return Map(code=code, operator=name, operands=operands)
+
+
+def _element(owner: Expression, at: Any) -> tuple[bool, ast.expr | None]:
+    """Whether an element is a tensor, as far as that is known, and its declared type."""
+    if isinstance(owner.code, ast.Attribute) and owner.code.attr == "shape":
+        return False, None
+    declared = owner.declared if isinstance(owner, Code) else None
+    if owner.tensor or not isinstance(declared, ast.Subscript):
+        return True, None
+    parts = declared.slice.elts if isinstance(declared.slice, ast.Tuple) else [declared.slice]
+    if ast.unparse(declared.value) != "Tuple":
+        element = parts[-1]
+    elif isinstance(at, int) and -len(parts) <= at < len(parts):
+        element = parts[at]
+    else:
+        return True, None
+    return ast.unparse(element) in TENSORS, element
 
 
 def _bounds(expression: Expression) -> tuple[float, float]:

@@ -67,11 +67,18 @@ class State:
     paths: int = 1
     gains: int = 0
 
-    def atom(self, node: ast.expr, *, tensor: bool = True, value: Any = None) -> Code:
+    def atom(
+        self,
+        node: ast.expr,
+        *,
+        tensor: bool = True,
+        value: Any = None,
+        declared: ast.expr | None = None,
+    ) -> Code:
         """A name, an attribute, an element of those: one expression for each spelling."""
         key = ast.unparse(node)
         if key not in self.atoms:
-            self.atoms[key] = Code(code=node, tensor=tensor, value=value)
+            self.atoms[key] = Code(code=node, tensor=tensor, value=value, declared=declared)
         return self.atoms[key]
 
     def emit(self, statement: ast.stmt) -> None:

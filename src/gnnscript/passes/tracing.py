@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gnnscript.passes.calls import Calls
-from gnnscript.passes.expressions import Code, Const, Expression, hole
+from gnnscript.passes.expressions import TENSORS, Code, Const, Expression, hole
 from gnnscript.passes.state import Abort, Frame
 from gnnscript.passes.tidy import tidied
 from gnnscript.specialize.program import Specialized
@@ -50,10 +50,10 @@ class _Tracer(Calls):
                 frame.names["self"] = Code(code=name, tensor=False, value=module)
                 continue
             spelled = ast.unparse(arg.annotation) if arg.annotation is not None else "Tensor"
-            tensor = spelled in ("Tensor", "Optional[Tensor]")
+            tensor = spelled in TENSORS
             if "[" in spelled.removeprefix("Optional[Tensor]") and "Optional" in spelled:
                 self.maybe.add(arg.arg)
-            frame.names[arg.arg] = self.atom(name, tensor=tensor)
+            frame.names[arg.arg] = self.atom(name, tensor=tensor, declared=arg.annotation)
 
     def leave(self, value: Expression) -> None:
         """The end of a path through the whole method."""

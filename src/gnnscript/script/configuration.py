@@ -118,7 +118,7 @@ def read_again(read: Read) -> Hashable:
     place, name = read
     if isinstance(place, FunctionSource):
         try:
-            return frozen(place.resolve(name))
+            return _held(place.resolve(name))
         except KeyError:
             return _MISSING
     if isinstance(place, type):
@@ -126,4 +126,11 @@ def read_again(read: Read) -> Hashable:
             if name in cls.__dict__:
                 return frozen(cls.__dict__[name])
         return _MISSING
-    return frozen(getattr(place, name, _MISSING))
+    return _held(getattr(place, name, _MISSING))
+
+
+def _held(value: Any) -> Hashable:
+    """The value of a global; that of a tensor is written into the code."""
+    if not isinstance(value, Tensor) or value.is_inference():
+        return frozen(value)
+    return (id(value), value._version, frozen(value))

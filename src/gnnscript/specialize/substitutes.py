@@ -74,6 +74,14 @@ def isclose(a: float, b: float, *, rel_tol: float = 1e-9, abs_tol: float = 0.0) 
     return a == b or abs(a - b) <= max(rel_tol * max(abs(a), abs(b)), abs_tol)
 
 
+def total(iterable: Any, start: Any = 0) -> Any:
+    """``sum``, which TorchScript has for lists of numbers only."""
+    result = start
+    for value in iterable:
+        result = result + value
+    return result
+
+
 def int_prod(values: List[int]) -> int:  # noqa: UP006
     product = 1
     for value in values:
@@ -83,6 +91,7 @@ def int_prod(values: List[int]) -> int:  # noqa: UP006
 
 def int_list(x: Tensor) -> List[int]:  # noqa: UP006
     """``x.tolist()``; a list must have one type, and sizes are what lists are made for."""
+    assert not x.is_floating_point(), "tolist() of floats: index the tensor, or use float(x[i])"
     flat = x.reshape(-1)
     values: List[int] = []  # noqa: UP006
     for i in range(flat.size(0)):

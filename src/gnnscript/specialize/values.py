@@ -283,6 +283,8 @@ def literal(value: Value) -> ast.expr | None:
     for plain in (str, float, int):
         if isinstance(inner, plain):
             return ast.Constant(plain(inner))
+    if isinstance(inner, torch.Tensor):
+        return _tensor(inner)
     if isinstance(inner, (torch.dtype, torch.layout, torch.memory_format)):
         return torch_name(str(inner))
     if isinstance(inner, torch.device):
@@ -295,6 +297,35 @@ def literal(value: Value) -> ast.expr | None:
                 return ast.Tuple(elements, ast.Load())
             return ast.List(elements, ast.Load())
     return None
+
+
+# Of a tensor that is written down; what is larger belongs into a buffer.
+_MOST_NUMBERS = 4096
+
+
+def _tensor(tensor: torch.Tensor) -> ast.expr | None:
+    """A small tensor that no module holds, such as a global, as the call that makes it."""
+    plain = tensor.layout is torch.strided and not isinstance(tensor, torch.nn.Parameter)
+    if not plain or tensor.requires_grad or tensor.numel() > _MOST_NUMBERS:
+        return None
+    if tensor.is_complex():
+        parts = [_tensor(part.contiguous()) for part in (tensor.real, tensor.imag)]
+        return ast.Call(torch_name("torch.complex"), [p for p in parts if p is not None], [])
+    numbers = literal(Const(tensor.flatten().tolist()))
+    options = [ast.keyword("dtype", torch_name(str(tensor.dtype)))]
+    if tensor.device.type != "cpu":
+        options.append(ast.keyword("device", literal(Const(tensor.device)) or ast.Constant(None)))
+    if numbers is None or not tensor.numel():
+        shape = literal(Const(list(tensor.shape))) or ast.Constant(None)
+        return ast.Call(torch_name("torch.zeros"), [shape], options)
+    if tensor.dim() == 0:
+        assert isinstance(numbers, ast.List)
+        numbers = numbers.elts[0]
+    made = ast.Call(torch_name("torch.tensor"), [numbers], options)
+    if tensor.dim() < 2:
+        return made
+    shape = literal(Const(list(tensor.shape))) or ast.Constant(None)
+    return ast.Call(ast.Attribute(made, "view", ast.Load()), [shape], [])
 
 
 def constant_items(value: Value) -> list[Value] | None:

@@ -11,13 +11,14 @@ import torch
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.sources import FunctionSource
-from gnnscript.analyze.types import NONE, Type, is_optional
+from gnnscript.analyze.types import NONE, TENSOR, Type, is_optional
 from gnnscript.specialize.folding.mutation import mutated_names
 from gnnscript.specialize.folding.parts import Parts
 from gnnscript.specialize.helpers import is_absent, reference
 from gnnscript.specialize.values import (
     Closure,
     Const,
+    Dyn,
     Mapping,
     Method,
     ModuleRef,
@@ -67,6 +68,10 @@ Folded = tuple[Value, "ast.expr | None"]
 
 class NeedsConstant(UnsupportedError):
     """Something must be known while specialising that is not: a module's index, a name."""
+
+
+class SeveralTypes(UnsupportedError):
+    """A choice of run time is between values that no one type holds."""
 
 
 class MissingAttribute(UnsupportedError):
@@ -189,6 +194,9 @@ class Folding(Parts):
             residual = None
         if residual is None:
             residual = literal(value)
+        if isinstance(value, Const) and isinstance(value.value, torch.Tensor):
+            value = Dyn(TENSOR)  # a global: made anew in each call
+            residual = self.needed(value, residual)
         return value, residual
 
     def fold_needed(self, node: ast.expr) -> tuple[Value, ast.expr]:

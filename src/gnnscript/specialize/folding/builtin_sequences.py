@@ -74,7 +74,12 @@ def _enumerate(frame: Frame, function: Any, given: Arguments) -> Folded:
         return keep(frame, function, given, list_of(tuple_of(INT, element.type)))
     start = 0
     for value, _ in [*given.args[1:], *given.kwargs.values()]:
-        start = value.value if isinstance(value, Const) else 0
+        if not isinstance(value, Const):
+            raise UnsupportedError(
+                "'enumerate' starts at a number known only at run time",
+                "add it to the numbers that are counted from 0",
+            )
+        start = value.value
     return _listed(
         frame,
         [
@@ -180,6 +185,26 @@ def _reduce(frame: Frame, function: Any, given: Arguments) -> Folded:
     for part in rest:
         total = frame.call(callee, type(given)([total, part], {}), callee_node)
     return total
+
+
+@for_(filter)
+def _filter(frame: Frame, function: Any, given: Arguments) -> Folded:
+    (callee, callee_node), sequence = given.args
+    parts = parts_of(frame, sequence)
+    if parts is None:
+        raise UnsupportedError("'filter' over an unknown sequence", "write a list comprehension")
+    chosen = []
+    for part in parts:
+        by_itself = isinstance(callee, Const) and callee.value is None
+        kept = part if by_itself else frame.call(callee, type(given)([part], {}), callee_node)
+        kept = frame.truth(*kept)
+        if not isinstance(kept[0], Const):
+            raise UnsupportedError(
+                "'filter' decides by values of run time how many elements there are",
+                "write a list comprehension",
+            )
+        chosen += [part] if kept[0].value else []
+    return _listed(frame, chosen)
 
 
 @for_(map)

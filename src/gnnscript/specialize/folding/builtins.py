@@ -29,7 +29,7 @@ from gnnscript.analyze.types import (
     strip_optional,
     tuple_of,
 )
-from gnnscript.specialize import sparse
+from gnnscript.specialize import sparse, substitutes
 from gnnscript.specialize.folding.base import Arguments, Folded
 from gnnscript.specialize.helpers import import_reference, op_reference, torch_name
 from gnnscript.specialize.values import (
@@ -306,13 +306,12 @@ def _sum(frame: Frame, function: Any, given: Arguments) -> Folded:
         items = [Dyn(t) for t in static_type(value).args]
     if items is None:
         element = frame.element_type(static_type(value))
-        if element.type != TENSOR:
+        if element.type in (INT, FLOAT) and len(given.args) + len(given.kwargs) == 1:
             return keep(frame, function, given, element.type)
-        stacked = ast.Call(torch_name("torch.stack"), [frame.needed(value, node)], [])
-        total = ast.Attribute(stacked, "sum", ast.Load())
-        return Dyn(TENSOR), ast.Call(total, [ast.Constant(0)], [])
+        return frame.call_function(substitutes.total, given, None)
     nodes = frame.element_nodes(frame.needed(value, node), len(items)).elts if items else []
-    folded: list[Folded] = [*given.args[1:], *zip(items, nodes, strict=True)]
+    start = [*given.args[1:], *given.kwargs.values()]
+    folded: list[Folded] = [*start, *zip(items, nodes, strict=True)]
     if not folded:
         return Const(0), None
     t, kept = static_type(folded[0][0]), frame.needed(*folded[0])

@@ -9,6 +9,7 @@ from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import Type, list_of
 from gnnscript.specialize.folding.base import Folded, Folding
 from gnnscript.specialize.folding.builtin_sequences import parts_of
+from gnnscript.specialize.folding.rewritten import as_loops
 from gnnscript.specialize.values import Const, Dyn, Value, static_type
 
 
@@ -22,13 +23,36 @@ class Comprehensions(Folding):
             if self._write_out(node.generators, lambda: found.append(self.fold(node.elt))):
                 return self.sequence("list", [v for v, _ in found], [n for _, n in found])
             self.env = dict(saved)
-            generators, element = self._keep(node.generators, lambda: self.fold_needed(node.elt))
-            kept = ast.ListComp(element[1], generators)
-            return Dyn(list_of(static_type(element[0]))), kept
+            if _is_plain(node):
+                generators, element = self._keep(
+                    node.generators, lambda: self.fold_needed(node.elt)
+                )
+                kept = ast.ListComp(element[1], generators)
+                return Dyn(list_of(static_type(element[0]))), kept
         finally:
             self.env = saved
+        return self._looped(node)
 
     fold_GeneratorExp = fold_ListComp
+
+    def _looped(self, node: ast.ListComp | ast.GeneratorExp) -> Folded:
+        """A comprehension that TorchScript lacks, as loops that append to a list."""
+        if self.conditional:
+            raise UnsupportedError(
+                "a comprehension whose length is known only at run time stands inside of a "
+                "condition or of another comprehension",
+                "assign it to a variable before",
+            )
+        if any(isinstance(child, ast.Lambda) for child in ast.walk(node)):
+            raise UnsupportedError(
+                "a comprehension whose length is known only at run time makes functions",
+                "define the function before",
+            )
+        name = self.fresh("items")
+        self.mutated.add(name)
+        self.opened.add(name)
+        self.block(as_loops(node, name, self.fresh))
+        return self.fold_Name(ast.Name(name, ast.Load()))
 
     def fold_SetComp(self, node: ast.SetComp) -> Folded:
         listed, _ = self.fold_ListComp(
@@ -83,10 +107,7 @@ class Comprehensions(Folding):
             self.bind_inline(first.target, item, node)
             tests = [self.condition(test)[0] for test in first.ifs]
             if not all(isinstance(test, Const) for test in tests):
-                raise UnsupportedError(
-                    "a comprehension's 'if' is known only at run time",
-                    "write a loop that appends to a list",
-                )
+                return False
             if all(test.value for test in tests if isinstance(test, Const)):
                 if not self._write_out(rest, turn):
                     return False
@@ -108,3 +129,8 @@ class Comprehensions(Folding):
             return [ast.comprehension(target, iterable, [], 0)], element()
         finally:
             self.conditional -= 1
+
+
+def _is_plain(node: ast.ListComp | ast.GeneratorExp) -> bool:
+    """Whether TorchScript has a comprehension: one loop, without a condition."""
+    return len(node.generators) == 1 and not node.generators[0].ifs

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import (
     BOOL,
     INT,
@@ -18,7 +17,7 @@ from gnnscript.analyze.types import (
     is_optional,
     strip_optional,
 )
-from gnnscript.specialize.folding.base import OPERATORS, Folded, Folding
+from gnnscript.specialize.folding.base import OPERATORS, Folded, Folding, SeveralTypes
 from gnnscript.specialize.helpers import unwrap_optional
 from gnnscript.specialize.values import (
     Closure,
@@ -214,9 +213,12 @@ class Conditions(Folding):
             kept = self.needed(value_a, node_a)
             if ast.dump(kept) == ast.dump(condition):  # `size or 0` is the size
                 return value_a, kept
+        kinds = {static_type(value_a).name, static_type(value_b).name}
+        if kinds == {"List", "Tuple"} and node_a is not None and node_b is not None:
+            (value_a, node_a), (value_b, node_b) = self.alike((value_a, node_a), (value_b, node_b))
         value = join_values(value_a, value_b)
         if isinstance(value, Poison):
-            raise UnsupportedError(
+            raise SeveralTypes(
                 f"'{ast.unparse(node)}' has no single type: {value.reason}",
                 "give both sides one type",
             )

@@ -88,8 +88,11 @@ class Contexts(Folding):
         return [ast.Expr(ast.Call(setter, [ast.Name(before, ast.Load())], []))]
 
     def _stmt_Try(self, node: ast.Try) -> None:
-        if not node.finalbody and not node.orelse and all(map(_only_raises, node.handlers)):
-            self.block(node.body)  # the handlers only change the message of the error
+        if all(map(_only_raises, node.handlers)) and not (
+            node.finalbody and any(map(_leaves, node.body + node.orelse))
+        ):
+            # The handlers only change the message of the error, and with it nothing is returned.
+            self.block(node.body + node.orelse + node.finalbody)
             return
         outcome = self._decided(node)
         if outcome is not None:
@@ -168,6 +171,11 @@ def _leaves_loop(body: list[ast.stmt]) -> bool:
             if _leaves_loop(statement.body) or _leaves_loop(getattr(statement, "orelse", [])):
                 return True
     return False
+
+
+def _leaves(statement: ast.stmt) -> bool:
+    leaving = (ast.Return, ast.Break, ast.Continue)
+    return any(isinstance(node, leaving) for node in ast.walk(statement))
 
 
 def _only_raises(handler: ast.ExceptHandler) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import BOOL, FLOAT, INT, NONE, TENSOR, UNKNOWN, is_optional
 from gnnscript.specialize.folding.base import Binding, Folding, NeedsConstant, Opened, store
+from gnnscript.specialize.folding.rewritten import tested_apart, without_else
 from gnnscript.specialize.helpers import annotation, is_absent, torch_name
 from gnnscript.specialize.values import (
     Const,
@@ -48,7 +49,8 @@ class Loops(Folding):
 
     def _stmt_For(self, node: ast.For) -> None:
         if node.orelse:
-            raise UnsupportedError("'for ... else' has no TorchScript form", "use a flag")
+            self.block(without_else(node, self.fresh("left")))
+            return
         value, residual = self.fold(node.iter)
         items = constant_items(value)
         if isinstance(value, Const) and isinstance(value.value, range):
@@ -307,6 +309,12 @@ class Loops(Folding):
             self.emit(store(binding.name, node))
 
     def _stmt_While(self, node: ast.While) -> None:
+        if node.orelse:
+            self.block(without_else(node, self.fresh("left")))
+            return
+        if any(isinstance(child, ast.NamedExpr) for child in ast.walk(node.test)):
+            self.block(tested_apart(node, self.fresh("test")))
+            return
         value, _ = self.condition(node.test)
         if not isinstance(value, Const):
             self._loop(node, Dyn(BOOL), None)

@@ -6,6 +6,8 @@ import ast
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.specialize.folding.base import Folding
+from gnnscript.specialize.folding.rewritten import located
+from gnnscript.specialize.tree import clone
 
 
 class Matching(Folding):
@@ -21,13 +23,10 @@ class Matching(Folding):
         for case in reversed(node.cases):
             names: list[ast.stmt] = []
             tests = _tests(case.pattern, subject, names)
-            if case.guard is not None and names:
-                raise UnsupportedError(
-                    "a guard in a 'case' that also names what it matches has no TorchScript form",
-                    "test inside of the case",
-                    self.source.location(case.guard),
-                )
-            tests += [case.guard] if case.guard is not None else []
+            if case.guard is not None:
+                # What the case names is a path from its subject: the guard reads that itself.
+                paths = {n.targets[0].id: n.value for n in names}  # type: ignore[attr-defined]
+                tests.append(clone(case.guard, paths))
             body = names + case.body
             if not tests:
                 written = body
@@ -38,10 +37,7 @@ class Matching(Folding):
 
     def _written(self, node: ast.Match, statement: ast.stmt) -> None:
         """Folds a statement that stands for a part of ``node``."""
-        for child in ast.walk(statement):
-            if isinstance(child, (ast.expr, ast.stmt)) and not hasattr(child, "lineno"):
-                ast.copy_location(child, node)
-        self.block([statement])
+        self.block([located(statement, node)])
 
 
 def _tests(pattern: ast.pattern, subject: ast.expr, names: list[ast.stmt]) -> list[ast.expr]:

@@ -11,7 +11,13 @@ from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.sources import FunctionSource
 from gnnscript.analyze.types import UNKNOWN
 from gnnscript.specialize.folding.assignment import Assignment
-from gnnscript.specialize.folding.base import Binding, MissingAttribute, NoReturn, store
+from gnnscript.specialize.folding.base import (
+    Binding,
+    MissingAttribute,
+    NoReturn,
+    SeveralTypes,
+    store,
+)
 from gnnscript.specialize.folding.calls import Calls
 from gnnscript.specialize.folding.closures import Closures
 from gnnscript.specialize.folding.collections import Collections, is_collection
@@ -25,6 +31,7 @@ from gnnscript.specialize.folding.modules import Modules
 from gnnscript.specialize.folding.operators import Operators
 from gnnscript.specialize.folding.parameters import Parameters
 from gnnscript.specialize.folding.records import Records
+from gnnscript.specialize.folding.rewritten import as_branches
 from gnnscript.specialize.folding.sequences import Sequences
 from gnnscript.specialize.folding.shared import Shared
 from gnnscript.specialize.folding.torch_calls import TorchCalls
@@ -252,7 +259,16 @@ class Frame(
             self.emit(ast.Delete([self.store_target(target)]))
 
     def _stmt_Return(self, node: ast.Return) -> None:
-        value, residual = self.fold(node.value) if node.value else (Const(None), None)
+        out, env = len(self.out), dict(self.env)
+        try:
+            value, residual = self.fold(node.value) if node.value else (Const(None), None)
+        except SeveralTypes:
+            if not isinstance(node.value, ast.IfExp):
+                raise
+            del self.out[out:]  # the types may be alike to the caller, or an option decide
+            self.env = env
+            self._stmt_If(as_branches(node.value, ast.Return))
+            return
         if isinstance(value, Poison):
             self.terminated = True
             if residual is not None:

@@ -34,7 +34,7 @@ from gnnscript.specialize.folding.collections import is_collection
 from gnnscript.specialize.folding.functions import _declared
 from gnnscript.specialize.folding.mutation import CHANGE_IN_PLACE
 from gnnscript.specialize.helpers import annotation, interop_reference, op_reference, torch_name
-from gnnscript.specialize.substitutes import int_list
+from gnnscript.specialize.substitutes import int_list, int_prod
 from gnnscript.specialize.values import (
     Closure,
     Const,
@@ -328,6 +328,8 @@ class TorchCalls(Folding):
         call: ast.Call,
     ) -> Folded:
         element = t.args[0]
+        if name == "numel" and element == INT:  # of a shape, which is a list in TorchScript
+            return self.call_function(int_prod, Arguments([(Dyn(t), node)], {}), None)
         if name in ("append", "insert") and given.args and isinstance(node, ast.Name):
             added = static_type(given.args[-1][0])
             opened = self.open_lists.pop(node.id, None)

@@ -156,6 +156,8 @@ def is_subtype(a: Type, b: Type) -> bool:
 
 def join(a: Type, b: Type) -> Type | None:
     """The smallest type that holds both, or ``None`` if TorchScript has none."""
+    if a.name == b.name == "List" and UNKNOWN in (a.args[0], b.args[0]):
+        return b if a.args[0] == UNKNOWN else a  # the list was empty up to here
     if is_subtype(a, b):
         return a if b == UNKNOWN else b
     if is_subtype(b, a):

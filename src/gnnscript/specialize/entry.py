@@ -65,9 +65,13 @@ def specialize_entry(
         known: Values of arguments of ``forward`` that are fixed: it takes them still.
     """
     root = program.root
-    function = vars(root.module).get(name) or inspect.getattr_static(type(root.module), name)
+    kind = type(root.module)
+    defined = name
+    if name == "forward" and kind.__call__ is not torch.nn.Module.__call__:
+        defined = "__call__"  # it calls 'forward', as ``super().__call__(...)``
+    function = vars(root.module).get(defined) or inspect.getattr_static(kind, defined)
     source = function_source(inspect.unwrap(function))
-    cls = next((c for c in type(root.module).__mro__ if name in vars(c)), type(root.module))
+    cls = next((c for c in kind.__mro__ if defined in vars(c)), kind)
     if name != "forward":
         given, known = {}, {}
     choices = _by_configuration(root.module, source, cls) if name == "forward" else {}

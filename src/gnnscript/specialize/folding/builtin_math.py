@@ -184,7 +184,10 @@ def _from_numpy(frame: Frame, function: Any, given: Arguments) -> Folded:
     value, node = given.args[0]
     if static_type(value) == TENSOR:
         return value, node  # ``x.numpy()`` is the tensor itself here
-    raise UnsupportedError("an array of NumPy's is made into a tensor", "register it as a buffer")
+    done = evaluated(frame, function, given)
+    if done is None:
+        raise UnsupportedError("NumPy is given values of run time", "register them as a buffer")
+    return done
 
 
 @for_(random.sample)

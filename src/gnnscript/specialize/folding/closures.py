@@ -48,13 +48,23 @@ class Closures(Folding):
     def _filled(self, closure: Closure, given: Arguments) -> dict[str, Folded]:
         """The arguments of an inner function by name."""
         spec = closure.node.args
-        if spec.vararg is not None or spec.kwarg is not None:
-            raise UnsupportedError(
-                "a function defined inside the code takes '*' or '**'", "name its arguments"
-            )
         names = [arg.arg for arg in [*spec.posonlyargs, *spec.args]]
         filled = closure.defaults | dict(zip(names, given.args, strict=False)) | given.kwargs
+        more = given.args[len(names) :]
         names += [arg.arg for arg in spec.kwonlyargs]
+        other = {key: folded for key, folded in given.kwargs.items() if key not in names}
+        if (more and spec.vararg is None) or (other and spec.kwarg is None):
+            raise UnsupportedError(
+                "a function defined inside the code is called with more arguments than it takes",
+                "it fails in the same way when the model runs in Python; correct the call",
+            )
+        if spec.vararg is not None:
+            names.append(spec.vararg.arg)
+            filled[names[-1]] = self.sequence("tuple", [v for v, _ in more], [n for _, n in more])
+        if spec.kwarg is not None:
+            names.append(spec.kwarg.arg)
+            items = {key: value for key, (value, _) in other.items()}
+            filled[names[-1]] = self.mapping(items, [node for _, node in other.values()])
         for name in names:
             if name not in filled:
                 raise UnsupportedError(

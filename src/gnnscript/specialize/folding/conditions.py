@@ -155,11 +155,17 @@ class Conditions(Folding):
         conjunction = isinstance(node.op, ast.And)
         kept: list[ast.expr] = []
         first = self.condition(node.values[0])  # is evaluated in any case
+        rest = node.values[1:]
+        while isinstance(first[0], Const):  # the next one, too
+            if bool(first[0].value) is not conjunction or not rest:
+                return Const(bool(first[0].value)), None
+            first = self.condition(rest.pop(0))
+        known = node.values[: len(node.values) - len(rest)]
         env, facts = self.env, self.facts
         self.env, self.facts = dict(env), dict(facts)
         self.conditional += 1
         try:
-            for number, part in enumerate(node.values):
+            for number, part in enumerate([known[-1], *rest]):
                 value, residual = self.condition(part) if number else first
                 if isinstance(value, Const):
                     if bool(value.value) is not conjunction:
@@ -171,8 +177,6 @@ class Conditions(Folding):
         finally:
             self.conditional -= 1
             self.env, self.facts = env, facts
-        if not kept:
-            return Const(conjunction), None
         return Dyn(BOOL), kept[0] if len(kept) == 1 else ast.BoolOp(node.op, kept)
 
     def fold_BoolOp(self, node: ast.BoolOp) -> Folded:

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Callable, Iterator
 
 from gnnscript._errors import UnsupportedError
-from gnnscript.analyze.types import BOOL, FLOAT, INT, NONE, TENSOR, UNKNOWN, is_optional
+from gnnscript.analyze.types import BOOL, FLOAT, INT, NONE, TENSOR, UNKNOWN, is_optional, list_of
 from gnnscript.specialize.folding.base import Binding, Folding, NeedsConstant, Opened, store
 from gnnscript.specialize.folding.rewritten import tested_apart, without_else
 from gnnscript.specialize.helpers import annotation, is_absent, torch_name
@@ -186,7 +186,9 @@ class Loops(Folding):
         for name in sorted(assigned & set(before)):
             self._enter_loop(name, before[name])
         after = {
-            name: binding for name, binding in before.items() if name not in _target_names(node)
+            name: _filled(binding, [env[name] for env in ends if name in env])
+            for name, binding in before.items()
+            if name not in _target_names(node)
         }
         if isinstance(node, ast.While):
             assert test is not None
@@ -367,6 +369,15 @@ class Loops(Folding):
         exits.append(dict(self.env))
         self.emit(statement)
         self.terminated = True
+
+
+def _filled(binding: Binding, ends: list[Binding]) -> Binding:
+    """A list, with the type of what the loop has put into it where it was empty before."""
+    if not isinstance(binding.value, Dyn) or binding.value.type != list_of(UNKNOWN):
+        return binding
+    same = (end for end in ends if end.name == binding.name)
+    known = (end for end in same if isinstance(end.value, Dyn) and end.value.type.known)
+    return next(known, binding)
 
 
 def _within(body: list[ast.stmt]) -> Iterator[ast.AST]:

@@ -32,6 +32,7 @@ from gnnscript.specialize.helpers import as_list, is_shape
 from gnnscript.specialize.values import (
     Const,
     Dyn,
+    Mapping,
     ModuleRef,
     Poison,
     Seq,
@@ -106,6 +107,10 @@ class Operators(Folding):
             return holder.items[position], ast.Attribute(
                 self.needed(holder, base), name, ast.Load()
             )
+        if isinstance(holder, Mapping) and name in holder.items:
+            if issubclass(holder.cls, torch.nn.ParameterDict):
+                position = list(holder.items).index(name)
+                return holder.items[name], self.entries(holder, base)[position]
         done = self.record_attribute(holder, base, name)
         if done is not None:
             return done

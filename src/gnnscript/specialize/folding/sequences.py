@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import operator
 from typing import Any
 
@@ -18,6 +19,7 @@ from gnnscript.analyze.types import (
     tuple_of,
 )
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding, NeedsConstant
+from gnnscript.specialize.folding.rewritten import located
 from gnnscript.specialize.helpers import absent, reference
 from gnnscript.specialize.values import (
     Const,
@@ -108,6 +110,8 @@ class Sequences(Folding):
         for element in elements:
             if isinstance(element, ast.Starred):
                 value, residual = self.fold(element.value)
+                if static_type(value).name == "List" and constant_items(value) is None:
+                    return self._added(elements)
                 parts = self.known_items(value)
                 items += parts
                 if residual is None or isinstance(value, Const):
@@ -119,6 +123,17 @@ class Sequences(Folding):
             items.append(value)
             nodes.append(residual)
         return self.sequence(kind, items, nodes)
+
+    def _added(self, elements: list[ast.expr]) -> Folded:
+        """``[*a, b]`` with a list whose length only the run knows: ``a + [b]``."""
+        lists = [
+            ast.copy_location(
+                element.value if isinstance(element, ast.Starred) else ast.List([element]), element
+            )
+            for element in elements
+        ]
+        added = functools.reduce(lambda a, b: ast.BinOp(a, ast.Add(), b), lists)
+        return self.fold(located(added, elements[0]))
 
     def known_items(self, value: Value) -> list[Value]:
         """The elements of a sequence whose length must be known."""

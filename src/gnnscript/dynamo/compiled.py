@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gnnscript._errors import UnsupportedError
-from gnnscript.script import Lowered, lower_for, needs_lowering
+from gnnscript.script import Lowered, learn_least, lower_for, needs_lowering
 
 __all__ = ["compile_"]
 
@@ -29,6 +29,15 @@ def compile_(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
         options = {name: value for name, value in kwargs.items() if name != "model"}
         made.forward = _Compiled(model, made.forward, lambda module: wrapped(module, **options))
     return made
+
+
+# What torch leaves to Python unless it is told otherwise.
+_CAPTURED = {
+    "capture_scalar_outputs": True,
+    "capture_dynamic_output_shape_ops": True,
+    "allow_rnn": True,
+    "trace_autograd_ops": True,
+}
 
 
 @dataclass
@@ -72,23 +81,40 @@ class _Compiled:
         self._compile = compile_one
         self._forms: dict[Hashable, _Form] = {}
         self._written: set[tuple[int, str]] = set()
+        self._least: dict[tuple[str, int], int] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling() or any(_hooked(m) for m in self._model.modules()):
             return self._plain(*args, **kwargs)
+        while True:
+            form = self._form(args, kwargs)
+            if form.run is None:
+                return self._plain(*args, **kwargs)
+            try:
+                return self._run(form, args, kwargs)
+            except Exception as error:
+                if not learn_least(self._least, error):
+                    raise
+                self._forms.clear()
+
+    def _form(self, args: Any, kwargs: Any) -> _Form:
         call = _alike((args, kwargs))
         form = self._forms.get((call, _ids(self._configuration())))
         if form is None:
             form = self._make(args, kwargs)
             self._forms[call, _ids(form.alive)] = form
-        if form.run is None:
-            return self._plain(*args, **kwargs)
+        return form
+
+    @staticmethod
+    def _run(form: _Form, args: Any, kwargs: Any) -> Any:
+        assert form.run is not None
         for eager, lowered, written in form.pairs:
             lowered.training = eager.training
             for name in written:
                 setattr(lowered, name, getattr(eager, name, None))
         try:
-            return form.run(*args, **kwargs)
+            with torch._dynamo.config.patch(_CAPTURED):
+                return form.run(*args, **kwargs)
         finally:
             for eager, lowered, written in form.pairs:
                 for name in written:
@@ -96,7 +122,7 @@ class _Compiled:
 
     def _make(self, args: Any, kwargs: Any) -> _Form:
         try:
-            module = lower_for(self._model, args, kwargs, exportable=True).module
+            module = lower_for(self._model, args, kwargs, exportable=True, least=self._least).module
         except UnsupportedError:
             return _Form(None, [], self._configuration())
         pairs = []

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from gnnscript._errors import UnsupportedError
-from gnnscript.script import explained, lower_for, needs_lowering
+from gnnscript.script import explained, learn_least, lower_for, needs_lowering
 
 __all__ = ["REMEDY", "export"]
 
@@ -40,9 +40,19 @@ def export(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
         or not needs_lowering(mod)
     ):
         return wrapped(*args, **kwargs)
+
+    def export_specialized() -> Any:
+        least: dict[tuple[str, int], int] = {}
+        while True:
+            call = lower_for(mod, call_args, call_kwargs, exportable=True, least=least)
+            try:
+                return wrapped(call.module, call_args, call_kwargs, **options)
+            except Exception as error:
+                if not learn_least(least, error):
+                    raise
+
     try:
-        call = lower_for(mod, call_args, call_kwargs, exportable=True)
-        return wrapped(call.module, call_args, call_kwargs, **options)
+        return export_specialized()
     except Exception as error:
         try:
             return wrapped(*args, **kwargs)

@@ -5,13 +5,24 @@ They have no branches, so a check of values is an assertion in them. Scripted co
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import guard_or_false, guard_or_true
 
-__all__ = ["coo_to_csr", "holds", "refused", "take_along_dim"]
+__all__ = [
+    "bound",
+    "cdist",
+    "ceil_div",
+    "coo_to_csr",
+    "floor_div",
+    "holds",
+    "ordinary",
+    "refused",
+    "take_along_dim",
+]
 
 
 def holds(condition: Any, message: str) -> Any:
@@ -60,6 +71,105 @@ def refused(condition: Any, message: str) -> Any:
         return guard_or_false(condition)
     torch._check(torch.sym_not(condition), lambda: message)  # type: ignore[no-untyped-call]
     return False
+
+
+def ordinary(value: Any, least: int) -> Any:
+    """Assert of sizes that only values tell that they are none of those torch treats apart.
+
+    Where a size may be 0, or 1 and broadcast, torch branches, and a program has no branches.
+
+    Args:
+        value: A tensor, a size, or a tuple or list of these.
+        least: 1 where no size may be 0, 2 where none may be 1 either.
+
+    Returns:
+        The value as it is.
+
+    Raises:
+        RuntimeError: The program runs on values that give a smaller size.
+    """
+    if isinstance(value, Tensor):
+        for size in value.shape:
+            _at_least(size, least)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            ordinary(item, least)
+    elif isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
+        _at_least(value, least)
+    return value
+
+
+def _at_least(size: Any, least: int) -> None:
+    large = size >= least
+    if guard_or_false(large) is guard_or_true(large):  # known
+        return
+    torch._check(large, lambda: f"expected a size of at least {least}")  # type: ignore[no-untyped-call]
+    for other in range(least):  # does not follow for torch
+        torch._check(torch.sym_not(size == other))  # type: ignore[no-untyped-call]
+
+
+def bound(value: Any) -> Any:
+    """Take a tensor as the bound of a slice, of which ``torch.export`` makes a constant.
+
+    Args:
+        value: A tensor of one element, or any other bound, which is returned as it is.
+
+    Returns:
+        The number that it holds.
+
+    Raises:
+        RuntimeError: The program runs on values that give a negative bound.
+    """
+    if not isinstance(value, Tensor):
+        return value
+    number = value.item()
+    torch._check(number >= 0, lambda: "expected a bound of at least 0")  # type: ignore[no-untyped-call]
+    return number
+
+
+def floor_div(a: Any, b: Any) -> Any:
+    """Return ``math.floor(a / b)``, for numbers of which sizes are made, in integers.
+
+    Args:
+        a: A number.
+        b: A number.
+    """
+    return a // b if _integers(a, b) else math.floor(a / b)
+
+
+def ceil_div(a: Any, b: Any) -> Any:
+    """Return ``math.ceil(a / b)``, for numbers of which sizes are made, in integers.
+
+    Args:
+        a: A number.
+        b: A number.
+    """
+    return -(-a // b) if _integers(a, b) else math.ceil(a / b)
+
+
+def _integers(a: Any, b: Any) -> bool:
+    return isinstance(a, (int, torch.SymInt)) and isinstance(b, (int, torch.SymInt))
+
+
+def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Tensor:
+    """Compute distances of vectors, also of so many as only values tell: torch's own branches.
+
+    Args:
+        x1: Vectors, `[..., P, D]`.
+        x2: Vectors, `[..., R, D]`.
+        p: The norm, of at least 0.
+        compute_mode: As for torch's own. By default, euclidean distances are computed by matrix
+            products where there are more than 25 vectors on one side, if that can be told.
+
+    Returns:
+        The distances, `[..., P, R]`.
+
+    Source: ``torch.cdist``.
+    """
+    if compute_mode is None or compute_mode == "use_mm_for_euclid_dist_if_necessary":
+        many = guard_or_false(x1.size(-2) > 25) or guard_or_false(x2.size(-2) > 25)
+        compute_mode = f"{'use' if many else 'donot_use'}_mm_for_euclid_dist"
+    return torch.cdist(x1, x2, p, compute_mode)
 
 
 def coo_to_csr(index: Tensor, size: int, out_int32: bool = False) -> Tensor:

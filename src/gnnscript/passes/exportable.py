@@ -1,12 +1,16 @@
 """Rewrites specialised code for ``torch.compile`` and ``torch.export``.
 
 ``if torch.any(index < 0): raise ValueError()`` and ``assert index.max() < n`` look at values. Their
-programs have no branches to do so, but assertions.
+programs have no branches to do so, but assertions. Nor do they branch on whether a size that values
+decide is 0 or 1, as some of torch's functions do: at lines where this is found, it is asserted that
+it is not.
 """
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
+from typing import Any
 
 from gnnscript.specialize.helpers import Import, is_op, op_reference
 from gnnscript.specialize.program import Program
@@ -14,20 +18,48 @@ from gnnscript.specialize.program import Program
 __all__ = ["make_exportable"]
 
 
-# Functions of torch's that take the sizes of an example for those of every call.
+# Functions of torch's that take the sizes of an example for those of every call, or branch on them.
 _FIXING = {
+    "cdist": "cdist",
     "_convert_indices_from_coo_to_csr": "coo_to_csr",
     "take_along_dim": "take_along_dim",
 }
 
 
-def make_exportable(program: Program) -> None:
-    """Has every check of a specialised model go through ``holds`` or ``refused``."""
+# What ``math.floor(a / b)`` and ``math.ceil(a / b)`` are. Of sizes, a program rounds integers only.
+_ROUNDED = {"floor": "floor_div", "ceil": "ceil_div"}
+# Of these, arguments are types.
+_TYPED = ("annotate", "isinstance")
+
+
+def make_exportable(program: Program, least: Mapping[tuple[str, int], int] | None = None) -> None:
+    """Has every check of a specialised model go through ``holds`` or ``refused``.
+
+    Args:
+        program: The model.
+        least: By file and line, the least size that tensors may have which are given to functions
+            there, where only values tell the size.
+    """
     for function in program.functions():
-        _Exportable().visit(function.node)
+        _Exportable(least or {}).visit(function.node)
 
 
 class _Exportable(ast.NodeTransformer):
+    def __init__(self, least: Mapping[tuple[str, int], int]) -> None:
+        self._least = least
+        self._here = 0
+
+    def visit(self, node: ast.AST) -> Any:
+        """Knows the line of the statement that it is in."""
+        if not isinstance(node, ast.stmt):
+            return super().visit(node)
+        around = self._here
+        self._here = self._least.get(getattr(node, "origin", ("", 0)), 0)
+        try:
+            return super().visit(node)
+        finally:
+            self._here = around
+
     def visit_If(self, node: ast.If) -> ast.stmt:
         """``if test: raise``, also with further tests behind it."""
         self.generic_visit(node)
@@ -42,13 +74,51 @@ class _Exportable(ast.NodeTransformer):
             module = isinstance(getattr(node.func.value, "target_", None), Import)
             args = node.args if module else [node.func.value, *node.args]
             function = op_reference(_FIXING[node.func.attr])
-            return ast.copy_location(ast.Call(function, args, node.keywords), node)
+            node = ast.copy_location(ast.Call(function, args, node.keywords), node)
+        rounded = _ROUNDED.get(_name(node.func))
+        if rounded and len(node.args) == 1 and isinstance(node.args[0], ast.BinOp):
+            quotient = node.args[0]
+            if isinstance(quotient.op, ast.Div):
+                function = op_reference(rounded)
+                call = ast.Call(function, [quotient.left, quotient.right], [])
+                return ast.copy_location(call, node)
+        if self._here and _name(node.func) not in _TYPED:
+            node.args = [self._ordinary(arg) for arg in node.args]
+            for keyword in node.keywords:
+                keyword.value = self._ordinary(keyword.value)
+            if isinstance(node.func, ast.Attribute):
+                node.func.value = self._ordinary(node.func.value)
+        return node
+
+    def _ordinary(self, node: ast.expr) -> ast.expr:
+        """A value whose sizes are asserted to be large enough, if it may have any."""
+        local = isinstance(node, ast.Name) and node.id != "self" and not hasattr(node, "target_")
+        if not local and not isinstance(node, _VALUES):
+            return node
+        function = op_reference("ordinary")
+        return ast.copy_location(ast.Call(function, [node, ast.Constant(self._here)], []), node)
+
+    def visit_Slice(self, node: ast.Slice) -> ast.expr:
+        """``x[start:end]``, whose bounds may be tensors."""
+        self.generic_visit(node)
+        for name in ("lower", "upper", "step"):
+            value = getattr(node, name)
+            if isinstance(value, (ast.Name, ast.Subscript)):
+                setattr(node, name, ast.Call(op_reference("bound"), [value], []))
         return node
 
     def visit_Assert(self, node: ast.Assert) -> ast.stmt:
         """``assert test``."""
         node.test = _asserted(node.test, True, _message(node.msg))
         return node
+
+
+# The expressions that may be tensors or sizes.
+_VALUES = (ast.BinOp, ast.Call, ast.List, ast.Subscript, ast.Tuple, ast.UnaryOp)
+
+
+def _name(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
 def _asserted(test: ast.expr, outcome: bool, message: str) -> ast.expr:

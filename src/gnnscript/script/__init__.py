@@ -1,16 +1,15 @@
 """Hands the specialised module to TorchScript."""
 
+from gnnscript.script.explaining import explained, learn_least, user_location
 from gnnscript.script.lowered import Lowered
 from gnnscript.script.prepare import (
     MARK,
     LoweredCall,
-    explained,
     lower,
     lower_for,
     needs_lowering,
     script,
     source,
-    user_location,
 )
 
 __all__ = [
@@ -18,6 +17,7 @@ __all__ = [
     "Lowered",
     "LoweredCall",
     "explained",
+    "learn_least",
     "lower",
     "lower_for",
     "needs_lowering",

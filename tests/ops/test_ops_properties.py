@@ -147,3 +147,14 @@ def test_softmax_over_ptr_is_softmax_over_index(given_edges: Edges) -> None:
     ptr, perm = ops.csr(index, num_nodes)
     in_order = ops.softmax(src[perm], None, ptr)
     torch.testing.assert_close(in_order, ops.softmax(src, index, None, num_nodes)[perm])
+
+
+@pytest.mark.parametrize("op", ["gather", "scatter", "softmax"])
+def test_results_are_contiguous_whatever_the_dimension(op: str) -> None:
+    """As ATen's are: who calls ``view`` on them must not meet another layout."""
+    index = torch.tensor([0, 2, 2, 1, 0])
+    src = torch.randn(3, 5, 4)
+    arguments = (src, index) if op == "softmax" else (src, index, 1)
+    out = getattr(ops, op)(*arguments, **({"dim": 1} if op == "softmax" else {}))
+    assert out.is_contiguous()
+    assert ops.segment(src, torch.tensor([[0, 2, 5]]), "sum").is_contiguous()

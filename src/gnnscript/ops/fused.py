@@ -51,7 +51,7 @@ def edge_aggregate(
     nodes = _num_nodes(index, size)
     ptr, perm = csr(index, nodes)
     out = torch.ops.gnnscript.edge_reduce(program, rows, index, other, ptr, perm, reduce).to(dtype)
-    return out if at == -out.dim() else out.movedim(0, at)
+    return out if at == -out.dim() else out.movedim(0, at).contiguous()
 
 
 def edge_aggregate_layers(
@@ -169,7 +169,7 @@ def edge_values(
     program, rows, at = _rows(program, operands, dim)
     out = torch.ops.gnnscript.edge_map(program, rows, index, other, sum_dims).to(dtype)
     at = at + sum_dims
-    return out if at == -out.dim() else out.movedim(0, at)
+    return out if at == -out.dim() else out.movedim(0, at).contiguous()
 
 
 def edge_products(

@@ -293,7 +293,7 @@ def _reduce(src: Tensor, index: Tensor, dim: int, dim_size: int | None, reduce: 
         fill = 1 if reduce == "mul" else 0
         return torch.full(shape, fill, dtype=src.dtype, device=src.device).transpose(0, dim)
     out = _scatter(rows.reshape([-1]), keys.reshape([-1]), 0, size * features, reduce)
-    return out.view(shape).transpose(0, dim)
+    return out.view(shape).transpose(0, dim).contiguous()
 
 
 def _positions(found: Tensor, src: Tensor, index: Tensor, dim: int) -> Tensor:

@@ -63,7 +63,7 @@ def gather(src: Tensor, index: Tensor, dim: int) -> Tensor:
     dim = _wrap_dim(dim, src.dim())
     if dim == 0:
         return torch.ops.gnnscript.gather(src, index)
-    return torch.ops.gnnscript.gather(src.transpose(0, dim), index).transpose(0, dim)
+    return torch.ops.gnnscript.gather(src.transpose(0, dim), index).transpose(0, dim).contiguous()
 
 
 def scatter(
@@ -103,7 +103,7 @@ def scatter(
         return portable.scatter(src, index, dim, dim_size, reduce)
     size = dim_size if dim_size is not None else _count_nodes(index)
     ptr, perm = csr(index, size)
-    return segment_reduce(src.transpose(0, dim), ptr, perm, reduce).transpose(0, dim)
+    return segment_reduce(src.transpose(0, dim), ptr, perm, reduce).transpose(0, dim).contiguous()
 
 
 def segment(src: Tensor, ptr: Tensor, reduce: str = "sum") -> Tensor:
@@ -138,7 +138,7 @@ def segment(src: Tensor, ptr: Tensor, reduce: str = "sum") -> Tensor:
     out = segment_reduce(src.transpose(0, dim), ptr.reshape([-1]).long(), None, reduce)
     if reduce in ["min", "amin", "max", "amax"]:
         out = torch.where(out.isinf(), 0, out)
-    return out.transpose(0, dim)
+    return out.transpose(0, dim).contiguous()
 
 
 def softmax(
@@ -168,13 +168,13 @@ def softmax(
     dim = _wrap_dim(dim, src.dim())
     if ptr is not None and (ptr.dim() == 1 or index is None):
         rows = ptr.reshape([-1]).long()
-        return edge_softmax(src.transpose(0, dim), rows, None).transpose(0, dim)
+        return edge_softmax(src.transpose(0, dim), rows, None).transpose(0, dim).contiguous()
     if index is not None:
         if index.dim() != 1:
             raise ValueError(f"expected a one-dimensional index, got {index.dim()} dimensions")
         size = num_nodes if num_nodes is not None else _count_nodes(index)
         rows, perm = csr(index, size)
-        return edge_softmax(src.transpose(0, dim), rows, perm).transpose(0, dim)
+        return edge_softmax(src.transpose(0, dim), rows, perm).transpose(0, dim).contiguous()
     raise NotImplementedError("expected index or ptr to say which edges a softmax runs over")
 
 

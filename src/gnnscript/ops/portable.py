@@ -116,7 +116,7 @@ def segment(src: Tensor, ptr: Tensor, reduce: str = "sum") -> Tensor:
 
     # Along an axis other than 0 `segment_reduce` returns wrong gradients for min and max.
     src = src.transpose(0, dim)
-    return _segment_rows(src, ptr, reduce).transpose(0, dim)
+    return _segment_rows(src, ptr, reduce).transpose(0, dim).contiguous()
 
 
 def softmax(

@@ -17,7 +17,7 @@ import torch
 
 from gnnscript import _pyg
 from gnnscript._errors import UnsupportedError
-from gnnscript.analyze.types import of_value
+from gnnscript.analyze.types import alternatives, from_annotation, of_value
 from gnnscript.hetero import edge_types, spelled, with_edge_types
 from gnnscript.ops import library
 from gnnscript.passes import make_exportable, optimize
@@ -148,9 +148,17 @@ def policy_of(root: torch.nn.Module) -> Callable[[torch.nn.Module], bool]:
     return _Policy(root)
 
 
-def lower(root: torch.nn.Module, given: dict[str, Value] | None = None) -> torch.nn.Module:
-    """The specialised model: a tree of its own that shares parameters with the eager one."""
-    return build(root, _specialized(root, given))
+def lower(
+    root: torch.nn.Module, given: dict[str, Value] | None = None, *, unions: bool = True
+) -> torch.nn.Module:
+    """The specialised model: a tree of its own that shares parameters with the eager one.
+
+    Args:
+        root: The model.
+        given: What is known of arguments of its ``forward`` beyond what its annotations say.
+        unions: Whether it takes each type that the ``Union`` of an argument names.
+    """
+    return build(root, _specialized(root, given, unions=unions))
 
 
 @dataclass(frozen=True)
@@ -246,6 +254,8 @@ def _specialized(
     known: dict[str, Any] | None = None,
     policy: _Policy | None = None,
     passes: Sequence[Callable[[Program], None]] = (),
+    *,
+    unions: bool = False,
 ) -> SpecializedModel:
     with _lock:
         policy = policy or _Policy(root)
@@ -254,7 +264,7 @@ def _specialized(
                 _refuse_lazy(name, module)
         if library.implementation() == "native":
             passes = [optimize, *passes]
-        return specialize(root, policy, given, known, passes)
+        return specialize(root, policy, given, known, passes, unions=unions)
 
 
 def _refuse_lazy(name: str, module: torch.nn.Module) -> None:
@@ -274,18 +284,28 @@ def script(compile_: Any, root: torch.nn.Module, *args: Any, **kwargs: Any) -> A
     """
     given = _from_examples(root, kwargs.pop("example_inputs", None))
     with _lock:  # TorchScript compiles a class once, for all threads
-        lowered = lower(root, given)
-        try:
-            scripted = _explaining(compile_(lowered, *args, **kwargs))
-        except Exception as error:
-            discard(lowered)
-            reason = explained(error, root)
-            if reason is error:
-                raise
-            raise reason from error
+        for unions in (True, False):
+            lowered = lower(root, given, unions=unions)
+            try:
+                scripted = _explaining(compile_(lowered, *args, **kwargs))
+                break
+            except Exception as error:
+                discard(lowered)
+                if unions and _takes_unions(lowered):
+                    continue  # it may be but one of the forms that does not compile
+                reason = explained(error, root)
+                if reason is error:
+                    raise
+                raise reason from error
     if library.implementation() == "native":
         _tell_what_files_need()
     return scripted
+
+
+def _takes_unions(lowered: torch.nn.Module) -> bool:
+    """Whether an argument of a specialised model may be of several types."""
+    parameters = inspect.signature(lowered.forward).parameters.values()
+    return any(len(alternatives(from_annotation(p.annotation))) > 1 for p in parameters)
 
 
 @functools.cache
@@ -368,7 +388,7 @@ def source(module: torch.nn.Module) -> str:
             f"'source' expects a module (an instance), got {module!r}; pass the model or one of "
             "its convs"
         )
-    specialized = _specialized(module)
+    specialized = _specialized(module, unions=True)
     texts = []
     for child in module.modules():
         text = specialized.texts.get(id(child))

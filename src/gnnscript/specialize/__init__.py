@@ -54,6 +54,8 @@ def specialize(
     given: dict[str, Value] | None = None,
     known: dict[str, Any] | None = None,
     passes: Sequence[Callable[[Program], None]] = (),
+    *,
+    unions: bool = False,
 ) -> SpecializedModel:
     """Specialises a model from its ``forward`` (and ``@torch.jit.export`` methods) on.
 
@@ -64,6 +66,7 @@ def specialize(
         known: Values of arguments of ``forward`` that are fixed: it takes them still, and does not
             look at them.
         passes: Rewrite the methods, one after the other, before they are written down.
+        unions: Whether an entry point takes each type that the ``Union`` of an argument names.
 
     Raises:
         UnsupportedError: Something that the code does has no TorchScript form.
@@ -74,7 +77,7 @@ def specialize(
         program = Program(root, lowers, written, unfit)
         try:
             entries = [
-                specialize_entry(program, name, given or {}, known or {})
+                specialize_entry(program, name, given or {}, known or {}, unions=unions)
                 for name in entry_points(root)
             ]
         except AttributeFound:

@@ -15,7 +15,7 @@ from gnnscript.specialize.tree import free_name
 __all__ = ["ClassText", "Method", "emit_class"]
 
 Origin = tuple[str, int]
-_TYPING = ("Any", "Dict", "List", "Optional", "Tuple")
+_TYPING = ("Any", "Dict", "List", "Optional", "Tuple", "Union")
 _WIDTH = 100
 
 

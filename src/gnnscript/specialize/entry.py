@@ -13,11 +13,19 @@ import torch
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.annotations import parameter_types
 from gnnscript.analyze.sources import function_source
-from gnnscript.analyze.types import TENSOR, Type, alternatives, is_optional, optional
+from gnnscript.analyze.types import (
+    TENSOR,
+    Type,
+    alternatives,
+    is_optional,
+    optional,
+    strip_optional,
+)
 from gnnscript.specialize.folding.base import Arguments, Binding, Folded
 from gnnscript.specialize.helpers import annotation
 from gnnscript.specialize.program import Program, Specialized
 from gnnscript.specialize.signature import Argument, signature
+from gnnscript.specialize.unions import with_all_forms
 from gnnscript.specialize.values import (
     Closure,
     Const,
@@ -54,7 +62,12 @@ def entry_points(root: torch.nn.Module) -> list[str]:
 
 
 def specialize_entry(
-    program: Program, name: str, given: dict[str, Value], known: dict[str, Any]
+    program: Program,
+    name: str,
+    given: dict[str, Value],
+    known: dict[str, Any],
+    *,
+    unions: bool = False,
 ) -> Specialized:
     """Specialises one entry point of the root for the types of its arguments.
 
@@ -63,11 +76,13 @@ def specialize_entry(
         name: The entry point.
         given: What is known of its arguments beyond what its annotations say.
         known: Values of arguments of ``forward`` that are fixed: it takes them still.
+        unions: Whether arguments may be of each type that their ``Union`` names, not of one alone.
     """
     root = program.root
     kind = type(root.module)
     defined = name
-    if name == "forward" and kind.__call__ is not torch.nn.Module.__call__:
+    calls = kind.__call__ is not torch.nn.Module.__call__
+    if name == "forward" and calls and not isinstance(root.module, torch.fx.GraphModule):
         defined = "__call__"  # it calls 'forward', as ``super().__call__(...)``
     function = vars(root.module).get(defined) or inspect.getattr_static(kind, defined)
     source = function_source(inspect.unwrap(function))
@@ -75,18 +90,28 @@ def specialize_entry(
     if name != "forward":
         given, known = {}, {}
     choices = _by_configuration(root.module, source, cls) if name == "forward" else {}
-    arguments = signature(
-        root.module, source, cls, given, lambda n, t: choices.get(n, alternatives(t)[0])
-    )
-    try:
+    members: dict[str, list[Type]] = {}
+
+    def choose(argument: str, declared: Type) -> Type:
+        found = alternatives(declared)
+        if unions and argument not in given:
+            members[argument] = [found[0], *map(strip_optional, found[1:])]  # None is of the first
+        return choices.get(argument, found[0])
+
+    arguments = signature(root.module, source, cls, given, choose)
+
+    def specialize(arguments: list[Argument]) -> Specialized:
         return _with_options(program, name, function, cls, arguments, known)
+
+    try:
+        return with_all_forms(program, arguments, members, specialize)
     except UnsupportedError as error:
         # Perhaps an argument is a dictionary of something else than node or edge types.
         plain = [_plain(a) if a.parameter not in given else a for a in arguments]
         if plain == arguments:
             raise
         try:
-            return _with_options(program, name, function, cls, plain, known)
+            return specialize(plain)
         except UnsupportedError:
             raise error from None
 

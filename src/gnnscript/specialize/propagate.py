@@ -297,7 +297,12 @@ class _Writer:
                 kept = ast.IfExp(present, length, ast.Constant(None))
                 self.sizes[dim] = (Dyn(optional(INT)), kept)
             elif is_optional(static_type(known[0])):
-                kept = ast.IfExp(present, length, frame.needed(*known))
+                before = frame.needed(*known)
+                if isinstance(before, ast.IfExp) and ast.unparse(before.body) == ast.unparse(
+                    length
+                ):
+                    return
+                kept = ast.IfExp(present, length, before)
                 self.sizes[dim] = (Dyn(optional(INT)), kept)
             return
         if known is None:

@@ -245,7 +245,38 @@ class ChangingHelper(Base):
         return h * self.shifted(h)
 
 
+class Joined(Base):
+    """Values of other widths and types, brought together by subtraction and concatenation."""
+
+    def __init__(self, aggr: str = "mean") -> None:
+        super().__init__(aggr)
+        self.layer = Sequential(Linear(2 * WIDTH + 1, WIDTH), ReLU(inplace=True))
+
+    def forward(self, x: Tensor, edge_index: Tensor, e: Tensor, w: Tensor) -> Tensor:
+        count = (3 * x[:, :1]).long()
+        return self.propagate(
+            edge_index, x=x, first=x[:, :1], pair=(x, x[:, 1:2]), count=count, w=w
+        )
+
+    def message(
+        self, x_j: Tensor, first_j: Tensor, pair_i: Tensor, pair_j: Tensor, count_j: Tensor
+    ) -> Tensor:
+        return self.layer(torch.cat([first_j - x_j, pair_j - pair_i, count_j], dim=-1))
+
+
+class Compared(Base):
+    """What is only compared does not decide the type of the message."""
+
+    def forward(self, x: Tensor, edge_index: Tensor, e: Tensor, w: Tensor) -> Tensor:
+        return self.propagate(edge_index, x=x, limit=x.double() / 2, e=e)
+
+    def message(self, x_j: Tensor, limit_i: Tensor, e: Tensor) -> Tensor:
+        return torch.where(limit_i < e, x_j, 0.5) * (limit_i > 0)
+
+
 FUSED = {
+    "joined": Joined,
+    "compared": Compared,
     "weighted": Weighted,
     "gated": Gated,
     "scaled": Scaled,

@@ -24,6 +24,7 @@ def edge_aggregate(
     size: Optional[int] = None,  # noqa: UP045
     dim: int = 0,
     reduce: str = "sum",
+    typed: Optional[List[int]] = None,  # noqa: UP006, UP045
 ) -> Tensor:
     """Compute a message for each edge and reduce the messages of each node, in one pass.
 
@@ -38,6 +39,7 @@ def edge_aggregate(
         size: Number of nodes; None stands for the largest value of `index` plus one.
         dim: Dimension that counts nodes and edges.
         reduce: `sum`, `mean`, `min`, `max` or `mul`.
+        typed: The operands by whose dtypes that of the result is decided; None stands for all.
 
     Returns:
         Node values with `size` nodes at `dim`; a node without edges holds 0, or 1 for `mul`.
@@ -46,7 +48,7 @@ def edge_aggregate(
         ValueError: A gathered operand has another number of dimensions than the messages.
         RuntimeError: Shapes do not broadcast, or an index is out of range.
     """
-    dtype = _dtype(program, operands, reduce)
+    dtype = _dtype(program, operands, reduce, typed)
     program, rows, at = _rows(program, operands, dim)
     nodes = _num_nodes(index, size)
     ptr, perm = csr(index, nodes)
@@ -64,6 +66,7 @@ def edge_aggregate_layers(
     size: Optional[int] = None,  # noqa: UP045
     dim: int = 0,
     reduce: str = "sum",
+    typed: Optional[List[int]] = None,  # noqa: UP006, UP045
 ) -> Tensor:
     """Reduce messages, some of whose values come from linear layers of edge features.
 
@@ -80,6 +83,7 @@ def edge_aggregate_layers(
         size: As in `edge_aggregate`.
         dim: As in `edge_aggregate`.
         reduce: As in `edge_aggregate`.
+        typed: As in `edge_aggregate`.
 
     Returns:
         As `edge_aggregate`.
@@ -100,9 +104,10 @@ def edge_aggregate_layers(
     values = list(operands)
     for number, place in enumerate(places):
         given = operands[place]
-        values[place] = functional.linear(given[:0] if fits else given, weights[number])
+        values[place] = linear_part(given[:0] if fits else given, weights[number])
     if not fits:
-        return edge_aggregate(program, values, index, other, size, dim, reduce)
+        return edge_aggregate(program, values, index, other, size, dim, reduce, typed)
+    dtype = _dtype(program, values, reduce, typed)
     nodes = _num_nodes(index, size)
     program, rows, _ = _rows(program, values, dim)
     ptr, perm = csr(index, nodes)
@@ -120,7 +125,7 @@ def edge_aggregate_layers(
                 if place in places:
                     features = operands[place].index_select(0, edges)
                     layer = weights[places.index(place)]
-                    own.append(functional.linear(features, layer).to(row.dtype))
+                    own.append(linear_part(features, layer).to(row.dtype))
                 elif f"i{place}" in program:
                     own.append(row[first:last])
                 elif f"e{place}" in program:
@@ -137,7 +142,7 @@ def edge_aggregate_layers(
                 reduce,
             )
             outs.append(out)
-    return torch.cat(outs)
+    return torch.cat(outs).to(dtype)
 
 
 def edge_values(
@@ -147,6 +152,7 @@ def edge_values(
     other: Tensor,
     dim: int = 0,
     sum_dims: int = 0,
+    typed: Optional[List[int]] = None,  # noqa: UP006, UP045
 ) -> Tensor:
     """Compute an elementwise expression of gathered values for each edge.
 
@@ -157,6 +163,7 @@ def edge_values(
         other: Node at the end `j` of each edge, `[E]`.
         dim: Dimension that counts nodes and edges.
         sum_dims: How many of the last dimensions to add up.
+        typed: As in `edge_aggregate`.
 
     Returns:
         Edge values, with `E` at `dim`; without the dimensions that were added up.
@@ -165,7 +172,7 @@ def edge_values(
         ValueError: As in `edge_aggregate`.
         RuntimeError: As in `edge_aggregate`.
     """
-    dtype = _dtype(program, operands, "sum")
+    dtype = _dtype(program, operands, "sum", typed)
     program, rows, at = _rows(program, operands, dim)
     out = torch.ops.gnnscript.edge_map(program, rows, index, other, sum_dims).to(dtype)
     at = at + sum_dims
@@ -235,6 +242,32 @@ def edge_products(
     return out + plain @ (fixed.t() if left else fixed)
 
 
+def linear_part(
+    x: Tensor,
+    weight: Tensor,
+    bias: Optional[Tensor] = None,  # noqa: UP045
+) -> Tensor:
+    """The share that one value has in a linear layer of several, put side by side or added up.
+
+    Args:
+        x: The value, `[..., K]`, or `[..., 1]` where torch would have broadcast it against the
+            others; of any dtype that torch would have promoted to theirs.
+        weight: The columns of the layer's weight that act on it, `[F, K]`.
+        bias: `[F]`.
+
+    Returns:
+        `[..., F]`, of the dtype of `weight`.
+
+    Raises:
+        RuntimeError: Shapes do not fit.
+    """
+    x = x.to(weight.dtype)
+    width = weight.size(1)
+    if x.size(-1) == 1 and width != 1:
+        x = x.expand([-1] * (x.dim() - 1) + [width])
+    return functional.linear(x, weight, bias)
+
+
 def add_edge_bias(
     out: Tensor,
     bias: Tensor,
@@ -275,8 +308,15 @@ def _num_nodes(index: Tensor, size: Optional[int]) -> int:  # noqa: UP045
     return int(index.max()) + 1 if index.numel() > 0 else 0
 
 
-def _dtype(program: str, operands: List[Tensor], reduce: str) -> torch.dtype:  # noqa: UP006
+def _dtype(
+    program: str,
+    operands: List[Tensor],  # noqa: UP006
+    reduce: str,
+    typed: Optional[List[int]],  # noqa: UP006, UP045
+) -> torch.dtype:
     """Type of the result, by torch's rules of promotion."""
+    if typed is not None:
+        operands = [operands[place] for place in typed]
     one = operands[0]
     for operand in operands:
         if operand.dtype != one.dtype:

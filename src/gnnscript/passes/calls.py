@@ -25,7 +25,7 @@ from gnnscript.passes.expressions import (
 )
 from gnnscript.passes.operators import Operators
 from gnnscript.passes.state import Abort, Frame
-from gnnscript.specialize.helpers import Import, is_op
+from gnnscript.specialize.helpers import Import, import_reference, is_op
 from gnnscript.specialize.program import Specialized
 from gnnscript.specialize.tree import clone
 
@@ -390,7 +390,12 @@ class Calls(Operators):
         found = module_operation(module)
         if found is None:
             return None
-        return self.mapped(code, found[0], [given, *map(self.constant, found[1])])
+        numbers = [self.constant(number) for number in found[1]]
+        if getattr(module, "inplace", False):  # the value may come to be one that must not change
+            functional = import_reference("torch.nn.functional", "", "F")
+            args = [hole(given), *(number.code for number in numbers)]
+            code = ast.Call(ast.Attribute(functional, found[0], ast.Load()), args, [])
+        return self.mapped(code, found[0], [given, *numbers])
 
     # Methods of tensors ###########################################################
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gnnscript.passes.expressions import (
     Cat,
@@ -33,11 +33,19 @@ __all__ = ["Hoist", "regathered", "stacked"]
 
 @dataclass
 class _Term:
-    """A part of a linear layer: the columns of the weight that act on one value."""
+    """A part of a linear layer: the columns of the weight that act on one value.
+
+    Args:
+        leaf: The value.
+        weight: The columns.
+        sign: Whether the value is added or subtracted.
+        joined: Whether torch would have brought the value to the width or the dtype of another.
+    """
 
     leaf: Expression
     weight: Expression
     sign: int
+    joined: bool = False
 
 
 class Hoist(State):
@@ -113,11 +121,13 @@ class Hoist(State):
         parts: list[Expression] = []
         for group in sorted(merged.values(), key=lambda g: not isinstance(g[0].leaf, Gather)):
             leaf, weight = group[0].leaf, _combined(group)
+            joined = any(term.joined for term in group)
             if isinstance(leaf, Gather):
-                parts.append(regathered(leaf, self.linear_code(leaf.source, weight, bias)))
+                source = self.linear_code(leaf.source, weight, bias, joined)
+                parts.append(regathered(leaf, source))
                 bias = None
             else:
-                code = self.linear_code(leaf, weight, None)
+                code = self.linear_code(leaf, weight, None, joined)
                 layer = Linear(code=code.code, operand=leaf, weight=weight, bias=None)
                 parts.append(code if leaf.per_edge else layer)
         result = parts[0]
@@ -126,10 +136,19 @@ class Hoist(State):
             result = Map(code=code_, operator="+", operands=[result, part])
         return result
 
-    def linear_code(self, operand: Expression, weight: Expression, bias: Expression | None) -> Code:
-        """``F.linear(operand, weight, bias)``."""
-        functional = import_reference("torch.nn.functional", "", "F")
+    def linear_code(
+        self,
+        operand: Expression,
+        weight: Expression,
+        bias: Expression | None,
+        joined: bool = False,
+    ) -> Code:
+        """``F.linear(operand, weight, bias)``, or what widens and converts the operand first."""
         args = [hole(operand), hole(weight)] + ([hole(bias)] if bias is not None else [])
+        if joined:
+            function = import_reference("gnnscript.ops.fused", "linear_part", "linear_part")
+            return Code(code=ast.Call(function, args, []))
+        functional = import_reference("torch.nn.functional", "", "F")
         return Code(code=ast.Call(ast.Attribute(functional, "linear", ast.Load()), args, []))
 
     def _terms(self, operand: Expression, weight: Expression, sign: int) -> list[_Term] | None:
@@ -143,9 +162,10 @@ class Hoist(State):
                 sides = [self.lifted(o) for o in operand.operands]
                 if all(side is not None and _same_source(side, sides[0]) for side in sides):
                     second = sign if operand.operator == "+" else -sign
+                    joined = len({id(side.source) for side in sides if side is not None}) > 1
                     return [
-                        _Term(sides[0], weight, sign),  # type: ignore[arg-type]
-                        _Term(sides[1], weight, second),  # type: ignore[arg-type]
+                        _Term(sides[0], weight, sign, joined),  # type: ignore[arg-type]
+                        _Term(sides[1], weight, second, joined),  # type: ignore[arg-type]
                     ]
             gather = self.lifted(operand)
             if gather is not None:
@@ -163,21 +183,27 @@ class Hoist(State):
             inner = self._terms(operand, Code(code=part), sign)
             if inner is None:
                 return None
-            terms += inner
+            terms += [replace(term, joined=len(sizes) > 1) for term in inner]
         return terms
 
     def _width(self, operand: Expression) -> ast.expr:
         """The number of features of a value per edge, without computing it."""
-        inner: Expression = operand
-        while id(inner) not in self.memo and isinstance(inner, Map):
-            inner = next(o for o in inner.operands if o.per_edge)
-        source = inner.source if isinstance(inner, Gather) else operand
-        if inner is not operand and self.lifted(operand) is None:
-            sides = [o for o in getattr(operand, "operands", []) if isinstance(o, Gather)]
-            if len(sides) != 2 or not _same_source(sides[0], sides[1]):
-                source = operand
+        lifted = self.lifted(operand)
+        sides = [o for o in getattr(operand, "operands", []) if isinstance(o, Gather)]
+        if lifted is not None:
+            sources = [lifted.source]
+        elif len(sides) == 2 and _same_source(sides[0], sides[1]):
+            sources = [sides[0].source]
+            if sides[1].source is not sides[0].source:
+                sources.append(sides[1].source)  # one of them may be broadcast
+        else:
+            sources = [operand]
         last = ast.UnaryOp(ast.USub(), ast.Constant(1))
-        return ast.Call(ast.Attribute(hole(source), "size", ast.Load()), [last], [])
+        sizes: list[ast.expr] = [
+            ast.Call(ast.Attribute(hole(source), "size", ast.Load()), [last], [])
+            for source in sources
+        ]
+        return sizes[0] if len(sizes) == 1 else ast.Call(ast.Name("max", ast.Load()), sizes, [])
 
     def _taken(self, part: Part) -> Expression:
         """``cat([a, b])[:, k]`` as ``cat([a[:, k], b[:, k]])``, where that is the same."""

@@ -23,6 +23,8 @@ class Program:
         indices: The two ends of the edges that it reads: ``i``, then ``j``.
         dim: The dimension that counts nodes or edges.
         gathers: How many of the operands are gathered.
+        typed: The places of the operands that decide the type of the result; those that are only
+            compared do not.
     """
 
     indices: list[Expression]
@@ -30,13 +32,14 @@ class Program:
     operands: list[Expression] = field(default_factory=list)
     dim: int = 0
     gathers: int = 0
+    typed: set[int] = field(default_factory=set)
     _letters: dict[tuple[int, int], str] = field(default_factory=dict)
 
     def ends(self) -> tuple[Expression, Expression]:
         """The index of each letter; the first where the second is not read."""
         return self.indices[0], self.indices[-1]
 
-    def letter(self, leaf: Expression) -> str:
+    def letter(self, leaf: Expression, *, typed: bool = True) -> str:
         """The name of an operand."""
         gather = leaf if isinstance(leaf, Gather) else None
         if gather is not None and self._side(gather) is None:
@@ -44,13 +47,16 @@ class Program:
         value = gather.source if gather is not None else leaf
         key = (id(value), id(gather.index) if gather is not None else 0)
         if key not in self._letters:
-            letter = self._side(gather) if gather is not None else None
-            if letter is None:
-                letter = "s" if isinstance(leaf, Code) and leaf.shared else "e"
+            side = self._side(gather) if gather is not None else None
+            if side is None:
+                side = "s" if isinstance(leaf, Code) and leaf.shared else "e"
             self.gathers += gather is not None
-            self._letters[key] = f"{letter}{len(self.operands)}"
+            self._letters[key] = f"{side}{len(self.operands)}"
             self.operands.append(value)
-        return self._letters[key]
+        letter = self._letters[key]
+        if typed:
+            self.typed.add(int(letter[1:]))
+        return letter
 
     def _side(self, gather: Gather | None) -> str | None:
         if gather is None or gather.dim != self.dim:
@@ -87,22 +93,28 @@ def _gathers(expression: Expression) -> list[Gather]:
     return []
 
 
-def _text(expression: Expression, program: Program, level: int) -> str:
+def _text(expression: Expression, program: Program, level: int, typed: bool = True) -> str:
     if isinstance(expression, Const):
         value = expression.value
         return repr(value) if value >= 0 or level == 0 else f"({value!r})"
     if not isinstance(expression, Map):
-        return program.letter(expression)
+        return program.letter(expression, typed=typed)
     operator, operands = expression.operator, expression.operands
     own = _LEVEL.get(operator)
     if operator == "neg":
-        text = "-" + _text(operands[0], program, 3)
+        text = "-" + _text(operands[0], program, 3, typed)
     elif operator in _COMPARISONS:
-        text = f" {operator} ".join(_text(o, program, 1) for o in operands)
+        text = f" {operator} ".join(_text(o, program, 1, False) for o in operands)
         own = 0
     elif own is not None:
         left, right = operands
-        text = f"{_text(left, program, own)} {operator} {_text(right, program, own + 1)}"
+        text = f"{_text(left, program, own, typed)} {operator} "
+        text += _text(right, program, own + 1, typed)
     else:
-        return f"{operator}({', '.join(_text(o, program, 0) for o in operands)})"
+        chooses = operator == "where"  # by its first operand
+        texts = (
+            _text(o, program, 0, typed and not (chooses and number == 0))
+            for number, o in enumerate(operands)
+        )
+        return f"{operator}({', '.join(texts)})"
     return f"({text})" if own < level else text  # type: ignore[operator]

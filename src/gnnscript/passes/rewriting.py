@@ -54,7 +54,7 @@ class Rewriting(Hoist):
         args = [*self.program_arguments(program), self.value(index), self.value(other)]
         dims = expression.dims if isinstance(expression, Total) else 0
         options = {"dim": (program.dim, 0), "sum_dims": (dims, 0)}
-        values = _op("edge_values", args, options)
+        values = _op("edge_values", args, options | _typed(program))
         if not is_truth(operand):
             return values
         return ast.Call(ast.Attribute(values, "to", ast.Load()), [torch_name("torch.bool")], [])
@@ -122,7 +122,8 @@ class Rewriting(Hoist):
         if args is None:
             args, name = self.program_arguments(program), "edge_aggregate"
         args += [self.value(index), self.value(other), self.value(scatter.size)]
-        return _op(name, args, {"dim": (program.dim, 0), "reduce": (reduce, "sum")})
+        options = {"dim": (program.dim, 0), "reduce": (reduce, "sum")}
+        return _op(name, args, options | _typed(program))
 
     def factored(self, scatter: Scatter, product: Product, reduce: str) -> ast.expr | None:
         """A vector times a matrix for each edge, without the matrices."""
@@ -187,19 +188,25 @@ def _refilled(operand: Map, inner: Expression) -> ast.expr:
     return ast.Call(code.func, [hole(inner), *code.args[1:]], code.keywords)
 
 
+def _typed(program: Program) -> dict[str, tuple[Any, Any]]:
+    """Which operands decide the type of the result, where it is not all of them, or none."""
+    partial = 0 < len(program.typed) < len(program.operands)
+    return {"typed": (sorted(program.typed), None)} if partial else {}
+
+
 def _op(name: str, args: list[ast.expr], options: dict[str, tuple[Any, Any]]) -> ast.Call:
     """A call of one of the native ops; options that are the default are left out."""
     keywords = [
-        ast.keyword(key, ast.Constant(value) if not _negative(value) else _minus(value))
+        ast.keyword(key, _literal(value))
         for key, (value, default) in options.items()
         if value != default
     ]
     return ast.Call(import_reference("gnnscript.ops.fused", name, name), args, keywords)
 
 
-def _negative(value: Any) -> bool:
-    return isinstance(value, int) and value < 0
-
-
-def _minus(value: int) -> ast.expr:
-    return ast.UnaryOp(ast.USub(), ast.Constant(-value))
+def _literal(value: Any) -> ast.expr:
+    if isinstance(value, list):
+        return ast.List([ast.Constant(item) for item in value], ast.Load())
+    if isinstance(value, int) and value < 0:
+        return ast.UnaryOp(ast.USub(), ast.Constant(-value))
+    return ast.Constant(value)

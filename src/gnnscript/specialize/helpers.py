@@ -136,14 +136,12 @@ def reference(value: Any) -> ast.expr | None:
     name = getattr(value, "__name__", None)
     if not isinstance(name, str) or not name.isidentifier():
         return None
-    for namespace, module, spelled in _NAMESPACES:
-        if getattr(namespace, name, None) is value:
-            if spelled.startswith("torch"):
-                return torch_name(f"{spelled}.{name}")
-            return ast.Attribute(import_reference(module, "", spelled), name, ast.Load())
-    spelled_as = _by_identity().get(id(value))
-    if spelled_as is not None and getattr(spelled_as[0], spelled_as[2], None) is value:
-        return torch_name(f"{spelled_as[1]}.{spelled_as[2]}")
+    for place in _NAMESPACES:
+        if getattr(place[0], name, None) is value:
+            return _spelled(place, name)
+    found_as = _by_identity().get(id(value))
+    if found_as is not None and getattr(found_as[0][0], found_as[1], None) is value:
+        return _spelled(*found_as)
     if getattr(builtins, name, None) is value:
         return ast.Name(name, ast.Load())
     if _is_covered(value):
@@ -157,15 +155,23 @@ def reference(value: Any) -> ast.expr | None:
     return None
 
 
+def _spelled(place: tuple[Any, str, str], name: str) -> ast.expr:
+    """A function in one of the namespaces."""
+    _, module, spelled = place
+    if spelled.startswith("torch"):
+        return torch_name(f"{spelled}.{name}")
+    return ast.Attribute(import_reference(module, "", spelled), name, ast.Load())
+
+
 @functools.cache
-def _by_identity() -> dict[int, tuple[Any, str, str]]:
+def _by_identity() -> dict[int, tuple[tuple[Any, str, str], str]]:
     """Functions whose own name is not the one they are found by: ``torch.linalg.norm``."""
     return {
-        id(value): (namespace, spelled, name)
-        for namespace, _, spelled in _NAMESPACES
-        if spelled.startswith("torch.")
-        for name, value in vars(namespace).items()
-        if callable(value) and not name.startswith("_")
+        id(value): (place, name)
+        for place in _NAMESPACES
+        if place[2].startswith(("torch.", "F"))
+        for name, value in vars(place[0]).items()
+        if callable(value) and not inspect.isclass(value) and not name.startswith("_")
     }
 
 

@@ -54,9 +54,9 @@ def symbolic_trace(
     Source: ``torch.fx.symbolic_trace``.
     """
     if isinstance(example_inputs, Mapping):
-        call = lower_for(model, kwargs=example_inputs, everything=True)
+        call = lower_for(model, kwargs=example_inputs, everything=True, branches=False)
     else:
-        call = lower_for(model, tuple(example_inputs or ()), everything=True)
+        call = lower_for(model, tuple(example_inputs or ()), everything=True, branches=False)
     with _unchanged(model), torch.random.fork_rng(devices=[]):
         tracer = Tracer(_copied(spelled(call.values)), call.fixed)
         try:

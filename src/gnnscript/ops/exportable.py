@@ -6,6 +6,7 @@ They have no branches, so a check of values is an assertion in them. Scripted co
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -19,9 +20,11 @@ __all__ = [
     "coo_to_csr",
     "floor_div",
     "holds",
+    "length",
     "ordinary",
     "refused",
     "take_along_dim",
+    "warn",
 ]
 
 
@@ -127,6 +130,15 @@ def bound(value: Any) -> Any:
     return number
 
 
+def length(value: Any) -> Any:
+    """Return ``len(value)``, of which ``torch.export`` makes a constant where it is a tensor's.
+
+    Args:
+        value: A tensor, or anything else that has a length.
+    """
+    return value.size(0) if isinstance(value, Tensor) else len(value)
+
+
 def floor_div(a: Any, b: Any) -> Any:
     """Return ``math.floor(a / b)``, for numbers of which sizes are made, in integers.
 
@@ -213,3 +225,15 @@ def take_along_dim(values: Tensor, indices: Tensor, dim: int | None = None) -> T
     before, after = common[:dim], common[dim + 1 :]
     spread = values.expand((*before, values.size(dim), *after))
     return spread.gather(dim, indices.expand((*before, indices.size(dim), *after)))
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def warn(message: str) -> None:
+    """Warn when a program is made, as it cannot when it runs.
+
+    Args:
+        message: The message.
+
+    Source: ``warnings.warn``.
+    """
+    warnings.warn(message, stacklevel=2)

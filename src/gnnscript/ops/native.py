@@ -95,7 +95,7 @@ def scatter(
     if index.dim() != 1:
         raise ValueError(f"expected a one-dimensional index, got {index.dim()} dimensions")
     dim = _wrap_dim(dim, src.dim())
-    if index.size(0) != src.size(dim):
+    if portable.differ(index.size(0), src.size(dim)):
         raise ValueError(
             f"expected an index of size {src.size(dim)}, that of src at {dim}, got {index.size(0)}"
         )

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gnnscript.ops.portable import differ
+
 
 def knn(
     x: Tensor,
@@ -126,7 +128,7 @@ def nearest(x: Tensor, y: Tensor, ptr_x: Tensor | None, ptr_y: Tensor | None) ->
 
 
 def _check_found(found: Tensor, x: Tensor) -> None:
-    if found.size(1) != x.size(0):
+    if differ(found.size(1), x.size(0)):
         raise ValueError(
             "expected every point in x to have a point in y of its own example at a finite "
             f"distance, got {x.size(0) - found.size(1)} points in x without one"

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gnnscript.ops.exportable import refused
+
 
 def gather(src: Tensor, index: Tensor, dim: int) -> Tensor:
     """Return, for every edge, the slice of `src` that its node holds.
@@ -254,6 +256,15 @@ def as_bool(value: Tensor) -> bool:
         return bool(value)
     truth: Any = value.ne(0).item()
     return truth if isinstance(truth, torch.SymBool) else bool(truth)  # type: ignore[return-value]
+
+
+def differ(size: int, other: int) -> bool:
+    """Whether sizes differ that have to be equal; a program in which values decide asserts it."""
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return size != other
+    if torch.compiler.is_compiling():
+        return bool(refused(size != other, "sizes differ that have to be equal"))
+    return size != other
 
 
 def _wrap_dim(dim: int, dims: int) -> int:

@@ -2,5 +2,6 @@
 
 from gnnscript.passes.exportable import make_exportable
 from gnnscript.passes.pipeline import optimize
+from gnnscript.passes.shortcuts import omit_shortcuts
 
-__all__ = ["make_exportable", "optimize"]
+__all__ = ["make_exportable", "omit_shortcuts", "optimize"]

@@ -68,20 +68,9 @@ class _Exportable(ast.NodeTransformer):
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
-        """``x.take_along_dim(index, dim)`` and the like, which fix sizes."""
+        """Functions that have another form in programs, and lines where sizes are asserted."""
         self.generic_visit(node)
-        if isinstance(node.func, ast.Attribute) and node.func.attr in _FIXING:
-            module = isinstance(getattr(node.func.value, "target_", None), Import)
-            args = node.args if module else [node.func.value, *node.args]
-            function = op_reference(_FIXING[node.func.attr])
-            node = ast.copy_location(ast.Call(function, args, node.keywords), node)
-        rounded = _ROUNDED.get(_name(node.func))
-        if rounded and len(node.args) == 1 and isinstance(node.args[0], ast.BinOp):
-            quotient = node.args[0]
-            if isinstance(quotient.op, ast.Div):
-                function = op_reference(rounded)
-                call = ast.Call(function, [quotient.left, quotient.right], [])
-                return ast.copy_location(call, node)
+        node = _replaced(node)
         if self._here and _name(node.func) not in _TYPED:
             node.args = [self._ordinary(arg) for arg in node.args]
             for keyword in node.keywords:
@@ -121,6 +110,27 @@ def _name(function: ast.expr) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
+def _replaced(node: ast.Call) -> ast.Call:
+    """A call of a function that fixes sizes, branches on them or does what no program does."""
+    name, function, first = _name(node.func), ast.unparse(node.func), (*node.args, None)[0]
+    call: tuple[str, list[ast.expr]] | None = None
+    if isinstance(node.func, ast.Attribute) and name in _FIXING:
+        module = isinstance(getattr(node.func.value, "target_", None), Import)
+        call = _FIXING[name], node.args if module else [node.func.value, *node.args]
+    elif isinstance(first, ast.BinOp) and isinstance(first.op, ast.Div) and name in _ROUNDED:
+        call = _ROUNDED[name], [first.left, first.right]
+    elif isinstance(first, ast.Call) and function == "int" and _name(first.func) == "item":
+        assert isinstance(first.func, ast.Attribute)
+        call = "as_int", [first.func.value]
+    elif function == "len":
+        call = "length", node.args
+    elif function == "warnings.warn":
+        call = "warn", [ast.Constant(_message(first, "a warning of the model"))]
+    if call is None:
+        return node
+    return ast.copy_location(ast.Call(op_reference(call[0]), call[1], node.keywords), node)
+
+
 def _asserted(test: ast.expr, outcome: bool, message: str) -> ast.expr:
     """A test that is an assertion of its outcome where only values tell it."""
     if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
@@ -142,13 +152,13 @@ def _is_as_bool(function: ast.expr) -> bool:
     return isinstance(target, Import) and is_op(target) and target.name == "as_bool"
 
 
-def _message(error: ast.expr | None) -> str:
+def _message(error: ast.expr | None, otherwise: str = "a check of the model failed") -> str:
     """What is said where the check fails, without what is known only when it does."""
     if isinstance(error, ast.Call):
-        return _message(error.args[0] if error.args else None)
+        return _message(error.args[0] if error.args else None, otherwise)
     if isinstance(error, ast.Constant) and isinstance(error.value, str):
         return error.value
     if isinstance(error, ast.JoinedStr):
         parts = (part.value if isinstance(part, ast.Constant) else "..." for part in error.values)
         return "".join(map(str, parts))
-    return "a check of the model failed"
+    return otherwise

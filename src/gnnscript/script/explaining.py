@@ -16,7 +16,8 @@ __all__ = ["explained", "learn_least", "user_location"]
 
 # How torch.compile and torch.export say that values would decide, and what they advise.
 _UNDECIDED = re.compile(r"data-dependent expression (.+?)(?: \(unhinted|\.|$)", re.MULTILINE)
-_ZERO_OR_ONE = re.compile(r"^(?:Eq|Ne)\(([01]), .+\)$|(?:^(?:Eq|Ne)\(.+,| [<>]=?) ([01])\)?$")
+_EQUAL = re.compile(r"^(?:Eq|Ne)\((?:([01]), .+|.+, ([01]))\)$")
+_COMPARED = re.compile(r"^(?:([01]) (<=?|>=?) .+|.+ (<=?|>=?) ([01]))$")
 _HINT = re.compile(r"^\s*Hint: (.+)$", re.MULTILINE)
 _FRAME = re.compile(r'File "(gnnscript_lowered/[^"]+)", line (\d+)')
 
@@ -96,12 +97,24 @@ def learn_least(least: dict[tuple[str, int], int], error: Exception) -> bool:
     """
     places = _places(error)
     asked = _UNDECIDED.search(str(error))
-    number = asked and _ZERO_OR_ONE.search(asked.group(1))
-    if not number or not places:
+    enough = _enough(asked.group(1)) if asked else 0
+    if not enough or not places:
         return False
     line = places[-1].file, places[-1].line
-    known, least[line] = least.get(line, 0), int(number.group(1) or number.group(2)) + 1
-    return least[line] > known
+    known, least[line] = least.get(line, 0), enough
+    return enough > known
+
+
+def _enough(expression: str) -> int:
+    """From which size on it is known whether a size is, or is above, 0 or 1; 0 for others."""
+    equal = _EQUAL.match(expression)
+    if equal:
+        return int(equal.group(1) or equal.group(2)) + 1
+    compared = _COMPARED.match(expression)
+    if not compared:
+        return 0
+    number = int(compared.group(1) or compared.group(4))
+    return number + 1 if compared.group(2) in ("<", ">=") or compared.group(3) in (">", "<=") else 1
 
 
 def _places(error: BaseException) -> list[Location]:

@@ -20,7 +20,7 @@ from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import alternatives, from_annotation, of_value
 from gnnscript.hetero import edge_types, spelled, with_edge_types
 from gnnscript.ops import library
-from gnnscript.passes import make_exportable, optimize
+from gnnscript.passes import make_exportable, omit_shortcuts, optimize
 from gnnscript.script.explaining import explained
 from gnnscript.script.lowered import build, discard
 from gnnscript.specialize import Program, SpecializedModel, specialize
@@ -183,6 +183,7 @@ def lower_for(
     kwargs: AnyMapping[str, Any] | None = None,
     *,
     everything: bool = False,
+    branches: bool = True,
     exportable: bool = False,
     least: AnyMapping[tuple[str, int], int] | None = None,
 ) -> LoweredCall:
@@ -196,6 +197,7 @@ def lower_for(
         args: Positional arguments of the call; may be empty where ``kwargs`` is, too.
         kwargs: Keyword arguments of the call.
         everything: Whether classes are specialised that the interceptor has not marked.
+        branches: Whether the code may branch on values, where it need not.
         exportable: Whether the code is for ``torch.compile`` or ``torch.export``.
         least: For these, lines with the least size that values may decide there.
     """
@@ -219,7 +221,11 @@ def lower_for(
     if not any(policy(module) for module in root.modules()):
         return LoweredCall(root, values, fixed)
     given = _given(signature, values)
-    passes = [functools.partial(make_exportable, least=least)] if exportable else []
+    passes: list[Callable[[Program], None]] = []
+    if exportable or not branches:
+        passes.append(omit_shortcuts)
+    if exportable:
+        passes.append(functools.partial(make_exportable, least=least))
     module = build(root, _specialized(root, given, fixed, policy, passes))
     if exportable:
         _keep_edge_types(module, values)

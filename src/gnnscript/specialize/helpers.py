@@ -92,6 +92,7 @@ _PORTABLE = {
     "grid_cluster": "clusters",
     "holds": "exportable",
     "knn": "neighbors",
+    "length": "exportable",
     "nearest": "neighbors",
     "ordinary": "exportable",
     "radius": "neighbors",
@@ -99,6 +100,7 @@ _PORTABLE = {
     "spline_basis": "splines",
     "spline_weighting": "splines",
     "take_along_dim": "exportable",
+    "warn": "exportable",
 }
 
 

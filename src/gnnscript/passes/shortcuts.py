@@ -1,0 +1,60 @@
+"""Leaves out shortcuts, for graphs that cannot branch on values.
+
+Some code looks at values only to spare itself work: edges that are sorted already need not be
+sorted, and if all are kept, none need be taken out. Both ways lead to the same result.
+"""
+
+from __future__ import annotations
+
+import ast
+
+from gnnscript.specialize.program import Program
+
+__all__ = ["omit_shortcuts"]
+
+# For each function, the method of tensors that its test calls, and what holds for the longer way.
+_SHORTCUTS = {
+    "torch_geometric.utils._coalesce.coalesce": ("all", False),
+    "torch_geometric.utils._to_dense_adj.to_dense_adj": ("max", True),
+    "torch_geometric.nn.dense.linear.HeteroLinear.forward": ("any", True),
+}
+
+
+def omit_shortcuts(program: Program) -> None:
+    """Has a specialised model take the longer way always, where both are known to be the same.
+
+    They are for ``if not mask.all(): x = x[mask]``, and for functions that are known.
+    """
+    for specialized in program.functions():
+        function = specialized.source.function
+        known = _SHORTCUTS.get(f"{function.__module__}.{function.__qualname__}")
+        for node in ast.walk(specialized.node):
+            if isinstance(node, ast.If):
+                if _filters(node):
+                    node.test = ast.copy_location(ast.Constant(True), node.test)
+                elif known is not None and any(_calls(node.test, known[0])):
+                    node.test = ast.copy_location(ast.Constant(known[1]), node.test)
+
+
+def _filters(node: ast.If) -> bool:
+    """Whether this is ``if not mask.all():``, and all that follows is ``x = x[mask]``."""
+    masks = [ast.unparse(call.value) for call in _calls(node.test, "all")]
+    if len(masks) != 1 or not isinstance(node.test, ast.UnaryOp) or node.orelse:
+        return False
+    test = ast.unparse(node.test)
+    return test in (f"not {masks[0]}.all()", f"not as_bool({masks[0]}.all())") and all(
+        isinstance(statement, ast.Assign)
+        and isinstance(statement.value, ast.Subscript)
+        and [ast.unparse(target) for target in statement.targets]
+        == [ast.unparse(statement.value.value)]
+        and ast.unparse(statement.value.slice)
+        in (masks[0], f"(:, {masks[0]})", f"(..., {masks[0]})")
+        and masks[0] != ast.unparse(statement.targets[0])
+        for statement in node.body
+    )
+
+
+def _calls(test: ast.expr, method: str) -> list[ast.Attribute]:
+    """The calls of a method in a test."""
+    calls = [node.func for node in ast.walk(test) if isinstance(node, ast.Call)]
+    return [call for call in calls if isinstance(call, ast.Attribute) and call.attr == method]

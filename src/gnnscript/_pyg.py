@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import types
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ __all__ = [
     "cluster_function",
     "declared_arguments",
     "inspector",
+    "is_data_class",
     "is_message_passing",
     "is_own",
     "is_sparse_tensor",
@@ -30,6 +32,7 @@ __all__ = [
     "library_flag",
     "message_passing",
     "module_class",
+    "object_class",
     "op_substitutes",
     "predicate",
     "predicates",
@@ -157,6 +160,20 @@ def is_sparse_tensor(cls: type) -> bool:
     if loaded is not None and issubclass(cls, loaded.SparseTensor):
         return True
     return cls.__name__ == "SparseTensor" and cls.__module__.split(".")[0] == "torch_sparse"
+
+
+def is_data_class(cls: type) -> bool:
+    """Whether a class is one of objects with any fields: PyG's ``Data``, or a plain namespace."""
+    loaded = sys.modules.get("torch_geometric.data.data")
+    return cls is types.SimpleNamespace or (loaded is not None and issubclass(cls, loaded.Data))
+
+
+def object_class(data: object) -> type:
+    """The class of objects that take the place of an object with fields."""
+    loaded = sys.modules.get("torch_geometric.data.data")
+    if loaded is not None and isinstance(data, loaded.Data):
+        return loaded.Data  # type: ignore[no-any-return]
+    return types.SimpleNamespace
 
 
 def declared_arguments(module: torch.nn.Module) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
 import itertools
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+from gnnscript import _pyg
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.sources import function_source
 from gnnscript.analyze.types import of_value
@@ -30,7 +32,7 @@ class TensorInputs(torch.nn.Module):
         self.model = model
 
     def forward(self, {parameters}):
-        return self.model(Fields({names}))
+        return self.model(Object({fields}))
 """
 
 
@@ -38,7 +40,9 @@ def tensor_inputs(model: torch.nn.Module, data: object) -> torch.nn.Module:
     """Derives a model that takes tensors from one that takes an object with fields.
 
     TorchScript knows no ``Data``. The derived model takes each field that ``forward`` reads as an
-    argument of its own, in the order in which it is read first, and scripts like any other.
+    argument of its own, in the order in which it is read first, and scripts like any other. The
+    model may assign and add fields, and pass the object on to modules that return it. A field that
+    is ``None`` in the example is ``None`` always.
 
     Args:
         model: A model whose ``forward`` takes one object, such as PyG's ``Data``.
@@ -66,31 +70,33 @@ def tensor_inputs(model: torch.nn.Module, data: object) -> torch.nn.Module:
         )
     holder = required[0].name
     fields: dict[str, str] = {}
-    for name, node in _read(source.node, holder, data).items():
+    absent: list[str] = []
+    for name, node in _read(model, source.node, holder, data).items():
         value: Any = getattr(data, name)
+        if value is None:
+            absent.append(name)
+            continue
         t = of_value(value)
-        if callable(value) or not t.known or t.name == "None":
+        if callable(value) or not t.known:
             raise UnsupportedError(
                 f"'{holder}.{name}' is no tensor or number of the example given",
                 "read tensors and numbers of the object only, and give an example that has them",
                 source.location(node),
             )
         fields[name] = str(t)
-    types = [(name, _annotation(getattr(data, name))) for name in fields]
-    record: Any = NamedTuple("Fields", types)  # type: ignore[misc]
     text = _TEXT.format(
         parameters=", ".join(f"{name}: {t}" for name, t in fields.items()),
-        names=", ".join(f"{name}={name}" for name in fields),
+        fields=", ".join([f"{n}={n}" for n in fields] + [f"{n}=None" for n in absent]),
     )
-    module = load(
-        f"gnnscript_inputs.{type(model).__name__}_{next(_count)}", text, {"Fields": record}
-    )
-    record.__module__ = module.__name__  # TorchScript tells classes apart by their qualified names
+    captured = {"Object": _pyg.object_class(data)}
+    module = load(f"gnnscript_inputs.{type(model).__name__}_{next(_count)}", text, captured)
     derived: torch.nn.Module = module.TensorInputs(model)
     return derived.train(model.training)
 
 
-def _read(function: ast.AST, holder: str, data: object) -> dict[str, ast.AST]:
+def _read(
+    model: torch.nn.Module, function: ast.AST, holder: str, data: object
+) -> dict[str, ast.AST]:
     """The fields that a function reads, in order; all tensors where it passes the object on."""
     found: dict[str, ast.AST] = {}
     attributes = [n for n in ast.walk(function) if isinstance(n, ast.Attribute)]
@@ -106,8 +112,30 @@ def _read(function: ast.AST, holder: str, data: object) -> dict[str, ast.AST]:
         for name, value in entries.items():
             if isinstance(value, torch.Tensor):
                 found.setdefault(name, whole)
+        for name in sorted(_read_elsewhere(model)):
+            if type(getattr(data, name, None)) in (bool, int, float):
+                found.setdefault(name, whole)
     return found
 
 
-def _annotation(value: Any) -> Any:
-    return torch.Tensor if isinstance(value, torch.Tensor) else type(value)
+def _read_elsewhere(model: torch.nn.Module) -> set[str]:
+    """The attributes that any method of a model reads of its arguments."""
+    classes = {parent for module in model.modules() for parent in type(module).__mro__}
+    found: set[str] = set()
+    for cls in classes:
+        if cls.__module__.split(".")[0] in ("torch", "torch_geometric", "builtins"):
+            continue
+        for function in vars(cls).values():
+            if not inspect.isfunction(function):
+                continue
+            with contextlib.suppress(UnsupportedError):
+                node = function_source(function).node
+                names = {n.arg for n in ast.walk(node) if isinstance(n, ast.arg)} - {"self"}
+                found |= {
+                    n.attr
+                    for n in ast.walk(node)
+                    if isinstance(n, ast.Attribute)
+                    and isinstance(n.value, ast.Name)
+                    and n.value.id in names
+                }
+    return found

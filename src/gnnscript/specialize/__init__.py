@@ -73,8 +73,9 @@ def specialize(
     """
     written: dict[tuple[tuple[str, ...], str], Type] = {}
     unfit: set[int] = set()
+    changed: dict[Any, set[str]] = {}
     for _ in range(_ATTEMPTS):
-        program = Program(root, lowers, written, unfit)
+        program = Program(root, lowers, written, unfit, changed)
         try:
             entries = [
                 specialize_entry(program, name, given or {}, known or {}, unions=unions)

@@ -253,7 +253,7 @@ def _specialize(
 
     def body(frame: Any) -> None:
         frame.packs = False  # the caller is no specialised code
-        frame.frozen[:] = []
+        frame.frozen[:] = [[]]
         args: list[Folded] = [(root, None)]
         keywords: dict[str, Folded] = {}
         for argument in arguments:

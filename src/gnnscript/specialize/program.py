@@ -43,7 +43,7 @@ _LIBRARIES = frozenset(
 
 
 class AttributeFound(Exception):
-    """An attribute is written, or a module must be specialised: it starts again knowing it."""
+    """Something is known only now, of an attribute, say: specialisation starts again with it."""
 
 
 @dataclass(eq=False)
@@ -115,6 +115,7 @@ class Program:
         lowers: Says of each module whether it is specialised or left to TorchScript.
         written: Attributes known to be written, from an earlier attempt: ``(path, name)`` to type.
         unfit: Modules, by ``id``, that TorchScript would not compile for the calls that are made.
+        changed: By code, variables that hold what functions called with them change in place.
     """
 
     def __init__(
@@ -123,11 +124,13 @@ class Program:
         lowers: Callable[[torch.nn.Module], bool],
         written: dict[tuple[tuple[str, ...], str], Type],
         unfit: set[int],
+        changed: dict[Any, set[str]],
     ) -> None:
         self.root = ModuleRef(root, ())
         self._lowers = lowers
         self.written = written
         self._unfit = unfit
+        self._changed = changed
         self.owners: dict[int, Owner] = {}
         self.used: dict[tuple[str, ...], torch.nn.Module] = {}
         self.reads: dict[tuple[int, str], tuple[Any, str]] = {}
@@ -158,6 +161,23 @@ class Program:
         """
         self._unfit.add(id(module))
         raise AttributeFound
+
+    def changes(self, source: FunctionSource) -> set[str]:
+        """The variables of a function that hold objects which are changed in place."""
+        from gnnscript.specialize.folding.mutation import mutated_names
+
+        return mutated_names(source.node) | self._changed.get(source.function.__code__, set())
+
+    def record_change(self, source: FunctionSource, names: set[str]) -> None:
+        """Notes that what a function calls changes in place what these variables hold.
+
+        Raises:
+            AttributeFound: This was not known so far.
+        """
+        known = self._changed.setdefault(source.function.__code__, set())
+        if not names <= known:
+            known |= names
+            raise AttributeFound
 
     def owner(self, ref: ModuleRef) -> Owner:
         """The lowered class in the making for a module; shared modules have one."""

@@ -43,8 +43,9 @@ def specialize_method(
     """
     written: dict[Any, Any] = {}
     unfit: set[int] = set()
+    changed: dict[Any, set[str]] = {}
     for _ in range(8):
-        program = Program(module, lowers, written, unfit)
+        program = Program(module, lowers, written, unfit, changed)
         bound: dict[str, Value] = {"self": program.root, "edge_index": Dyn(TENSOR)}
         size = given.get("size")
         for key, value in given.items():

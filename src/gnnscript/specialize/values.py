@@ -48,6 +48,7 @@ __all__ = [
     "generalize",
     "has_mapping",
     "is_mixed",
+    "is_object",
     "join_values",
     "key_of",
     "literal",
@@ -87,7 +88,10 @@ class Seq(Value):
 
 @dataclass(frozen=True, eq=False)
 class Mapping(Value):
-    """A dictionary with known keys; ``default`` makes those that are missing."""
+    """A dictionary with known keys, or a data object, by its fields.
+
+    ``default`` makes the entries that are missing; ``cls`` is the class of the object.
+    """
 
     items: dict[Any, Value]
     default: Value | None = None
@@ -170,6 +174,14 @@ def has_mapping(value: Value) -> bool:
     )
 
 
+def is_object(value: Value) -> bool:
+    """Whether a value is a data object, known by its fields."""
+    return isinstance(value, Mapping) and not issubclass(value.cls, _CONTAINERS)
+
+
+_CONTAINERS = (dict, torch.nn.Module)
+
+
 def static_type(value: Value) -> Type:
     """The type that a variable holding ``value`` has in specialised code."""
     if isinstance(value, Dyn):
@@ -223,7 +235,7 @@ def join_values(a: Value, b: Value) -> Value:
     if isinstance(a, Mapping) and isinstance(b, Mapping) and list(a.items) == list(b.items):
         entries = {name: join_values(item, b.items[name]) for name, item in a.items.items()}
         if not any(isinstance(item, Poison) for item in entries.values()):
-            return Mapping(entries, a.default)
+            return Mapping(entries, a.default, a.cls)
     if not _runtime(a) or not _runtime(b):
         return Poison("it is a different function or module on each path")
     joined = join(static_type(a), static_type(b))
@@ -257,7 +269,8 @@ def key_of(value: Value) -> Hashable:
     if isinstance(value, Seq):
         return ("seq", value.kind, value.cls, tuple(key_of(item) for item in value.items))
     if isinstance(value, Mapping):
-        return ("map", tuple((name, key_of(item)) for name, item in value.items.items()))
+        entries = tuple((name, key_of(item)) for name, item in value.items.items())
+        return ("map", value.cls, entries)
     if isinstance(value, ModuleRef):
         return ("module", value.path)
     if isinstance(value, Method):

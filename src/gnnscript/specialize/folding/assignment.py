@@ -23,6 +23,7 @@ from gnnscript.specialize.values import (
     constant_items,
     generalize,
     has_mapping,
+    is_object,
     literal,
     static_type,
 )
@@ -86,7 +87,7 @@ class Assignment(Folding):
         value, element = self.fold(self.as_load(node.target))
         if isinstance(value, Dyn) and value.type in (TENSOR, UNKNOWN):
             _, operand = self.fold_needed(node.value)
-            if isinstance(node.target, ast.Subscript):
+            if isinstance(node.target, (ast.Subscript, ast.Attribute)):
                 holder, _ = self.fold(node.target.value)
                 if is_collection(holder):
                     held_in = self.hold("item", element, set())
@@ -386,6 +387,9 @@ class Assignment(Folding):
             self.emit(ast.Assign([node], residual))
             self.forget({"self"})
             self.note(ast.Attribute(node.value, name, ast.Load()), static_type(value))
+            return
+        if is_object(holder):
+            self.set_field(holder, base, target.attr, (value, residual))
             return
         node = ast.Attribute(self.needed(holder, base), target.attr, ast.Store())
         self.emit(ast.Assign([node], self.needed(value, residual)))

@@ -12,7 +12,6 @@ import torch
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.sources import FunctionSource
 from gnnscript.analyze.types import NONE, TENSOR, Type, is_optional
-from gnnscript.specialize.folding.mutation import mutated_names
 from gnnscript.specialize.folding.parts import Parts
 from gnnscript.specialize.helpers import is_absent, reference
 from gnnscript.specialize.values import (
@@ -161,7 +160,7 @@ class Folding(Parts):
         self.loops: list[list[dict[str, Binding]] | None] = []
         self.variants: dict[str, list[tuple[Type, str]]] = {}
         self.declared: dict[str, Type] = {}
-        self.mutated = mutated_names(source.node)
+        self.mutated = program.changes(source)
         self.opened: set[str] = set()
         self.borrowed: tuple[str, ...] = ()
         self.parameters: list[ast.arg] = []

@@ -213,7 +213,8 @@ def _sample(frame: Frame, function: Any, given: Arguments) -> Folded:
 def _copy(frame: Frame, function: Any, given: Arguments) -> Folded:
     value, node = given.args[0]
     if isinstance(value, Mapping):
-        return frame.mapping(dict(value.items), frame.entries(value, node), value.default)
+        entries = frame.entries(value, node)
+        return frame.mapping(dict(value.items), entries, value.default, value.cls)
     if isinstance(value, Seq) and node is not None:
         nodes: list[ast.expr | None] = list(frame.element_nodes(node, len(value.items)).elts)
         return frame.sequence(value.kind, list(value.items), nodes, value.cls, keep=True)

@@ -43,6 +43,7 @@ from gnnscript.specialize.values import (
     Value,
     arithmetic,
     constant_items,
+    is_object,
     literal,
     static_type,
 )
@@ -213,6 +214,9 @@ def _has(frame: Frame, value: Value, name: str) -> bool:
         return hasattr(value.module, name) or (path, name) in frame.program.written
     if isinstance(value, Const):
         return hasattr(value.value, name)
+    if is_object(value):
+        assert isinstance(value, Mapping)
+        return name in value.items or hasattr(value.cls, name)
     t = static_type(value)
     cls = _python_class(t)
     return cls is not None and hasattr(cls, name)

@@ -105,7 +105,8 @@ class Collections(Folding):
             if changed is not None:
                 items[position], nodes[position] = changed
         if isinstance(value, Mapping):
-            return self.mapping(dict(zip(value.items, items, strict=True)), nodes, value.default)
+            entries = dict(zip(value.items, items, strict=True))
+            return self.mapping(entries, nodes, value.default, value.cls)
         return self.sequence(value.kind, items, nodes, value.cls)
 
     def set_item(
@@ -124,9 +125,8 @@ class Collections(Folding):
             nodes = dict(zip(holder.items, self.entries(holder, base), strict=True))
             items = holder.items | {key.value: value}
             nodes[key.value] = node
-            self.replace_held(
-                holder, *_needed(self.mapping(items, list(nodes.values()), holder.default))
-            )
+            changed = self.mapping(items, list(nodes.values()), holder.default, holder.cls)
+            self.replace_held(holder, *_needed(changed))
             return
         assert isinstance(holder, Seq)
         elements, parts = list(holder.items), self._elements(holder, base)
@@ -253,9 +253,8 @@ class Collections(Folding):
             items, nodes = {}, {}
         else:
             raise UnsupportedError(f"a dictionary has no '{name}'", "check the spelling")
-        self.replace_held(
-            holder, *_needed(self.mapping(items, list(nodes.values()), holder.default))
-        )
+        changed = self.mapping(items, list(nodes.values()), holder.default, holder.cls)
+        self.replace_held(holder, *_needed(changed))
         return result
 
 

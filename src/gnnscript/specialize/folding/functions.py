@@ -31,6 +31,7 @@ from gnnscript.specialize.values import (
     entry_names,
     has_mapping,
     is_mixed,
+    is_object,
     literal,
     modules_in,
 )
@@ -105,7 +106,8 @@ class Functions(Folding):
     def _call_opaque(self, ref: ModuleRef, given: Arguments) -> Folded:
         """Calls a module that TorchScript compiles itself."""
         args, kwargs = given.types()
-        if inference.module_is_unfit(ref.module, args, kwargs):
+        objects = any(is_object(v) for v, _ in [*given.args, *given.kwargs.values()])
+        if objects or inference.module_is_unfit(ref.module, args, kwargs):
             self.program.refit(ref.module)
         unwrap: frozenset[int | str] = frozenset()
         if any(t.name == "Optional" for t in [*args, *kwargs.values()]):
@@ -149,7 +151,7 @@ class Functions(Folding):
         lent = self.lent(source, bound, nodes)
         done = self.program.specialize(source, bound, owner, cls, name=name, borrowed=lent)
         folded = self.call_specialized(done, nodes, called)
-        return self.take_back(folded, [bound[key] for key in lent]) if lent else folded
+        return self.take_back(folded, {key: bound[key] for key in lent}) if lent else folded
 
     def owner_for(self, values: list[Value]) -> Any:
         refs = [ref for value in values for ref in modules_in(value)]

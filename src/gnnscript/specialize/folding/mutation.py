@@ -22,14 +22,15 @@ CHANGE_IN_PLACE = frozenset(
 
 
 def mutated_names(node: ast.AST) -> set[str]:
-    """Lists and dictionaries that are changed in place: their length is not known."""
+    """Lists, dictionaries and data objects that are changed in place."""
     names = set()
     for child in ast.walk(node):
         if isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute):
             if child.func.attr in CHANGE_IN_PLACE:
                 names |= _root(child.func.value)
-        elif isinstance(child, ast.Subscript) and not isinstance(child.ctx, ast.Load):
-            names |= _root(child.value)
+        elif isinstance(child, (ast.Subscript, ast.Attribute)):
+            if not isinstance(child.ctx, ast.Load):
+                names |= _root(child.value)
         elif isinstance(child, ast.AugAssign) and isinstance(child.target, ast.Name):
             names.add(child.target.id)
     return names

@@ -40,6 +40,7 @@ from gnnscript.specialize.values import (
     Value,
     arithmetic,
     constant_items,
+    is_object,
     literal,
     static_type,
 )
@@ -107,13 +108,14 @@ class Operators(Folding):
             return holder.items[position], ast.Attribute(
                 self.needed(holder, base), name, ast.Load()
             )
-        if isinstance(holder, Mapping) and name in holder.items:
-            if issubclass(holder.cls, torch.nn.ParameterDict):
-                position = list(holder.items).index(name)
-                return holder.items[name], self.entries(holder, base)[position]
-        done = self.record_attribute(holder, base, name)
+        done = self.field(holder, base, name) or self.record_attribute(holder, base, name)
         if done is not None:
             return done
+        if is_object(holder):
+            raise UnsupportedError(
+                f"the data object has no field '{name}' here",
+                "assign it first, or give an example that has it to gnnscript.tensor_inputs",
+            )
         residual = ast.Attribute(self.needed(holder, base), name, ast.Load())
         t = static_type(holder)
         if is_optional(t) and t != NONE:

@@ -49,9 +49,9 @@ class Parameters(Folding):
                         nodes.append(ast.Name(entry, ast.Load()))
                     else:
                         nodes.append(literal(item))
-                display, known = self.mapping(received, nodes, value.default)[1], value
+                display, known = self.mapping(received, nodes)[1], value
                 if any(received[key] is not item for key, item in value.items.items()):
-                    known = Mapping(received, value.default)
+                    known = Mapping(received, value.default, value.cls)
                 self.env[name] = Binding(known, None, display)
             elif isinstance(value, Seq) and (is_mixed(value) or name in self.borrowed):
                 parts: list[ast.expr | None] = []

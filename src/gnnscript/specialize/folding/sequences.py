@@ -207,15 +207,18 @@ class Sequences(Folding):
 
     @staticmethod
     def mapping(
-        items: dict[Any, Value], nodes: list[ast.expr | None], default: Value | None = None
+        items: dict[Any, Value],
+        nodes: list[ast.expr | None],
+        default: Value | None = None,
+        cls: type = dict,
     ) -> Folded:
-        """A dictionary display."""
+        """A dictionary display; for a data object one of its fields."""
         elements = [
             node if node is not None else literal(item) or reference_of(item) or absent()
             for item, node in zip(items.values(), nodes, strict=True)
         ]
         keys: list[ast.expr | None] = [literal(Const(script_key(name))) for name in items]
-        return Mapping(items, default), ast.Dict(keys, elements)
+        return Mapping(items, default, cls), ast.Dict(keys, elements)
 
     def index(self, node: ast.expr) -> tuple[Value, ast.expr]:
         """A subscript's index, known as far as it is."""

@@ -7,12 +7,15 @@ its result, as they are at its end; the caller puts them wherever it holds the o
 from __future__ import annotations
 
 import ast
+import functools
+from dataclasses import dataclass
+from typing import Any
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.sources import FunctionSource, collecting_names
 from gnnscript.specialize.folding.base import Folded, Folding, Tracked
 from gnnscript.specialize.folding.collections import contains, is_collection
-from gnnscript.specialize.folding.mutation import augmented_names, mutated_names
+from gnnscript.specialize.folding.mutation import augmented_names
 from gnnscript.specialize.program import is_runtime
 from gnnscript.specialize.values import (
     Const,
@@ -42,7 +45,7 @@ class Shared(Folding):
         """
         own = collecting_names(source.function)
         names = []
-        for name in sorted(mutated_names(source.node)):
+        for name in sorted(self.program.changes(source)):
             value = bound.get(name)
             if name in own or not _is_changeable(value):
                 continue
@@ -50,14 +53,16 @@ class Shared(Folding):
             holders = {
                 n for n, b in self.env.items() if b.value is value or contains(b.value, value)
             }
-            arguments = {n.arg for n in ast.walk(self.source.node) if isinstance(n, ast.arg)}
             constant = isinstance(value, Const) and not holders
-            if constant or holders & arguments or name in augmented_names(source.node):
+            if constant or name in augmented_names(source.node):
                 raise UnsupportedError(
                     f"'{source.function.__qualname__}' changes its argument '{name}' in place",
                     "return the new value instead",
                     source.location(),
                 )
+            if any(value is held for held in self.frozen[0]):
+                # It belongs to the caller of this function, which is to lend it in turn.
+                self.program.record_change(self.source, holders)
             if holders - self.mutated:
                 raise Tracked(self, holders - self.mutated, "a collection is changed", "copy it")
             names.append(name)
@@ -77,6 +82,8 @@ class Shared(Folding):
         items, nodes = [value], [node if node is not None else literal(value)]
         for name in self.borrowed:
             binding = self.env[_held(name)]
+            if value is binding.value:
+                items[0], nodes[0] = Const(_same(name)), None
             lent, read = binding.value, binding.read
             if isinstance(lent, Seq):
                 parts = [literal(item) for item in lent.items]
@@ -87,14 +94,15 @@ class Shared(Folding):
             nodes.append(read)
         return self.sequence("tuple", items, nodes, keep=True)
 
-    def take_back(self, folded: Folded, lent: list[Value]) -> Folded:
+    def take_back(self, folded: Folded, lent: dict[str, Value]) -> Folded:
         """Puts what a call hands back where it was; the result of the call remains."""
         value, node = folded
         assert isinstance(value, Seq)
-        held = self.hold("changed", self.needed(value, node))
+        held = self.hold("changed", node if node is not None else self.needed(value, node))
         assert held is not None
         nodes = self.element_nodes(held, len(value.items)).elts
-        for old, item, part in zip(lent, value.items[1:], nodes[1:], strict=True):
+        same: dict[Any, Folded] = {}
+        for (name, old), item, part in zip(lent.items(), value.items[1:], nodes[1:], strict=True):
             new: Folded = (item, part)
             if isinstance(old, Seq):
                 assert isinstance(item, Seq)
@@ -102,8 +110,21 @@ class Shared(Folding):
                 new = self.sequence("list", list(item.items), list(parts), keep=True)
             assert new[1] is not None
             self.replace_held(old, new[0], new[1])
+            same[_same(name)] = new
         result = value.items[0]
+        if isinstance(result, Const) and isinstance(result.value, _Same):
+            return same[result.value]
         return result, nodes[0] if is_runtime(result) else literal(result)
+
+
+@dataclass(frozen=True)
+class _Same:
+    """Stands for a result that is the object which an argument of this name has lent."""
+
+    name: str
+
+
+_same = functools.cache(_Same)
 
 
 def _held(name: str) -> str:

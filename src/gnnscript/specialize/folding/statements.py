@@ -28,6 +28,7 @@ from gnnscript.specialize.folding.functions import Functions
 from gnnscript.specialize.folding.loops import Loops
 from gnnscript.specialize.folding.matching import Matching
 from gnnscript.specialize.folding.modules import Modules
+from gnnscript.specialize.folding.objects import Objects
 from gnnscript.specialize.folding.operators import Operators
 from gnnscript.specialize.folding.parameters import Parameters
 from gnnscript.specialize.folding.records import Records
@@ -37,7 +38,7 @@ from gnnscript.specialize.folding.shared import Shared
 from gnnscript.specialize.folding.torch_calls import TorchCalls
 from gnnscript.specialize.helpers import annotation
 from gnnscript.specialize.program import is_runtime
-from gnnscript.specialize.tree import clone
+from gnnscript.specialize.tree import clone, is_simple
 from gnnscript.specialize.values import (
     Const,
     Mapping,
@@ -74,6 +75,7 @@ class Frame(
     Matching,
     Modules,
     Parameters,
+    Objects,
     Records,
     Shared,
 ):
@@ -221,7 +223,10 @@ class Frame(
         if isinstance(node.value, ast.Constant):
             return
         _, residual = self.fold(node.value)
-        if residual is not None and not isinstance(residual, (ast.Constant, ast.Name)):
+        unused = residual is None or is_simple(residual)
+        if isinstance(residual, ast.Dict):
+            unused = all(is_simple(value) for value in residual.values)
+        if not unused and residual is not None:
             self.emit(ast.Expr(residual))
 
     def _stmt_Pass(self, node: ast.Pass) -> None:
@@ -425,7 +430,7 @@ class Frame(
         values = [binding.value for binding in found]
         if isinstance(value, Mapping):
             entries = dict(zip(value.items, values, strict=True))
-            folded = self.mapping(entries, reads, value.default)
+            folded = self.mapping(entries, reads, value.default, value.cls)
         else:
             folded = self.sequence(value.kind, values, reads, value.cls, keep=True)
         return Binding(folded[0], None, folded[1])

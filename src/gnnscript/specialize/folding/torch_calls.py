@@ -367,7 +367,7 @@ class TorchCalls(Folding):
             ]
             return self.sequence("list", [v for v, _ in pairs], [n for _, n in pairs])
         if name == "copy":
-            return self.mapping(dict(holder.items), nodes, holder.default)
+            return self.mapping(dict(holder.items), nodes, holder.default, holder.cls)
         raise UnsupportedError(f"'{name}' of a dictionary of known names", "use its items")
 
 

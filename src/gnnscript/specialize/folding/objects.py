@@ -1,0 +1,59 @@
+"""Data objects: known by their fields, which the code reads, assigns and adds."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import types
+
+import torch
+
+from gnnscript.specialize.folding.base import Arguments, Folded, Folding
+from gnnscript.specialize.values import Const, Mapping, Value, is_object
+
+
+class Objects(Folding):
+    """The part of a frame that makes and reads data objects."""
+
+    def make_object(self, cls: type, given: Arguments) -> Folded:
+        """``Data(x=x, edge_index=edge_index)``."""
+        signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+        bound = signature.bind(None, *given.args, **given.kwargs).arguments
+        fields: dict[str, Folded] = {}
+        for name, value in list(bound.items())[1:]:
+            collects = signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD
+            fields |= value if collects else {name: value}
+        if _drops_none(cls):
+            fields = {name: field for name, field in fields.items() if not _is_none(field[0])}
+        nodes = [self.hold(name, node) for name, (_, node) in fields.items()]
+        return self.mapping({name: v for name, (v, _) in fields.items()}, nodes, None, cls)
+
+    def field(self, holder: Value, base: ast.expr | None, name: str) -> Folded | None:
+        """``holder.name``; ``None`` if ``holder`` is no data object or has no such field."""
+        if not isinstance(holder, Mapping) or issubclass(holder.cls, (dict, torch.nn.ModuleDict)):
+            return None
+        if name in holder.items:
+            position = list(holder.items).index(name)
+            return holder.items[name], self.entries(holder, base)[position]
+        default = inspect.getattr_static(holder.cls, name, None)
+        if is_object(holder) and isinstance(default, property):
+            if getattr(holder.cls(), name) is None:
+                return Const(None), None
+        return None
+
+    def set_field(self, holder: Value, base: ast.expr | None, name: str, folded: Folded) -> None:
+        """``holder.name = value``."""
+        assert isinstance(holder, Mapping)
+        if not (_drops_none(holder.cls) and _is_none(folded[0])):
+            self.set_item(holder, base, Const(name), *folded)
+        elif name in holder.items:
+            self.delete_item(holder, base, Const(name))
+
+
+def _drops_none(cls: type) -> bool:
+    """Whether a field that is ``None`` is not there, as in PyG's ``Data``."""
+    return cls is not types.SimpleNamespace
+
+
+def _is_none(value: Value) -> bool:
+    return isinstance(value, Const) and value.value is None

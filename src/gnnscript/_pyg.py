@@ -164,16 +164,19 @@ def is_sparse_tensor(cls: type) -> bool:
 
 def is_data_class(cls: type) -> bool:
     """Whether a class is one of objects with any fields: PyG's ``Data``, or a plain namespace."""
-    loaded = sys.modules.get("torch_geometric.data.data")
-    return cls is types.SimpleNamespace or (loaded is not None and issubclass(cls, loaded.Data))
+    loaded = sys.modules.get("torch_geometric.data")
+    if cls is types.SimpleNamespace or loaded is None:
+        return cls is types.SimpleNamespace
+    return bool(issubclass(cls, loaded.Data) or cls is loaded.Batch)
 
 
-def object_class(data: object) -> type:
-    """The class of objects that take the place of an object with fields."""
-    loaded = sys.modules.get("torch_geometric.data.data")
-    if loaded is not None and isinstance(data, loaded.Data):
-        return loaded.Data  # type: ignore[no-any-return]
-    return types.SimpleNamespace
+def object_class(cls: type) -> type:
+    """The class that stands for a class of objects with fields: PyG's ``Data``, or a namespace."""
+    if cls is types.SimpleNamespace or not is_data_class(cls):
+        return types.SimpleNamespace
+    from torch_geometric.data import Data
+
+    return Data  # type: ignore[no-any-return]
 
 
 def declared_arguments(module: torch.nn.Module) -> dict[str, Any]:

@@ -136,6 +136,51 @@ class Weighted(nn.Module):
         return self.conv(x_dict, edge_index_dict, edge_weight_dict={AA: weight})
 
 
+class KeysInCode(nn.Module):
+    """Was made for no types: its code names those that it reads. Its head is a plain module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.across, self.within = pyg.SAGEConv((IN, IN), 4), pyg.GCNConv(IN, 4)
+        self.head = Pairs()
+
+    def forward(self, x_dict, edge_index_dict):
+        h_dict = {"b": self.across((x_dict["a"], x_dict["b"]), edge_index_dict[("a", "to", "b")])}
+        h_dict["a"] = self.within(x_dict["a"], edge_index_dict[AA])
+        return {"pairs": self.head(h_dict["a"], h_dict["b"], edge_index_dict["a", "to", "b"])}
+
+
+class Pairs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = nn.Linear(8, 1)
+
+    def forward(self, z_src, z_dst, edge_label_index):
+        row, col = edge_label_index
+        return self.lin(torch.cat([z_src[row], z_dst[col]], dim=-1)).view(-1)
+
+
+class MisAnnotated(nn.Module):
+    """Annotates the keys of both dictionaries as node types."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = hetero_conv()
+
+    def forward(
+        self, x_dict: Dict[NodeType, Tensor], edge_index_dict: Dict[NodeType, Tensor]
+    ) -> Dict[NodeType, Tensor]:
+        for conv in (self.conv,):
+            x_dict = conv(x_dict, edge_index_dict)
+            x_dict = self.activated(x_dict)
+        return x_dict
+
+    def activated(self, x_dict):
+        for kind, x in x_dict.items():
+            x_dict[kind] = x.relu()
+        return x_dict
+
+
 class Inside(nn.Module):
     """Takes tensors, and makes the dictionaries itself."""
 
@@ -174,6 +219,8 @@ MODELS = {
     "layers": Layers,
     "transformer": Transformer,
     "annotated": Annotated,
+    "keys-in-code": KeysInCode,
+    "mis-annotated": MisAnnotated,
     "weighted": Weighted,
 }
 

@@ -88,7 +88,7 @@ def tensor_inputs(model: torch.nn.Module, data: object) -> torch.nn.Module:
         parameters=", ".join(f"{name}: {t}" for name, t in fields.items()),
         fields=", ".join([f"{n}={n}" for n in fields] + [f"{n}=None" for n in absent]),
     )
-    captured = {"Object": _pyg.object_class(data)}
+    captured = {"Object": _pyg.object_class(type(data))}
     module = load(f"gnnscript_inputs.{type(model).__name__}_{next(_count)}", text, captured)
     derived: torch.nn.Module = module.TensorInputs(model)
     return derived.train(model.training)

@@ -101,11 +101,15 @@ class _Policy:
     Args:
         root: The model.
         everything: Whether classes count that the interceptor has not marked.
+        own: Whether the user's own modules are specialised that TorchScript could compile.
     """
 
-    def __init__(self, root: torch.nn.Module, *, everything: bool = False) -> None:
+    def __init__(
+        self, root: torch.nn.Module, *, everything: bool = False, own: bool = False
+    ) -> None:
         self._decided: dict[int, bool] = {}
         self._everything = everything
+        self._own = own
         self._auto = everything or _auto()
         for module in root.modules():
             if self._is_handled(module):
@@ -121,7 +125,11 @@ class _Policy:
             return self._is_handled(module)
         if isinstance(module, torch.jit.ScriptModule):
             return False
-        return _uses_pyg(type(module)) or _is_parametrized(type(module))
+        return self._is_ours(type(module))
+
+    def _is_ours(self, cls: type) -> bool:
+        own = self._own and cls.__module__.split(".")[0] != "torch"
+        return own or _uses_pyg(cls) or _is_parametrized(cls)
 
     def __call__(self, module: torch.nn.Module) -> bool:
         if id(module) not in self._decided:
@@ -133,7 +141,7 @@ class _Policy:
             return False
         if _pyg.is_message_passing(module):
             return self._is_handled(module)
-        return self._auto and (_uses_pyg(type(module)) or _is_parametrized(type(module)))
+        return self._auto and self._is_ours(type(module))
 
     def _contains(self, module: torch.nn.Module) -> bool:
         if isinstance(module, torch.jit.ScriptModule):
@@ -289,23 +297,44 @@ def script(compile_: Any, root: torch.nn.Module, *args: Any, **kwargs: Any) -> A
         UnsupportedError: The model cannot be scripted; says where, why and what to do.
     """
     given = _from_examples(root, kwargs.pop("example_inputs", None))
+    compile_ = functools.partial(_compiled, compile_, root, given, args, kwargs)
     with _lock:  # TorchScript compiles a class once, for all threads
-        for unions in (True, False):
-            lowered = lower(root, given, unions=unions)
-            try:
-                scripted = _explaining(compile_(lowered, *args, **kwargs))
-                break
-            except Exception as error:
-                discard(lowered)
-                if unions and _takes_unions(lowered):
-                    continue  # it may be but one of the forms that does not compile
-                reason = explained(error, root)
-                if reason is error:
-                    raise
-                raise reason from error
+        policy, wider = _Policy(root), _Policy(root, own=True)
+        try:
+            scripted = compile_(policy)
+        except UnsupportedError:
+            raise
+        except Exception:
+            # It refuses a module that was left to it: specialised, that may be what it takes.
+            if all(policy(module) == wider(module) for module in root.modules()):
+                raise
+            scripted = compile_(wider)
     if library.implementation() == "native":
         _tell_what_files_need()
     return scripted
+
+
+def _compiled(
+    compile_: Any,
+    root: torch.nn.Module,
+    given: dict[str, Value] | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    policy: _Policy,
+) -> Any:
+    for unions in (True, False):
+        lowered = build(root, _specialized(root, given, policy=policy, unions=unions))
+        try:
+            return _explaining(compile_(lowered, *args, **kwargs))
+        except Exception as error:
+            discard(lowered)
+            if unions and _takes_unions(lowered):
+                continue  # it may be but one of the forms that does not compile
+            reason = explained(error, root)
+            if reason is error:
+                raise
+            raise reason from error
+    raise AssertionError("unreachable")
 
 
 def _takes_unions(lowered: torch.nn.Module) -> bool:

@@ -153,14 +153,14 @@ def _entries(
     """A dictionary over node or edge types, by its annotation or by PyG's name for it."""
     declared = strip_optional(declared)
     element = TENSOR
+    named = made or name.endswith(_DICTIONARY)
+    edges = named and ("edge" in name or "adj" in name)
     if declared.name == "Dict":
         key, element = declared.args
-        edges = key == EDGE_TYPE
         if key not in (STR, EDGE_TYPE, UNKNOWN):
             return None
-    elif declared == UNKNOWN and (made or name.endswith(_DICTIONARY)):
-        edges = "edge" in name or "adj" in name
-    else:
+        edges = edges or key == EDGE_TYPE  # by its name, where 'Dict[str, Tensor]' is annotated
+    elif not (declared == UNKNOWN and named):
         return None
     wanted: tuple[Any, ...] = kinds.edges if edges else kinds.nodes
     if not wanted:
@@ -297,7 +297,8 @@ def graph_types(root: torch.nn.Module) -> GraphTypes:
     """The node and edge types in the configuration of a model.
 
     An edge type is a tuple of three strings: a key of a dictionary or container of modules (there
-    also ``"src__rel__dst"``), or an element of a list, as in PyG's ``metadata``.
+    also ``"src__rel__dst"``), or an element of a list, as in PyG's ``metadata``. Where there are
+    none, they are the constants that the code asks ``x_dict`` and the like for.
     """
     nodes: dict[str, None] = {}
     edges: dict[tuple[str, str, str], None] = {}
@@ -312,9 +313,41 @@ def graph_types(root: torch.nn.Module) -> GraphTypes:
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
                 _add_types([node.args, node.kwargs], nodes, edges)
+    if not edges and not nodes:
+        for key in _keys_in_code(root):
+            (edges if isinstance(key, tuple) else nodes)[key] = None
     for source, _, target in edges:
         nodes |= {source: None, target: None}
     return GraphTypes(tuple(nodes or fallback), tuple(edges))
+
+
+def _keys_in_code(root: torch.nn.Module) -> Iterator[Any]:
+    """Node and edge types that the user's methods ask dictionaries of such types for."""
+    for cls in dict.fromkeys(c for m in root.modules() for c in type(m).__mro__):
+        if cls.__module__.split(".")[0] in ("torch", "torch_geometric", "builtins"):
+            continue
+        for function in filter(inspect.isfunction, vars(cls).values()):
+            try:
+                source = function_source(function)
+            except UnsupportedError:
+                continue
+            for node in ast.walk(source.node):
+                if isinstance(node, ast.Subscript) and _is_typed(node.value):
+                    key = _constant(node.slice, source)
+                    if isinstance(key, str) or _is_edge_type(key):
+                        yield key
+
+
+def _is_typed(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id.endswith(_DICTIONARY)
+
+
+def _constant(node: ast.expr, source: FunctionSource) -> Any:
+    """The constant that an expression is, or that a global variable holds."""
+    try:
+        return source.resolve(node.id) if isinstance(node, ast.Name) else ast.literal_eval(node)
+    except (KeyError, ValueError):
+        return None
 
 
 def _as_edge_type(key: Any) -> Any:

@@ -274,7 +274,7 @@ class Calls(Folding):
         if _pyg.is_sparse_tensor(cls):
             return self.call_function(sparse.make, given, None)
         if _pyg.is_data_class(cls):
-            return self.make_object(cls, given)
+            return self.make_object(_pyg.object_class(cls), given)
         if issubclass(cls, torch.nn.Module):
             raise UnsupportedError(
                 f"a '{cls.__name__}' is made while the model runs",

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Data
+from torch_geometric.data import HeteroData
 from torch_geometric.nn import GCNConv, MessagePassing
 
 import gnnscript
@@ -358,7 +358,7 @@ class ReturnsFunction(MessagePassing):
 
 class MakesData(MessagePassing):
     def forward(self, x, edge_index):
-        data = Data(x=x, edge_index=edge_index)  # here
+        data = HeteroData(x=x, edge_index=edge_index)  # here
         return self.propagate(data.edge_index, x=data.x)
 
 
@@ -376,7 +376,7 @@ class TakesData(torch.nn.Module):
     ("cls", "cause", "remedy"),
     [
         (ReturnsFunction, "returns a function or module", "return tensors"),
-        (MakesData, "a 'Data' is made while the model runs", "named tuples"),
+        (MakesData, "a 'HeteroData' is made while the model runs", "named tuples"),
         (TakesData, "asked for 'x', which no tensor has", "tensor_inputs(model, data)"),
     ],
 )

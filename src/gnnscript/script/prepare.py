@@ -302,13 +302,15 @@ def script(compile_: Any, root: torch.nn.Module, *args: Any, **kwargs: Any) -> A
         policy, wider = _Policy(root), _Policy(root, own=True)
         try:
             scripted = compile_(policy)
-        except UnsupportedError:
-            raise
-        except Exception:
-            # It refuses a module that was left to it: specialised, that may be what it takes.
+        except Exception as error:
+            # Perhaps because of a module that was left to TorchScript: now it is specialised, too.
             if all(policy(module) == wider(module) for module in root.modules()):
                 raise
-            scripted = compile_(wider)
+            try:
+                scripted = compile_(wider)
+            except UnsupportedError as second:
+                first = error if isinstance(error, UnsupportedError) else second
+                raise first from second.__cause__
     if library.implementation() == "native":
         _tell_what_files_need()
     return scripted

@@ -28,6 +28,7 @@ __all__ = [
     "is_ignored",
     "is_op",
     "is_shape",
+    "is_stateless",
     "is_torch_function",
     "op_reference",
     "reference",
@@ -204,6 +205,13 @@ def is_torch_function(value: Any) -> bool:
         return True
     module = getattr(value, "__module__", None) or ""
     return callable(value) and module.split(".")[0] == "torch"
+
+
+def is_stateless(module: torch.nn.Module) -> bool:
+    """Whether a module of torch's is no more than a function and its options."""
+    torchs = type(module).__module__.split(".")[0] == "torch"
+    state = (module._parameters, module._buffers, module._modules)
+    return torchs and not any(v is not None for part in state for v in part.values())
 
 
 def is_ignored(function: Any) -> bool:

@@ -13,7 +13,7 @@ from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.sources import FunctionSource
 from gnnscript.analyze.types import NONE, TENSOR, Type, is_optional
 from gnnscript.specialize.folding.parts import Parts
-from gnnscript.specialize.helpers import is_absent, reference
+from gnnscript.specialize.helpers import is_absent, is_stateless, reference
 from gnnscript.specialize.values import (
     Closure,
     Const,
@@ -241,6 +241,8 @@ class Folding(Parts):
             for name, module in self.program.root.module.named_modules(remove_duplicate=False):
                 if module is value:
                     return ModuleRef(module, tuple(name.split(".")) if name else ())
+            if is_stateless(value):
+                return Const(value)
             raise UnsupportedError(
                 f"a '{type(value).__name__}' is used that is not registered in the model",
                 "register it as an attribute of its module, or in a torch.nn.ModuleList",

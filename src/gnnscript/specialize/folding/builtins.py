@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import inspect
 import types
 import typing
 import warnings
@@ -390,6 +391,25 @@ def _dropout(frame: Frame, function: Any, given: Arguments) -> Folded:
         if isinstance(value, Const) and value.value == nothing:
             return bound["input"]  # TorchScript would draw random numbers that eager does not
     return frame.call_torch(function, given)
+
+
+@for_(torch.utils.checkpoint.checkpoint)
+def _checkpoint(frame: Frame, function: Any, given: Arguments) -> Folded:
+    """The call itself: what checkpoints change is what is kept for the gradients, not these."""
+    (callee, node), *args = given.args
+    options = ("use_reentrant", "preserve_rng_state", *inspect.signature(function).parameters)
+    kwargs = {name: value for name, value in given.kwargs.items() if name not in options}
+    return frame.call(callee, Arguments(args, kwargs), node)
+
+
+@for_(torch.utils.checkpoint.checkpoint_sequential)
+def _checkpoint_sequential(frame: Frame, function: Any, given: Arguments) -> Folded:
+    parameters = ("functions", "segments", "input")
+    bound = dict(zip(parameters, given.args, strict=False)) | given.kwargs
+    folded = bound["input"]
+    for callee in frame.known_items(bound["functions"][0]):
+        folded = frame.call(callee, Arguments([folded], {}), None)
+    return folded
 
 
 @for_(torch.is_floating_point, torch.is_complex)

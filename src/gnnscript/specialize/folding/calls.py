@@ -20,7 +20,8 @@ from gnnscript.specialize.folding.base import Arguments, Folded, Folding
 from gnnscript.specialize.folding.builtin_math import numpy_function
 from gnnscript.specialize.folding.builtins import BUILTINS
 from gnnscript.specialize.folding.functions import _declared
-from gnnscript.specialize.helpers import as_list, is_ignored, is_torch_function
+from gnnscript.specialize.folding.rewritten import as_choice
+from gnnscript.specialize.helpers import as_list, is_ignored, is_stateless, is_torch_function
 from gnnscript.specialize.values import (
     Closure,
     Const,
@@ -55,10 +56,32 @@ class Calls(Folding):
                 return self.method_of_value(holder, base, func.attr, node)
             callee, callee_node = self.attribute(holder, base, func.attr)
         else:
+            chosen = self._call_chosen(node)
+            if chosen is not None:
+                return chosen
             callee, callee_node = self.fold(func)
         spread = isinstance(callee, Const) and is_torch_function(callee.value)
         _refuse_own_backward(callee)
         return self.call(callee, self.arguments(node, spread), callee_node)
+
+    def _call_chosen(self, node: ast.Call) -> Folded | None:
+        """``self.layers[i](...)`` where ``i`` is known only at run time."""
+        func = node.func
+        if not isinstance(func, ast.Subscript) or not isinstance(func.value, ast.Attribute):
+            return None
+        holder, _ = self.fold(func.value)
+        if not isinstance(holder, ModuleRef) or not isinstance(holder.module, _INDEXED):
+            return None
+        position, index = self.index(func.slice)
+        if isinstance(position, Const) or self.conditional:
+            return None
+        names = [self.fresh("position"), self.fresh("out")]
+        self.bind(names[0], position, index)
+        module: Any = holder.module
+        named = isinstance(module, torch.nn.ModuleDict)
+        keys: list[Any] = list(module.keys() if named else range(len(module)))
+        self.block(as_choice(node, names[0], keys, names[1]))
+        return self.fold_Name(ast.Name(names[1], ast.Load()))
 
     def _super(self, node: ast.Call) -> Value:
         if node.args:
@@ -181,6 +204,12 @@ class Calls(Folding):
             return handler(cast("Frame", self), function, given)
         if inspect.isclass(function):
             return self._construct(function, given)
+        if isinstance(function, torch.nn.Module):
+            forward = type(function).forward
+            holder: Folded = (Const(function), None)
+            return self.call_function(
+                forward, Arguments([holder, *given.args], given.kwargs), type(function)
+            )
         if _is_hashable(function):
             if function in _pyg.predicates():
                 return Const(_pyg.predicate(function, self.source.function)), None
@@ -241,6 +270,18 @@ class Calls(Folding):
             "use torch functions, or a function written in Python",
         )
 
+    def _make_module(self, cls: type[torch.nn.Module], given: Arguments) -> Value:
+        """A module that is made for one call, as in ``nn.LeakyReLU(0.2)(x)``: its options."""
+        if given.constant:
+            args, kwargs = given.values()
+            module = self.compute(ast.Constant(cls.__name__), cls, *args, **kwargs)
+            if is_stateless(module):
+                return Const(module)
+        raise UnsupportedError(
+            f"a '{cls.__name__}' is made while the model runs",
+            "make it in '__init__' and keep it as an attribute",
+        )
+
     def _product(self, given: Arguments) -> Folded:
         """``torch_geometric.utils.spmm``."""
         src = given.args[0] if given.args else given.kwargs["src"]
@@ -276,10 +317,7 @@ class Calls(Folding):
         if _pyg.is_data_class(cls):
             return self.make_object(_pyg.object_class(cls), given)
         if issubclass(cls, torch.nn.Module):
-            raise UnsupportedError(
-                f"a '{cls.__name__}' is made while the model runs",
-                "make it in '__init__' and keep it as an attribute",
-            )
+            return self._make_module(cls, given), None
         if cls.__module__ == "itertools" and given.constant:
             args, kwargs = given.values()
             return Const(list(self.compute(ast.Constant(cls.__name__), cls, *args, **kwargs))), None
@@ -302,6 +340,9 @@ class Calls(Folding):
             )
         node = ast.Call(self.needed(Const(cls), None), *self.nodes(given))
         return Dyn(from_annotation(cls)), node
+
+
+_INDEXED = (torch.nn.ModuleList, torch.nn.ModuleDict, torch.nn.Sequential)
 
 
 def _handles_modules(function: Any, given: Arguments) -> bool:

@@ -32,7 +32,6 @@ from gnnscript.specialize.helpers import as_list, is_shape
 from gnnscript.specialize.values import (
     Const,
     Dyn,
-    Mapping,
     ModuleRef,
     Poison,
     Seq,

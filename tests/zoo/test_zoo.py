@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from gnnscript.testing import BareProcess, assert_scripts_like_eager
-from zoo import attention, equivariant, idioms, physics, structures, temporal, vectors
+from zoo import attention, equivariant, idioms, physics, structures, temporal, vectors, wild
 
 MODELS = {
     f"{topic.__name__.split('.')[-1]}-{name}": row
-    for topic in (attention, equivariant, idioms, physics, structures, temporal, vectors)
+    for topic in (attention, equivariant, idioms, physics, structures, temporal, vectors, wild)
     for name, row in topic.MODELS.items()
 }
 

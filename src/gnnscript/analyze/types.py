@@ -257,6 +257,8 @@ def from_annotation(annotation: Any) -> Type:
 def _expressible(annotation: Any) -> bool:
     if not inspect.isclass(annotation) or annotation in _BY_CLASS:
         return True
+    if isinstance(annotation, type(torch.FloatTensor)):
+        return True
     return issubclass(annotation, tuple) and hasattr(annotation, "_fields")
 
 

@@ -20,6 +20,7 @@ from gnnscript.analyze.types import (
     DTYPE,
     FLOAT,
     INT,
+    NONE,
     NUMBER,
     TENSOR,
     UNKNOWN,
@@ -104,6 +105,8 @@ def _accepts(wanted: Type, given: Type, *, strict: bool) -> bool:
         return given.name == "None" or _accepts(
             strip_optional(wanted), strip_optional(given), strict=strict
         )
+    if given == NONE:
+        return False
     if is_optional(given):
         return not strict and _accepts(wanted, strip_optional(given), strict=strict)
     if wanted == given:
@@ -337,4 +340,7 @@ def module_type(module: torch.nn.Module) -> Type:
         return from_schema(schema.returns[0].type)
     if isinstance(module, torch.nn.Sequential) and len(module) > 0:
         return module_type(module[-1])
+    if isinstance(module, torch.nn.RNNBase) and _is_torchs(module):
+        state = tuple_of(TENSOR, TENSOR) if isinstance(module, torch.nn.LSTM) else TENSOR
+        return tuple_of(TENSOR, state)
     return _return_hint(type(module).forward)

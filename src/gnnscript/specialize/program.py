@@ -116,6 +116,7 @@ class Program:
         written: Attributes known to be written, from an earlier attempt: ``(path, name)`` to type.
         unfit: Modules, by ``id``, that TorchScript would not compile for the calls that are made.
         changed: By code, variables that hold what functions called with them change in place.
+        fixed_shapes: Whether parameters keep their shape, which is configuration then.
     """
 
     def __init__(
@@ -125,12 +126,15 @@ class Program:
         written: dict[tuple[tuple[str, ...], str], Type],
         unfit: set[int],
         changed: dict[Any, set[str]],
+        *,
+        fixed_shapes: bool = True,
     ) -> None:
         self.root = ModuleRef(root, ())
         self._lowers = lowers
         self.written = written
         self._unfit = unfit
         self._changed = changed
+        self.fixed_shapes = fixed_shapes
         self.owners: dict[int, Owner] = {}
         self.used: dict[tuple[str, ...], torch.nn.Module] = {}
         self.reads: dict[tuple[int, str], tuple[Any, str]] = {}

@@ -45,7 +45,7 @@ def specialize_method(
     unfit: set[int] = set()
     changed: dict[Any, set[str]] = {}
     for _ in range(8):
-        program = Program(module, lowers, written, unfit, changed)
+        program = Program(module, lowers, written, unfit, changed, fixed_shapes=False)
         bound: dict[str, Value] = {"self": program.root, "edge_index": Dyn(TENSOR)}
         size = given.get("size")
         for key, value in given.items():

@@ -328,15 +328,10 @@ class Assignment(Folding):
             return
         names = []
         for part in target.elts:
-            if isinstance(part, (ast.Tuple, ast.List)):
-                names.append(self.fresh("item"))
-            elif isinstance(part, ast.Name):
+            if isinstance(part, ast.Name):
                 names.append(self.variable(part.id, element))
             else:
-                raise UnsupportedError(
-                    f"'{ast.unparse(target)} = ...' cannot be unpacked here",
-                    "unpack into plain names",
-                )
+                names.append(self.fresh("item"))
         store = [ast.Name(name, ast.Store()) for name in names]
         self.emit(ast.Assign([ast.Tuple(list(store), ast.Store())], node))
         for part, name in zip(target.elts, names, strict=True):

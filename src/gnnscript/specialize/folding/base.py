@@ -24,6 +24,7 @@ from gnnscript.specialize.values import (
     Poison,
     Seq,
     Value,
+    is_object,
     literal,
     static_type,
 )
@@ -210,6 +211,11 @@ class Folding(Parts):
             UnsupportedError: The value exists only in Python.
         """
         if isinstance(value, Mapping) and not static_type(value).known:
+            if is_object(value):
+                raise UnsupportedError(
+                    f"a '{value.cls.__name__}' is used as a value, which TorchScript cannot hold",
+                    "pass and return its fields",
+                )
             raise UnsupportedError(
                 "a dictionary is used as a value whose keys are no strings or whose entries have "
                 "several types",

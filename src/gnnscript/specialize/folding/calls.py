@@ -49,6 +49,10 @@ class Calls(Folding):
         if isinstance(func, ast.Name) and func.id == "super" and "super" not in self.env:
             return self._super(node), None
         if isinstance(func, ast.Attribute):
+            known = self.parameter(func.value) if func.attr in ("size", "dim", "numel") else None
+            if known is not None and all(isinstance(arg, ast.Constant) for arg in node.args):
+                sizes = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
+                return self.wrap(self.compute(node, getattr(known, func.attr), *sizes)), None
             holder, base = self.fold(func.value)
             if isinstance(holder, (Dyn, Seq, Mapping)) or (
                 isinstance(holder, Const) and isinstance(holder.value, (str, list, tuple, dict))
@@ -100,7 +104,8 @@ class Calls(Folding):
 
         Args:
             node: The call.
-            spread: Whether what is called takes integers as a list as well: ``x.view(*shape, 2)``.
+            spread: Whether it is torch's that is called, which takes integers as a list as well,
+                ``x.view(*shape, 2)``, and some arguments by the names that NumPy has for them.
         """
         args: list[Folded] = []
         kwargs: dict[str, Folded] = {}
@@ -140,6 +145,8 @@ class Calls(Folding):
                     f"'**{ast.unparse(keyword.value)}' holds names known only at run time",
                     "pass each argument by its own name",
                 )
+        if spread:
+            kwargs = {_NUMPY_NAMES.get(name, name): value for name, value in kwargs.items()}
         return Arguments(args, kwargs)
 
     def _one_list(self, args: list[Folded]) -> list[Folded]:
@@ -342,6 +349,8 @@ class Calls(Folding):
         return Dyn(from_annotation(cls)), node
 
 
+# As torch's functions take them in Python, and not in TorchScript.
+_NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
 _INDEXED = (torch.nn.ModuleList, torch.nn.ModuleDict, torch.nn.Sequential)
 
 

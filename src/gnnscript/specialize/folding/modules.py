@@ -56,6 +56,15 @@ class Modules(Folding):
             module = module._modules[name]  # type: ignore[assignment]
         return node
 
+    def parameter(self, node: ast.expr) -> torch.Tensor | None:
+        """The parameter that ``self.weight`` names, where its shape is configuration."""
+        if not isinstance(node, ast.Attribute) or not self.program.fixed_shapes:
+            return None
+        if not isinstance(node.value, (ast.Name, ast.Attribute)):
+            return None
+        holder, _ = self.fold(node.value)
+        return holder.module._parameters.get(node.attr) if isinstance(holder, ModuleRef) else None
+
     def module_attribute(self, ref: ModuleRef, name: str) -> Folded:
         """``module.name``: a parameter, a submodule, a method, or a piece of configuration."""
         module = ref.module

@@ -75,6 +75,9 @@ class Operators(Folding):
             ) from None
 
     def fold_Attribute(self, node: ast.Attribute) -> Folded:
+        known = self.parameter(node.value) if node.attr in ("shape", "ndim") else None
+        if known is not None:
+            return self.wrap(getattr(known, node.attr)), None
         holder, base = self.fold(node.value)
         return self.attribute(holder, base, node.attr)
 

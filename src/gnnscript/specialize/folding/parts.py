@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from gnnscript.analyze.sources import FunctionSource
 from gnnscript.analyze.types import Type
 from gnnscript.specialize.values import Closure, Dyn, Mapping, Method, ModuleRef, Super, Value
@@ -27,6 +29,8 @@ class Parts:
         def bind_method(self, ref: ModuleRef, static: Any, name: str) -> Value: ...
 
         def module_attribute(self, ref: ModuleRef, name: str) -> Folded: ...
+
+        def parameter(self, node: ast.expr) -> torch.Tensor | None: ...
 
         def module_items(self, ref: ModuleRef) -> Iterator[Value]: ...
 

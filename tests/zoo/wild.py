@@ -1,0 +1,128 @@
+"""Habits of published traffic, signed-graph and evolving-graph models, put into small models."""
+
+from typing import List, Optional, Tuple, Union
+
+import torch
+import torch.nn as nn
+from torch.nn import Parameter
+from torch_geometric.nn import GCNConv, MessagePassing
+from torch_geometric.utils import degree
+
+from zoo.graphs import on
+
+
+class GatedCell(nn.Module):
+    """A gated cell over a conv: NumPy's names of arguments, and a state that may be missing."""
+
+    def __init__(self, in_channels: int = 8, out_channels: int = 4):
+        super().__init__()
+        self.out_channels = out_channels
+        self.conv = GCNConv(in_channels, out_channels)
+        self.gate = nn.Linear(2 * out_channels, out_channels)
+
+    def _state(self, X, H):
+        if H is None:
+            H = torch.zeros(X.shape[0], self.out_channels).to(X.device)
+        return H
+
+    def forward(
+        self,
+        X: torch.FloatTensor,
+        edge_index: torch.LongTensor,
+        edge_weight: Optional[torch.FloatTensor] = None,
+        H: Optional[torch.FloatTensor] = None,
+    ) -> torch.FloatTensor:
+        H = self._state(X, H)
+        Z = torch.sigmoid(self.gate(torch.cat([self.conv(X, edge_index, edge_weight), H], axis=1)))
+        H = Z * H + (1 - Z) * torch.tanh(self.conv(X, edge_index, edge_weight))
+        return H / (H.sum(axis=-1, keepdims=True).abs() + H.abs().mean(axis=1, keepdim=True))
+
+
+class DiffusionWalk(MessagePassing):
+    """Chebyshev terms for as many weights as the parameter has rows: its shape is configuration."""
+
+    def __init__(self, steps: int):
+        super().__init__(aggr="add")
+        self.weight = Parameter(torch.randn(2, steps, 8, 4) / 4)
+        self.walks = self.weight.shape[1]
+
+    def forward(self, x: torch.FloatTensor, edge_index: torch.LongTensor):
+        row, col = edge_index
+        norm = 1.0 / degree(row, x.size(0)).clamp(min=1)[row]
+        first_x = x
+        out = first_x @ self.weight[0][0] + first_x @ self.weight[1][0]
+        if self.weight.size(1) > 1:
+            second_x = self.propagate(edge_index, x=x, norm=norm)
+            out = out + second_x @ self.weight[0][1]
+        for k in range(2, self.weight.size(1)):
+            last_x = 2 * self.propagate(edge_index, x=second_x, norm=norm) - first_x
+            out = out + last_x @ self.weight[0, k] * self.weight.dim()
+            first_x, second_x = second_x, last_x
+        return out
+
+    def message(self, x_j, norm):
+        return norm.view(-1, 1) * x_j
+
+
+class Evolving(nn.Module):
+    """The weight of the conv is the state of a recurrent layer, kept from call to call."""
+
+    def __init__(self, channels: int = 8):
+        super().__init__()
+        self.initial = Parameter(torch.randn(1, channels, channels) / channels)
+        self.weight = None
+        self.evolve = nn.GRU(channels, channels)
+        self.read = nn.LSTM(channels, 4)
+        self.conv = GCNConv(channels, channels)
+
+    def forward(self, x: torch.FloatTensor, edge_index: torch.LongTensor):
+        if self.weight is None:
+            self.weight = self.initial.data
+        _, self.weight = self.evolve(self.weight, self.weight)
+        x = self.conv(x @ self.weight.squeeze(0), edge_index)
+        out, (h, _) = self.read(x.unsqueeze(0))
+        return out.squeeze(0) + h[0]
+
+
+class TwoSides(nn.Module):
+    """Optional features of the targets, used where the configuration says that they are given."""
+
+    def __init__(self, directed: bool):
+        super().__init__()
+        self._directed = directed
+        self._hops = Parameter(torch.ones(3, 1))
+        self.conv = GCNConv(8, 8)
+
+    def forward(
+        self,
+        edge_indices: Union[torch.LongTensor, List[torch.LongTensor]],
+        x: torch.FloatTensor,
+        pair: Tuple[torch.FloatTensor, torch.FloatTensor],
+        x_t: Optional[torch.FloatTensor] = None,
+    ):
+        feat = self._hops[0] * x + pair[0].sum() * pair[1].mean()
+        curr = x.clone()
+        if self._directed:
+            curr = x_t.clone()
+            feat = torch.zeros_like(x_t) + self._hops[1] * x_t
+        for h in range(1, self._hops.shape[0]):
+            curr = self.conv(curr, edge_indices)
+            feat += self._hops[h] * curr
+        return feat
+
+
+MODELS = {
+    "gated-cell": (GatedCell, on("x", "edge_index")),
+    "gated-cell-weighted": (GatedCell, on("x", "edge_index", "edge_weight")),
+    "diffusion-1": (lambda: DiffusionWalk(1), on("x", "edge_index")),
+    "diffusion-4": (lambda: DiffusionWalk(4), on("x", "edge_index")),
+    "two-sides": (
+        lambda: TwoSides(True),
+        tuple((e, x, (x, w), x - 1) for e, x, w in on("edge_index", "x", "edge_weight")),
+    ),
+    "one-side": (
+        lambda: TwoSides(False),
+        tuple((e, x, (x, w)) for e, x, w in on("edge_index", "x", "edge_weight")),
+    ),
+    "evolving": (Evolving, on("x", "edge_index"), {"modes": ("eval",), "gradients": False}),
+}

@@ -1,5 +1,6 @@
 """Habits of published traffic, signed-graph and evolving-graph models, put into small models."""
 
+import math
 from typing import List, Optional, Tuple, Union
 
 import torch
@@ -111,7 +112,26 @@ class TwoSides(nn.Module):
         return feat
 
 
+class Magnetic(MessagePassing):
+    """Directed edges as phases: complex constants, real and imaginary parts as messages."""
+
+    def __init__(self, q: float = 0.25):
+        super().__init__(aggr="add")
+        self.q = q
+        self.lin = nn.Linear(8, 4)
+
+    def forward(self, x, edge_index, edge_weight):
+        phase = torch.exp(1j * 2 * math.pi * self.q * edge_weight) * (0.5 - 0.25j)
+        real = self.propagate(edge_index, x=self.lin(x), norm=phase.real)
+        return torch.cat([real, self.propagate(edge_index, x=self.lin(x), norm=phase.imag)], -1)
+
+    def message(self, x_j, norm):
+        return norm.view(-1, 1) * x_j
+
+
 MODELS = {
+    # TorchScript has no gradient of a real tensor that a complex number multiplies.
+    "magnetic": (Magnetic, on("x", "edge_index", "edge_weight"), {"gradients": False}),
     "gated-cell": (GatedCell, on("x", "edge_index")),
     "gated-cell-weighted": (GatedCell, on("x", "edge_index", "edge_weight")),
     "diffusion-1": (lambda: DiffusionWalk(1), on("x", "edge_index")),

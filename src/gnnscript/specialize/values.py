@@ -289,6 +289,9 @@ def literal(value: Value) -> ast.expr | None:
         return None
     if isinstance(inner, float) and not math.isfinite(inner):
         return ast.parse(f"float({str(inner)!r})", mode="eval").body
+    if isinstance(inner, complex):
+        parts = [literal(Const(inner.real)), literal(Const(inner.imag))]
+        return ast.Call(ast.Name("complex", ast.Load()), [part for part in parts if part], [])
     if isinstance(inner, (int, float)) and not isinstance(inner, bool) and inner < 0:
         return ast.UnaryOp(ast.USub(), ast.Constant(-inner))
     if inner is None or inner is Ellipsis or type(inner) in (bool, int, float, str):

@@ -44,6 +44,7 @@ from gnnscript.specialize.values import (
     ModuleRef,
     Seq,
     Value,
+    is_object,
     literal,
     static_type,
 )
@@ -368,6 +369,10 @@ class TorchCalls(Folding):
             return self.sequence("list", [v for v, _ in pairs], [n for _, n in pairs])
         if name == "copy":
             return self.mapping(dict(holder.items), nodes, holder.default, holder.cls)
+        if is_object(holder):
+            raise UnsupportedError(
+                f"the method '{name}' of a '{holder.cls.__name__}' is called", "use its fields"
+            )
         raise UnsupportedError(f"'{name}' of a dictionary of known names", "use its items")
 
 

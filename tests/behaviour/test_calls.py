@@ -5,6 +5,7 @@ from typing import Dict, List, Optional, Tuple
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch_geometric.nn import (
     CGConv,
     GATConv,
@@ -257,3 +258,22 @@ def test_wrong_call_is_refused():
 
     with pytest.raises(Exception, match="no_such_argument"):
         torch.jit.script(Wrong())
+
+
+class Checkpointed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.lin = GCNConv(IN, OUT), nn.Linear(OUT, OUT)
+
+    def head(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        return self.lin(x).tanh() * scale
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        x = checkpoint(self.conv, x, edge_index, use_reentrant=False)
+        if self.training:
+            return checkpoint(self.head, x, scale=2.0, use_reentrant=False)
+        return self.head(x, 2.0)
+
+
+def test_checkpoints_compute_what_they_hold(check):
+    check(Checkpointed())

@@ -7,6 +7,7 @@ from typing import Any
 import torch_geometric.nn as pyg
 import torch_geometric.nn.models as models
 from torch import Tensor, nn
+from torch_geometric.nn.models.lightgcn import BPRLoss
 
 from conformance.graphs import IN
 from conformance.modules import ModuleCase
@@ -34,6 +35,11 @@ class Spread(nn.Module):
 MORE = [
     ModuleCase("InnerProductDecoder", models.InnerProductDecoder, lambda g: (g.x, g.edge_index)),
     ModuleCase("ARGVA", VariationalAdversarial, lambda g: (g.x, g.edge_index)),
+    ModuleCase("BPRLoss", lambda: BPRLoss(0.1), lambda g: (g.x[:, 0], g.x[:, 1], g.x)),
+    # Checkpoints as DeepGCNLayer makes them have no gradients with respect to inputs.
+    *(ModuleCase(f"DeepGCNLayer-{block}-checkpoint", lambda block=block: models.DeepGCNLayer(
+        pyg.GCNConv(IN, IN), nn.LayerNorm(IN), nn.ReLU(), block=block, ckpt_grad=True),
+        lambda g: (g.x, g.edge_index), gradients=False) for block in ("res+", "dense", "plain")),
     ModuleCase("ARLinkPredictor", lambda: models.ARLinkPredictor(IN, 8), lambda g: (
         g.x, g.edge_index)),
 ]  # fmt: skip

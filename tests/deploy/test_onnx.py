@@ -126,3 +126,21 @@ def test_what_onnx_cannot_express_is_refused(model: nn.Module, text: str, tmp_pa
 def test_scripted_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(gnnscript.DeployError, match="pass the model that was scripted"):
         deploy.onnx(torch.jit.script(nn.Linear(4, 2)), (torch.randn(3, 4),), tmp_path / "m.onnx")
+
+
+def test_torch_exports_to_onnx_on_operators_that_onnx_has(tmp_path: Path) -> None:
+    """Under auto as without: native ops stay out of what another runtime is to run."""
+    model = Node().eval()
+    call = node_call(6, 17)
+    path = tmp_path / "model.onnx"
+    gnnscript.install()
+    try:
+        with gnnscript.kernels(None):
+            torch.onnx.export(model, call, path, dynamo=True, verbose=False)
+    finally:
+        gnnscript.uninstall()
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_inputs()]
+    given = {name: value.numpy() for name, value in zip(names, call, strict=True)}
+    (out,) = session.run(None, given)
+    torch.testing.assert_close(torch.from_numpy(out), model(*call))

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from gnnscript import _config
 from gnnscript._errors import UnsupportedError
 from gnnscript.script import explained, learn_least, lower_for, needs_lowering
 
@@ -42,6 +43,12 @@ def export(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
         return wrapped(*args, **kwargs)
 
     def export_specialized() -> Any:
+        if torch.onnx.is_in_onnx_export():  # what ONNX has no operators for
+            with _config.kernels("portable"):
+                return export_lowered()
+        return export_lowered()
+
+    def export_lowered() -> Any:
         least: dict[tuple[str, int], int] = {}
         while True:
             call = lower_for(mod, call_args, call_kwargs, exportable=True, least=least)

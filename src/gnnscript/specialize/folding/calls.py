@@ -16,6 +16,7 @@ from gnnscript.analyze.calls import refuse_open_keywords
 from gnnscript.analyze.sources import FunctionSource
 from gnnscript.analyze.types import INT, UNKNOWN, Type, from_annotation, list_of
 from gnnscript.specialize import adjacency, sparse, substitutes
+from gnnscript.specialize.folding import builtin_memory  # noqa: F401  has its functions known
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding
 from gnnscript.specialize.folding.builtin_math import numpy_function
 from gnnscript.specialize.folding.builtins import BUILTINS

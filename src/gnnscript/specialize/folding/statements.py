@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.sources import FunctionSource
-from gnnscript.analyze.types import UNKNOWN
+from gnnscript.analyze.types import TENSOR, UNKNOWN
 from gnnscript.specialize.folding.assignment import Assignment
 from gnnscript.specialize.folding.base import (
     Binding,
@@ -28,6 +28,7 @@ from gnnscript.specialize.folding.functions import Functions
 from gnnscript.specialize.folding.loops import Loops
 from gnnscript.specialize.folding.matching import Matching
 from gnnscript.specialize.folding.modules import Modules
+from gnnscript.specialize.folding.numbers import as_tensors
 from gnnscript.specialize.folding.objects import Objects
 from gnnscript.specialize.folding.operators import Operators
 from gnnscript.specialize.folding.parameters import Parameters
@@ -41,6 +42,7 @@ from gnnscript.specialize.program import is_runtime
 from gnnscript.specialize.tree import clone, is_simple
 from gnnscript.specialize.values import (
     Const,
+    Dyn,
     Mapping,
     ModuleRef,
     Poison,
@@ -379,7 +381,11 @@ class Frame(
         for other in bindings[1:]:
             value = join_values(value, other.value)
         if isinstance(value, Poison):
-            return Binding(value, None)
+            tensors = as_tensors(self, name, bindings)
+            if tensors is None:
+                return Binding(value, None)
+            bindings, value = tensors, Dyn(TENSOR)
+            names = {b.name for b in bindings}
         if not is_runtime(value) and literal(value) is None and not isinstance(value, Mapping):
             return Binding(value, None)
         if has_mapping(value) or (isinstance(value, Seq) and not static_type(value).known):

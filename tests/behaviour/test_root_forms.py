@@ -7,7 +7,7 @@ from typing import Optional, Tuple, Union
 import pytest
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import EdgeConv, MessagePassing, PointNetConv, SAGEConv
+from torch_geometric.nn import EdgeConv, GATConv, MessagePassing, PointNetConv, SAGEConv
 from torch_geometric.typing import Adj, OptPairTensor, PairOptTensor
 
 import gnnscript
@@ -120,3 +120,15 @@ def test_examples_choose_one_form() -> None:
     x, edge_index = nodes(5), edges(9, 5, 5)
     scripted = torch.jit.script(SAGEConv(4, 3), example_inputs=[(x, edge_index)])
     assert "Union" not in str(scripted.forward.schema)
+
+
+def test_examples_choose_an_option_that_decides_what_is_returned(bare: BareProcess) -> None:
+    conv = GATConv(4, 3).eval()
+    x, edge_index = nodes(5), edges(9, 5, 5)
+    scripted = torch.jit.script(conv, example_inputs=[(x, edge_index, None, None, True)])
+    call = {"x": nodes(7), "edge_index": edges(4, 7, 7), "return_attention_weights": True}
+    torch.testing.assert_close(scripted(**call), conv(**call))
+    torch.testing.assert_close(bare.run(scripted, [call])[0], conv(**call))
+    for other in ({}, {"return_attention_weights": False}):
+        with pytest.raises(torch.jit.Error, match="scripted for return_attention_weights=True"):
+            scripted(x, edge_index, **other)

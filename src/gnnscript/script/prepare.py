@@ -24,7 +24,7 @@ from gnnscript.passes import make_exportable, omit_shortcuts, optimize
 from gnnscript.script.explaining import explained
 from gnnscript.script.lowered import build, discard
 from gnnscript.specialize import Program, SpecializedModel, specialize
-from gnnscript.specialize.values import Dyn, Mapping, Value
+from gnnscript.specialize.values import Dyn, Mapping, Shown, Value
 
 __all__ = [
     "MARK",
@@ -404,7 +404,8 @@ def _shown(value: Any) -> Value:
     """An example as what is known of all arguments like it: of a dictionary, its keys."""
     if isinstance(value, dict):
         return Mapping({key: _shown(item) for key, item in value.items()})
-    return Dyn(of_value(value))
+    t = of_value(value)
+    return Shown(t, value) if isinstance(value, (bool, int, str)) else Dyn(t)
 
 
 def source(module: torch.nn.Module) -> str:

@@ -33,6 +33,7 @@ from gnnscript.specialize.values import (
     Mapping,
     Method,
     ModuleRef,
+    Shown,
     Value,
     literal,
     script_key,
@@ -94,7 +95,7 @@ def specialize_entry(
 
     def choose(argument: str, declared: Type) -> Type:
         found = alternatives(declared)
-        if unions and argument not in given:
+        if unions and not given:
             members[argument] = [found[0], *map(strip_optional, found[1:])]  # None is of the first
         return choices.get(argument, found[0])
 
@@ -132,21 +133,26 @@ def _with_options(
     known: dict[str, Any],
 ) -> Specialized:
     fixed = dict(known)
+    shown: dict[str, Any] = {}
     while True:
         try:
             done = _specialize(program, name, function, cls, arguments, fixed)
         except UnsupportedError as error:
-            # An option that decides what is returned must be known; it is then its default.
+            # An option that decides what is returned must be known; it is then what the examples
+            # show, or its default.
             option = next((a for a in arguments if a.name not in fixed and _is_option(a)), None)
             if "returns values of different types" in error.cause and option is not None:
-                fixed[option.name] = option.default
+                if isinstance(option.value, Shown):
+                    shown[option.name] = option.value.value
+                fixed[option.name] = shown.get(option.name, option.default)
                 continue
             alone = _without(program, name, function, cls, arguments, fixed)
             if alone is None:
                 raise
             return alone
         else:
-            _keep_parameters(done, arguments, known)
+            _keep_parameters(done, arguments, known | shown)
+            _hold_to(done, shown)
             return done
 
 
@@ -198,8 +204,20 @@ def _keep_parameters(done: Specialized, arguments: list[Argument], known: dict[s
     done.node.args.defaults = defaults
 
 
+def _hold_to(done: Specialized, shown: dict[str, Any]) -> None:
+    """Refuses calls in which an option has another value than it was scripted for."""
+    for name, value in shown.items():
+        read, wanted = ast.Name(name, ast.Load()), ast.Constant(value)
+        given = ast.Compare(read, [ast.IsNot()], [ast.Constant(None)])
+        equal = ast.Compare(read, [ast.Eq()], [wanted])
+        message = ast.Constant(f"scripted for {name}={value!r}, as in example_inputs")
+        check = ast.Assert(ast.BoolOp(ast.And(), [given, equal]), message)
+        check.origin = (done.source.file, done.source.node.lineno)  # type: ignore[attr-defined]
+        done.node.body.insert(0, check)
+
+
 def _is_option(argument: Argument) -> bool:
-    if argument.default is inspect.Parameter.empty:
+    if argument.default is inspect.Parameter.empty and not isinstance(argument.value, Shown):
         return False
     t = static_type(argument.value)
     return t.name in ("bool", "str", "int") or (

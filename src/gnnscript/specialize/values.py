@@ -41,6 +41,7 @@ __all__ = [
     "ModuleRef",
     "Poison",
     "Seq",
+    "Shown",
     "Super",
     "Value",
     "constant_items",
@@ -75,6 +76,13 @@ class Dyn(Value):
     """A value of known type that exists when the specialised code runs."""
 
     type: Type
+
+
+@dataclass(frozen=True, eq=False)
+class Shown(Dyn):
+    """An argument of the model that example inputs give a value."""
+
+    value: Any
 
 
 @dataclass(frozen=True, eq=False)

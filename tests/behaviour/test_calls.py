@@ -157,15 +157,19 @@ def test_methods_of_the_model(check):
 # -- the conv as the root -------------------------------------------------------------------------
 
 
-def test_root_has_one_concrete_forward(check):
+def test_root_has_one_forward(check):
     conv = GATConv(IN, OUT, edge_dim=EDGE)
-    scripted = torch.jit.script(conv)
-    schema = scripted.forward.schema
-    assert schema.name == "forward"
-    types = {argument.name: str(argument.type) for argument in schema.arguments}
-    assert types["x"] == "Tensor"
-    assert types["edge_index"] == "Tensor"
-    assert [str(value.type) for value in schema.returns] == ["Tensor"]
+    examples = [(GRAPHS[0].x, GRAPHS[0].edge_index)]
+    for scripted, x in (
+        (torch.jit.script(conv), "Union[Tensor, Tuple[Tensor, Optional[Tensor]]]"),
+        (torch.jit.script(conv, example_inputs=examples), "Tensor"),
+    ):
+        schema = scripted.forward.schema
+        assert schema.name == "forward"
+        types = {argument.name: argument.type.annotation_str for argument in schema.arguments}
+        assert types["x"] == x
+        assert types["edge_index"] == "Tensor"
+        assert [str(value.type) for value in schema.returns] == ["Tensor"]
     check(conv, *[(g.x, g.edge_index, g.attr) for g in GRAPHS])
     check(conv, *[{"x": g.x, "edge_index": g.edge_index} for g in GRAPHS])
 

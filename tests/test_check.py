@@ -227,3 +227,28 @@ def test_the_page_is_written_from_the_cases(
     assert "0 of 1 cases pass script, fx" in run.stdout
     assert main(["check", "--all-pyg", "--cases", str(tmp_path)]) == 2
     assert "run this in a clone" in capsys.readouterr().err
+
+
+def test_processes_share_the_cases_and_write_the_same_page(tmp_path: Path) -> None:
+    cases = Path(__file__).parent / "conformance"
+    options = [
+        "--all-pyg",
+        "--cases",
+        str(cases),
+        "--doors",
+        "script,fx",
+        "--only",
+        "SGConv-cached",
+    ]
+    pages, told = [], []
+    for jobs in ("1", "2"):
+        page = tmp_path / f"{jobs}.md"
+        command = [sys.executable, "-m", "gnnscript", "check", *options, "--jobs", jobs]
+        run = subprocess.run([*command, "--write", str(page)], capture_output=True, check=False)
+        assert run.returncode == 1, run.stderr
+        pages.append(page.read_text(encoding="utf-8"))
+        told.append(sorted(line.split(b" ", 1)[1] for line in run.stderr.splitlines()))
+    assert pages[0] == pages[1]
+    assert "3 cases" in " ".join(pages[0].split())
+    assert told[0] == told[1]
+    assert main(["check", "--all-pyg", "--cases", str(cases), "--jobs", "0"]) == 2

@@ -46,6 +46,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--only", default="", help="with --all-pyg: only cases whose name contains this"
     )
     parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="with --all-pyg: how many processes share the cases (default: %(default)s)",
+    )
+    parser.add_argument(
         "--write", type=Path, metavar="PAGE", help="with --all-pyg: the page to write"
     )
 
@@ -68,9 +75,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _all_pyg(arguments: argparse.Namespace, doors: list[str]) -> int:
     from gnnscript.checking.coverage import CaseResult, cases, not_tried, run_cases
     from gnnscript.checking.page import page
+    from gnnscript.checking.sharing import run_shared
 
+    if arguments.jobs < 1:
+        raise GnnscriptError(f"expected a number of processes for --jobs, got {arguments.jobs}")
     every = cases(arguments.cases)
-    entries = [entry for entry in every if arguments.only in entry.name]
+    numbers = [n for n, entry in enumerate(every) if arguments.only in entry.name]
     done = 0
 
     def tell(result: CaseResult) -> None:
@@ -78,9 +88,12 @@ def _all_pyg(arguments: argparse.Namespace, doors: list[str]) -> int:
         done += 1
         failed = [door for door, out in result.row.outcomes.items() if out.status != "ok"]
         closed = f": not {', '.join(failed)}" if failed else ""
-        print(f"{done}/{len(entries)} {result.name}{closed}", file=sys.stderr)
+        print(f"{done}/{len(numbers)} {result.name}{closed}", file=sys.stderr)
 
-    results = run_cases(entries, doors, tell)
+    if arguments.jobs > 1:
+        results = run_shared(arguments.cases, numbers, doors, arguments.jobs, tell)
+    else:
+        results = run_cases([every[n] for n in numbers], doors, tell)
     if arguments.json:
         print(json.dumps([result.to_dict() for result in results], indent=2))
     if arguments.write is not None:

@@ -27,7 +27,12 @@ def compile_(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
         and needs_lowering(model)
     ):
         options = {name: value for name, value in kwargs.items() if name != "model"}
-        made.forward = _Compiled(model, made.forward, lambda module: wrapped(module, **options))
+        made.forward = _Compiled(
+            model,
+            made.forward,
+            lambda module: wrapped(module, **options),
+            whole=bool(options.get("fullgraph")),
+        )
     return made
 
 
@@ -68,6 +73,8 @@ class _Compiled:
             there are hooks on modules: they expect to be called with the eager ones. Functions
             registered on messages are specialised like these.
         compile_one: Compiles a specialised model with the same options.
+        whole: Whether it is to be one graph. Then what torch leaves to Python is captured, and
+            sizes that values decide are asserted to be none that torch would branch on.
     """
 
     def __init__(
@@ -75,10 +82,13 @@ class _Compiled:
         model: nn.Module,
         plain: Callable[..., Any],
         compile_one: Callable[[nn.Module], Callable[..., Any]],
+        *,
+        whole: bool,
     ) -> None:
         self._model = model
         self._plain = plain
         self._compile = compile_one
+        self._whole = whole
         self._forms: dict[Hashable, _Form] = {}
         self._written: set[tuple[int, str]] = set()
         self._least: dict[tuple[str, int], int] = {}
@@ -93,7 +103,7 @@ class _Compiled:
             try:
                 return self._run(form, args, kwargs)
             except Exception as error:
-                if not learn_least(self._least, error):
+                if not self._whole or not learn_least(self._least, error):
                     raise
                 self._forms.clear()
 
@@ -105,14 +115,15 @@ class _Compiled:
             self._forms[call, _ids(form.alive)] = form
         return form
 
-    @staticmethod
-    def _run(form: _Form, args: Any, kwargs: Any) -> Any:
+    def _run(self, form: _Form, args: Any, kwargs: Any) -> Any:
         assert form.run is not None
         for eager, lowered, written in form.pairs:
             lowered.training = eager.training
             for name in written:
                 setattr(lowered, name, getattr(eager, name, None))
         try:
+            if not self._whole:
+                return form.run(*args, **kwargs)
             with torch._dynamo.config.patch(_CAPTURED):
                 return form.run(*args, **kwargs)
         finally:

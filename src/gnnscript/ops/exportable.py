@@ -11,7 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import guard_or_false, guard_or_true
+from torch.fx.experimental.symbolic_shapes import (
+    guard_or_false,
+    guard_or_true,
+    statically_known_true,
+)
 
 __all__ = [
     "bound",
@@ -164,14 +168,14 @@ def _integers(a: Any, b: Any) -> bool:
 
 
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Tensor:
-    """Compute distances of vectors, also of so many as only values tell: torch's own branches.
+    """Compute distances of vectors, for numbers of them that vary: torch's own branches.
 
     Args:
         x1: Vectors, `[..., P, D]`.
         x2: Vectors, `[..., R, D]`.
         p: The norm, of at least 0.
         compute_mode: As for torch's own. By default, euclidean distances are computed by matrix
-            products where there are more than 25 vectors on one side, if that can be told.
+            products where there are more than 25 vectors on one side, if their number is fixed.
 
     Returns:
         The distances, `[..., P, R]`.
@@ -179,7 +183,7 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = Non
     Source: ``torch.cdist``.
     """
     if compute_mode is None or compute_mode == "use_mm_for_euclid_dist_if_necessary":
-        many = guard_or_false(x1.size(-2) > 25) or guard_or_false(x2.size(-2) > 25)
+        many = any(statically_known_true(x.size(-2) > 25) for x in (x1, x2))
         compute_mode = f"{'use' if many else 'donot_use'}_mm_for_euclid_dist"
     return torch.cdist(x1, x2, p, compute_mode)
 

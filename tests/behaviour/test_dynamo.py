@@ -253,6 +253,21 @@ def test_export_takes_keywords_and_options() -> None:
     torch.testing.assert_close(program.module()(*_x(h), h.weight), weighted(*_x(h), h.weight))
 
 
+class Several(Projecting):
+    def forward(self, *inputs: Tensor) -> Tensor:
+        x, edge_index = inputs
+        return self.propagate(edge_index, x=self.lin(x))
+
+
+@pytest.mark.usefixtures("auto")
+def test_shapes_of_several_arguments_are_given_as_without() -> None:
+    model = Several().eval()
+    for shapes in ({"inputs": tuple(SHAPES.values())}, (tuple(SHAPES.values()),)):
+        program = torch.export.export(model, FIRST, dynamic_shapes=shapes)
+        for call in (FIRST, SECOND):
+            torch.testing.assert_close(program.module()(*call), model(*call))
+
+
 class ByValue(Projecting):
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         if float(x.max()) > 3:

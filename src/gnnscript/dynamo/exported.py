@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -52,8 +53,11 @@ def export(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
         least: dict[tuple[str, int], int] = {}
         while True:
             call = lower_for(mod, call_args, call_kwargs, exportable=True, least=least)
+            shapes = _spread(options["dynamic_shapes"], mod, call.module)
             try:
-                return wrapped(call.module, call_args, call_kwargs, **options)
+                return wrapped(
+                    call.module, call_args, call_kwargs, **{**options, "dynamic_shapes": shapes}
+                )
             except Exception as error:
                 if not learn_least(least, error):
                     raise
@@ -68,3 +72,17 @@ def export(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
             if not isinstance(error, UnsupportedError):
                 reason = explained(error, mod, "torch.export", REMEDY)
             raise reason from plain
+
+
+def _spread(shapes: Any, eager: torch.nn.Module, specialized: torch.nn.Module) -> Any:
+    """Dynamic shapes by name, where ``*args`` of the eager model are named in the specialised."""
+    if not isinstance(shapes, dict):
+        return shapes
+    named: list[Any] = []
+    for parameter in inspect.signature(eager.forward).parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL and parameter.name in shapes:
+            named += shapes[parameter.name]
+        elif parameter.name in shapes:
+            return shapes
+    names = list(inspect.signature(specialized.forward).parameters)
+    return dict(zip(names, named, strict=False)) if named else shapes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 
+from gnnscript.passes.ends import move_edge_layers
 from gnnscript.passes.tracing import trace
 from gnnscript.specialize.helpers import Import, is_op
 from gnnscript.specialize.program import Program, Specialized
@@ -21,7 +22,7 @@ _NATIVE = frozenset(
 
 
 def optimize(program: Program) -> None:
-    """Rewrites ``propagate`` and ``edge_updater`` of every conv, for the native ops.
+    """Rewrites every conv and every layer of edges for the native ops.
 
     A model that takes gradients itself keeps the portable ops: those of the native ones come from
     Python, and a process that loads the saved model has none.
@@ -33,6 +34,7 @@ def optimize(program: Program) -> None:
             if method.name.rstrip("_0123456789") in _METHODS:
                 _rewrite(method)
     for function in program.functions():
+        move_edge_layers(function)
         _use_native(function.node)
 
 

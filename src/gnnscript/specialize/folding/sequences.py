@@ -321,6 +321,8 @@ class Sequences(Folding):
             return (Dyn(t) if is_slice else self.recall(Dyn(t.args[0]), residual)[0]), residual
         if t.name == "Dict" and t.args:
             return self.recall(Dyn(t.args[1]), residual)
+        if t == TENSOR and static_type(position) == TENSOR:
+            residual.rows_ = True  # type: ignore[attr-defined]  # what the passes cannot tell
         if t in (TENSOR, STR):
             return Dyn(t), residual
         return Dyn(UNKNOWN), residual

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import gnnscript
+from conftest import RunPython
 from deploy.conftest import Answer
 from deploy.deploy_models import node_call
 from gnnscript.ops import library
@@ -109,3 +110,21 @@ def test_a_library_with_other_ops_is_refused(saved: Path, answer: Answer) -> Non
 def test_native_ops_are_not_promised_where_there_are_none(tmp_path: Path) -> None:
     with pytest.raises(gnnscript.DeployError, match="'Linear' has portable ones alone"):
         gnnscript.save(nn.Linear(2, 2), tmp_path / "model.pt", kernels="native")
+
+
+def test_a_server_on_the_cpu_leaves_the_kernels_for_cuda_alone(
+    saved: Path, run_python: RunPython
+) -> None:
+    cuda = next((entry for entry in gnnscript.inspect(saved).libraries if not entry.ops), None)
+    if cuda is None:
+        pytest.skip("the library with kernels for CUDA is not built")
+    code = """
+import pathlib, sys, torch
+from gnnscript.deploy.triton_model import Model
+model = Model(pathlib.Path(sys.argv[1]), torch.device("cpu"))
+graph = {"x": torch.ones(3, 4), "edge_index": torch.tensor([[0, 1], [1, 1]])}
+print(tuple(model.run(graph)[0].shape), torch.ops.loaded_libraries)
+"""
+    answer = run_python(code, saved, env={"GNNSCRIPT_LIBRARY": "/nowhere/libgnnscript.so"}).stdout
+    assert answer.startswith("(3, 3)")
+    assert cuda.file not in answer

@@ -252,7 +252,7 @@ class Model:
     def __init__(self, path: Path, device: torch.device) -> None:
         self.device = device
         self.manifest = _manifest(path)
-        _load_libraries(self.manifest, path.parent)
+        _load_libraries(self.manifest, path.parent, device)
         self.module: Any = torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]
         self.module.eval()
         self.merge: Merge | None = None
@@ -369,8 +369,10 @@ def _manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _load_libraries(manifest: Mapping[str, Any], folder: Path) -> None:
+def _load_libraries(manifest: Mapping[str, Any], folder: Path, device: torch.device) -> None:
     for library in manifest["libraries"]:
+        if not library["ops"] and device.type != "cuda":
+            continue  # the kernels for CUDA, which a torch without it cannot load
         path = folder / library["file"]
         if not path.is_file():
             raise RuntimeError(f"the model needs {path.name}, and there is no '{path}'")

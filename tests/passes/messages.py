@@ -264,6 +264,14 @@ class Joined(Base):
         return self.layer(torch.cat([first_j - x_j, pair_j - pair_i, count_j], dim=-1))
 
 
+class Totalled(Base):
+    """Sums over features that keep their dimension, fused or not."""
+
+    def message(self, x_i: Tensor, x_j: Tensor, e: Tensor) -> Tensor:
+        near = (x_i - x_j).square().sum(-1, keepdim=True)
+        return near.cumsum(-1).sum(dim=-1, keepdim=True) * e.sum(-1, True)
+
+
 class Compared(Base):
     """What is only compared does not decide the type of the message."""
 
@@ -293,6 +301,7 @@ OTHERS = {
     "squashed": Squashed,
     "normed": Normed,
     "matrices": Matrices,
+    "totalled": Totalled,
     "comparing": Comparing,
     "counting": Counting,
     "counting-means": CountingMeans,

@@ -448,12 +448,13 @@ class Calls(Operators):
             return None
         if dims != list(range(-len(dims), 0)):
             return None
-        total = Total(code=code, operand=operand, dims=len(dims))
         if keep is None or (isinstance(keep, Const) and not keep.value):
-            return total
+            return Total(code=code, operand=operand, dims=len(dims))
         if len(dims) != 1:
             return None
         last: list[ast.expr] = [ast.UnaryOp(ast.USub(), ast.Constant(1))]
+        summed = ast.Call(ast.Attribute(hole(operand), "sum", ast.Load()), last, [])
+        total = Total(code=summed, operand=operand, dims=1)
         return Code(code=ast.Call(ast.Attribute(hole(total), "unsqueeze", ast.Load()), last, []))
 
 

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from gnnscript._config import kernels as choose
 from gnnscript._config import options
+from gnnscript._errors import UnsupportedError
 from gnnscript.deploy.manifest import Argument, DeployError, TensorSpec
 from gnnscript.deploy.package import Kernels, scripted_for
 from gnnscript.deploy.signature import Signature, derive
 from gnnscript.deploy.structure import Call, bind, calls_of, flat_outputs, named_tensors, refilled
 from gnnscript.deploy.tensors import all_tensors
-from gnnscript.script.prepare import lower_for
+from gnnscript.script import lower_for, with_least
 
 __all__ = ["Exported", "export"]
 
@@ -81,9 +82,6 @@ def export(
     signature = _without(
         derive(copy.deepcopy(wrapped), [_flat(scripted, call) for call in calls]), constant
     )
-    with choose(kernels or options().kernels):
-        lowered = lower_for(model, (), calls[0], everything=True, exportable=True)
-    flat = _Flat(lowered.module, {**lowered.fixed, **lowered.values}, signature)
     first = signature.calls[0]
     tensors = tuple(first[spec.name] for spec in signature.inputs)
     # Not `Dim.AUTO`: a size that the code turns out to fix must be an error.
@@ -95,8 +93,18 @@ def export(
         }
         for spec in signature.inputs
     )
+
+    def attempt(least: dict[tuple[str, int], int]) -> tuple[torch.export.ExportedProgram, _Flat]:
+        with choose(kernels or options().kernels):
+            lowered = lower_for(model, (), calls[0], everything=True, exportable=True, least=least)
+        flat = _Flat(lowered.module, {**lowered.fixed, **lowered.values}, signature)
+        exported = torch.export.export(flat, tensors, dynamic_shapes=(shapes,), strict=False)
+        return exported, flat
+
     try:
-        program = torch.export.export(flat, tensors, dynamic_shapes=(shapes,), strict=False)
+        program, flat = with_least(attempt)
+    except UnsupportedError:
+        raise
     except Exception as error:
         raise DeployError(
             f"'{type(model).__name__}' cannot be exported by torch.export: {brief(error)}; deploy "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 
 from gnnscript import _config
 from gnnscript._errors import UnsupportedError
-from gnnscript.script import explained, learn_least, lower_for, needs_lowering
+from gnnscript.script import explained, lower_for, needs_lowering, with_least
 
 __all__ = ["REMEDY", "export"]
 
@@ -43,27 +44,16 @@ def export(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
     ):
         return wrapped(*args, **kwargs)
 
-    def export_specialized() -> Any:
-        if torch.onnx.is_in_onnx_export():  # what ONNX has no operators for
-            with _config.kernels("portable"):
-                return export_lowered()
-        return export_lowered()
+    def export_specialized(least: dict[tuple[str, int], int]) -> Any:
+        call = lower_for(mod, call_args, call_kwargs, exportable=True, least=least)
+        shapes = _spread(options["dynamic_shapes"], mod, call.module)
+        return wrapped(call.module, call_args, call_kwargs, **{**options, "dynamic_shapes": shapes})
 
-    def export_lowered() -> Any:
-        least: dict[tuple[str, int], int] = {}
-        while True:
-            call = lower_for(mod, call_args, call_kwargs, exportable=True, least=least)
-            shapes = _spread(options["dynamic_shapes"], mod, call.module)
-            try:
-                return wrapped(
-                    call.module, call_args, call_kwargs, **{**options, "dynamic_shapes": shapes}
-                )
-            except Exception as error:
-                if not learn_least(least, error):
-                    raise
-
+    # What ONNX has no operators for.
+    portable = torch.onnx.is_in_onnx_export()
     try:
-        return export_specialized()
+        with _config.kernels("portable") if portable else contextlib.nullcontext():
+            return with_least(export_specialized)
     except Exception as error:
         try:
             return wrapped(*args, **kwargs)

@@ -1,6 +1,6 @@
 """Hands the specialised module to TorchScript."""
 
-from gnnscript.script.explaining import explained, learn_least, user_location
+from gnnscript.script.explaining import explained, learn_least, user_location, with_least
 from gnnscript.script.lowered import Lowered
 from gnnscript.script.prepare import (
     MARK,
@@ -24,4 +24,5 @@ __all__ = [
     "script",
     "source",
     "user_location",
+    "with_least",
 ]

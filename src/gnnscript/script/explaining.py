@@ -6,13 +6,17 @@ import inspect
 import linecache
 import re
 import traceback
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
 from gnnscript._errors import Location, UnsupportedError
 from gnnscript.script.lowered import origins_of
 
-__all__ = ["explained", "learn_least", "user_location"]
+__all__ = ["explained", "learn_least", "user_location", "with_least"]
+
+_T = TypeVar("_T")
 
 # How torch.compile and torch.export say that values would decide, and what they advise.
 _UNDECIDED = re.compile(r"data-dependent expression (.+?)(?: \(unhinted|\.|$)", re.MULTILINE)
@@ -83,6 +87,21 @@ def explained(
                 Location(compiled.co_filename, compiled.co_firstlineno) if compiled else None,
             )
     return error
+
+
+def with_least(attempt: Callable[[dict[tuple[str, int], int]], _T]) -> _T:
+    """Makes a program of which torch need not know whether sizes that values decide are 0 or 1.
+
+    Args:
+        attempt: Makes it, given for :func:`lower_for` the least sizes to assume.
+    """
+    least: dict[tuple[str, int], int] = {}
+    while True:
+        try:
+            return attempt(least)
+        except Exception as error:
+            if not learn_least(least, error):
+                raise
 
 
 def learn_least(least: dict[tuple[str, int], int], error: Exception) -> bool:

@@ -22,6 +22,7 @@ from torch_geometric.nn import (
     MessagePassing,
     RGCNConv,
 )
+from torch_geometric.utils import add_remaining_self_loops, softmax
 
 import gnnscript
 from behaviour.models import Projecting
@@ -91,6 +92,65 @@ def _one_compilation(model: nn.Module, inputs: Callable[[Graph], tuple[Tensor, .
         for graph in graphs[1:]:
             torch.testing.assert_close(fast(*inputs(graph)), model(*inputs(graph)))
     assert not torch._dynamo.utils.counters["graph_break"]
+
+
+class Contrasting(Projecting):
+    """Several aggregations of a message of both ends."""
+
+    def __init__(self) -> None:
+        super().__init__(aggr=["mean", "max", "softmax"])
+        self.out = nn.Linear(3 * OUT, OUT)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return self.out(self.propagate(edge_index, x=self.lin(x)))
+
+    def message(self, x_i: Tensor, x_j: Tensor) -> Tensor:
+        return (x_j - x_i).tanh()
+
+
+class Scoring(Projecting):
+    """Heads in a dimension of their own, against the flow, with attention."""
+
+    def __init__(self) -> None:
+        super().__init__(node_dim=0, flow="target_to_source")
+        self.score = nn.Parameter(torch.randn(1, 2, OUT // 2))
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        size = x.size(0)
+        edge_index, _ = add_remaining_self_loops(edge_index, num_nodes=size)
+        return self.propagate(edge_index, x=self.lin(x).view(-1, 2, OUT // 2), size=(size, size))
+
+    def message(self, x_i: Tensor, x_j: Tensor, index: Tensor, size_i: int) -> Tensor:
+        alpha = softmax(((x_i + x_j).sigmoid() * self.score).sum(-1), index, num_nodes=size_i)
+        return alpha.unsqueeze(-1) * x_j
+
+
+@pytest.mark.usefixtures("auto")
+@pytest.mark.parametrize("kernels", ["portable", "native"])
+@pytest.mark.parametrize("make", [Contrasting, Scoring])
+def test_training_takes_one_compilation(make: type[nn.Module], kernels: str) -> None:
+    model = make()
+    fast = compiled(model, "aot_eager")
+
+    def same(nodes: int, edges: int) -> None:
+        random = torch.Generator().manual_seed(nodes)
+        x = torch.randn(nodes, IN, generator=random)
+        edge_index = torch.randint(nodes, (2, edges), generator=random)
+        results = []
+        for run in (fast, model):
+            out = run(x, edge_index)
+            results.append((out, torch.autograd.grad(out.square().sum(), [*model.parameters()])))
+        torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+    with _choose(kernels):
+        same(7, 19)
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            # Sizes of nodes and edges that are equal, or equal a width.
+            for sizes in ((9, 13), (IN, 30), (16, IN), (OUT, OUT + 1), (30, 100), (13, 13)):
+                same(*sizes)
+        # Torch compiles again for sizes 0 and 1.
+        for sizes in ((1, 1), (1, 0), (5, 0), (2, 1), (5, 1)):
+            same(*sizes)
 
 
 @pytest.mark.slow

@@ -20,14 +20,14 @@ __all__ = ["make_exportable"]
 
 # Functions of torch's that take the sizes of an example for those of every call, or branch on them.
 _FIXING = {
-    "cdist": "cdist",
-    "_convert_indices_from_coo_to_csr": "coo_to_csr",
-    "take_along_dim": "take_along_dim",
+    "torch.cdist": "cdist",
+    "torch._convert_indices_from_coo_to_csr": "coo_to_csr",
+    "torch.take_along_dim": "take_along_dim",
 }
 
 
 # What ``math.floor(a / b)`` and ``math.ceil(a / b)`` are. Of sizes, a program rounds integers only.
-_ROUNDED = {"floor": "floor_div", "ceil": "ceil_div"}
+_ROUNDED = {"math.floor": "floor_div", "math.ceil": "ceil_div"}
 # Of these, arguments are types.
 _TYPED = ("annotate", "isinstance")
 
@@ -112,13 +112,14 @@ def _name(function: ast.expr) -> str:
 
 def _replaced(node: ast.Call) -> ast.Call:
     """A call of a function that fixes sizes, branches on them or does what no program does."""
-    name, function, first = _name(node.func), ast.unparse(node.func), (*node.args, None)[0]
+    function, first = ast.unparse(node.func), (*node.args, None)[0]
     call: tuple[str, list[ast.expr]] | None = None
-    if isinstance(node.func, ast.Attribute) and name in _FIXING:
-        module = isinstance(getattr(node.func.value, "target_", None), Import)
-        call = _FIXING[name], node.args if module else [node.func.value, *node.args]
-    elif isinstance(first, ast.BinOp) and isinstance(first.op, ast.Div) and name in _ROUNDED:
-        call = _ROUNDED[name], [first.left, first.right]
+    if function in _FIXING:
+        call = _FIXING[function], node.args
+    elif isinstance(node.func, ast.Attribute) and node.func.attr == "take_along_dim":
+        call = "take_along_dim", [node.func.value, *node.args]
+    elif isinstance(first, ast.BinOp) and isinstance(first.op, ast.Div) and function in _ROUNDED:
+        call = _ROUNDED[function], [first.left, first.right]
     elif isinstance(first, ast.Call) and function == "int" and _name(first.func) == "item":
         assert isinstance(first.func, ast.Attribute)
         call = "as_int", [first.func.value]

@@ -144,27 +144,31 @@ def length(value: Any) -> Any:
 
 
 def floor_div(a: Any, b: Any) -> Any:
-    """Return ``math.floor(a / b)``, for numbers of which sizes are made, in integers.
+    """Return ``math.floor(a / b)``; in integers for sizes that only values tell.
 
     Args:
         a: A number.
         b: A number.
     """
-    return a // b if _integers(a, b) else math.floor(a / b)
+    return a // b if _undecided(a) and isinstance(b, int) else math.floor(a / b)
 
 
 def ceil_div(a: Any, b: Any) -> Any:
-    """Return ``math.ceil(a / b)``, for numbers of which sizes are made, in integers.
+    """Return ``math.ceil(a / b)``; in integers for sizes that only values tell.
 
     Args:
         a: A number.
         b: A number.
     """
-    return -(-a // b) if _integers(a, b) else math.ceil(a / b)
+    return -(-a // b) if _undecided(a) and isinstance(b, int) else math.ceil(a / b)
 
 
-def _integers(a: Any, b: Any) -> bool:
-    return isinstance(a, (int, torch.SymInt)) and isinstance(b, (int, torch.SymInt))
+def _undecided(number: Any) -> bool:
+    """Whether a number is an integer of which not even the sign is known."""
+    if not isinstance(number, (int, torch.SymInt)):
+        return False
+    positive = number >= 0
+    return guard_or_false(positive) is not guard_or_true(positive)
 
 
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Tensor:

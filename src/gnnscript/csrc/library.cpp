@@ -16,6 +16,9 @@
 STABLE_TORCH_LIBRARY(gnnscript, m) {
   // Rows of edges: row n owns the edges perm[ptr[n]] .. perm[ptr[n + 1] - 1].
   m.def("csr(Tensor index, SymInt size) -> (Tensor ptr, Tensor perm)");
+  // csr on CPU, once for equal calls of a thread between share_plans(.., True) and (.., False).
+  m.def("shared_csr(Tensor index, SymInt size) -> (Tensor ptr, Tensor perm)");
+  m.def("share_plans(Tensor unknown, bool active) -> bool");
   m.def("gather(Tensor src, Tensor index) -> Tensor");
   m.def("segment_reduce(Tensor src, Tensor ptr, Tensor? perm, str reduce) -> Tensor");
   m.def("segment_reduces(Tensor src, Tensor ptr, Tensor? perm, str[] reduces) -> Tensor[]");

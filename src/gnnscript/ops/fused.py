@@ -301,6 +301,18 @@ def add_edge_bias(
     return out + degree.to(out.dtype).view(shape) * bias
 
 
+def share_plans(active: bool) -> None:
+    """Keep the edges that are sorted from here on, for equal calls in this thread, or forget them.
+
+    Args:
+        active: Whether to begin, or to end.
+    """
+    # TorchScript calls pure ops of constants once, when it compiles, but none of random numbers;
+    # and it leaves out what nobody asks for.
+    if not torch.ops.gnnscript.share_plans(torch.rand([0], device="cpu"), active):
+        raise RuntimeError("sorted edges cannot be kept")
+
+
 def _num_nodes(index: Tensor, size: Optional[int]) -> int:  # noqa: UP045
     """The number of nodes, by the largest one with an edge where it is not given."""
     if size is not None:

@@ -182,7 +182,7 @@ def csr(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Sort edges by node: compressed rows of an edge list.
 
     In eager calls the result is kept as long as the index lives unchanged, so that layers and
-    gradients sort the edges once.
+    gradients sort the edges once; in a scripted model on CPU, until its `forward` ends.
 
     Args:
         index: Node of each edge, `[E]`; int32 or int64, values in `[0, size)`.
@@ -197,7 +197,9 @@ def csr(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
         IndexError: If a value of `index` is out of range.
     """
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return torch.ops.gnnscript.csr(index, size)
+        if index.is_cuda:
+            return torch.ops.gnnscript.csr(index, size)
+        return torch.ops.gnnscript.shared_csr(index, size)
     return cached_csr(index, size)
 
 

@@ -2,6 +2,7 @@
 
 from gnnscript.passes.exportable import make_exportable
 from gnnscript.passes.pipeline import optimize
+from gnnscript.passes.sharing import share_plans
 from gnnscript.passes.shortcuts import omit_shortcuts
 
-__all__ = ["make_exportable", "omit_shortcuts", "optimize"]
+__all__ = ["make_exportable", "omit_shortcuts", "optimize", "share_plans"]

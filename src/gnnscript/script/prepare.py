@@ -20,7 +20,7 @@ from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import alternatives, from_annotation, of_value
 from gnnscript.hetero import edge_types, spelled, with_edge_types
 from gnnscript.ops import library
-from gnnscript.passes import make_exportable, omit_shortcuts, optimize
+from gnnscript.passes import make_exportable, omit_shortcuts, optimize, share_plans
 from gnnscript.script.explaining import explained
 from gnnscript.script.lowered import build, discard
 from gnnscript.specialize import Program, SpecializedModel, specialize
@@ -234,7 +234,7 @@ def lower_for(
         passes.append(omit_shortcuts)
     if exportable:
         passes.append(functools.partial(make_exportable, least=least))
-    module = build(root, _specialized(root, given, fixed, policy, passes))
+    module = build(root, _specialized(root, given, fixed, policy, passes, sharing=not exportable))
     if exportable:
         _keep_edge_types(module, values)
     if any(parameter.kind in kinds for parameter in signature.parameters.values()):
@@ -269,6 +269,7 @@ def _specialized(
     policy: _Policy | None = None,
     passes: Sequence[Callable[[Program], None]] = (),
     *,
+    sharing: bool = True,  # not for inductor, which knows which sizes are equal
     unions: bool = False,
 ) -> SpecializedModel:
     with _lock:
@@ -277,7 +278,7 @@ def _specialized(
             if policy(module):
                 _refuse_lazy(name, module)
         if library.implementation() == "native":
-            passes = [optimize, *passes]
+            passes = [optimize, *([share_plans] if sharing else []), *passes]
         return specialize(root, policy, given, known, passes, unions=unions)
 
 

@@ -6,7 +6,6 @@
 #include "checks.h"
 
 namespace gnnscript {
-namespace {
 
 std::tuple<Tensor, Tensor> csr(const Tensor& index_given, int64_t size) {
   check_index(index_given, "index");
@@ -40,8 +39,6 @@ std::tuple<Tensor, Tensor> csr(const Tensor& index_given, int64_t size) {
   GNNSCRIPT_SELECT(csr_fill)(args);
   return {ptr, perm};
 }
-
-}  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(gnnscript, CPU, m) { m.impl("csr", TORCH_BOX(&csr)); }
 

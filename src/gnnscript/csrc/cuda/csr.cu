@@ -67,6 +67,8 @@ void sort(const DeviceScope& scope, const Tensor& index, int64_t size, Tensor& p
          ptr.mutable_data_ptr<int64_t>());
 }
 
+}  // namespace
+
 std::tuple<Tensor, Tensor> csr(const Tensor& index_given, int64_t size) {
   check_index(index_given, "index");
   check(size >= 0, "expected a number of nodes, got size ", size);
@@ -79,8 +81,6 @@ std::tuple<Tensor, Tensor> csr(const Tensor& index_given, int64_t size) {
   else sort<uint64_t>(scope, index, size, ptr, perm);
   return {ptr, perm};
 }
-
-}  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(gnnscript, GNNSCRIPT_CUDA_KEY, m) { m.impl("csr", TORCH_BOX(&csr)); }
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from tests.behaviour.models import GRAPHS, IN
 from torch import Tensor, nn
-from torch_geometric.nn import GCNConv, MessagePassing
+from torch_geometric.nn import GCNConv, HGTConv, MessagePassing
 
 import gnnscript
 
@@ -244,3 +244,20 @@ def test_sparse_tensors_made_by_the_model():
         for g in GRAPHS:
             out = scripted(g.x, g.edge_index)
             torch.testing.assert_close(out, model(g.x, g.edge_index))
+
+
+class MissingType(nn.Module):
+    """Of its edge types one is given: where that begins is known when it is scripted."""
+
+    def __init__(self):
+        super().__init__()
+        types = [("a", "to", "b"), ("b", "to", "c")]
+        self.conv = HGTConv({"a": IN, "b": IN, "c": IN}, 8, (["a", "b", "c"], types), heads=2)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        nodes = {"a": x, "b": x + 1.0, "c": x - 1.0}
+        return self.conv(nodes, {("a", "to", "b"): edge_index})["b"]
+
+
+def test_a_known_dictionary_is_returned_beside_tensors(check):
+    check(MissingType())

@@ -307,7 +307,19 @@ class Frame(
             assert node is not None
             elements = self.element_nodes(node, len(value.items)).elts
             pairs = zip(value.items, elements, strict=True)
-        parts = [self._packed(item, entry) for item, entry in pairs]
+        parts = [
+            self._constants(item)
+            if isinstance(item, Mapping) and not is_runtime(item)
+            else self._packed(item, entry)
+            for item, entry in pairs
+        ]
+        return ast.Tuple([part or ast.Constant(None) for part in parts], ast.Load())
+
+    def _constants(self, value: Value) -> ast.expr | None:
+        """A dictionary that is known altogether, in the type in which it is handed back."""
+        if not isinstance(value, Mapping):
+            return literal(value)
+        parts = [self._constants(item) for item in value.items.values()]
         return ast.Tuple([part or ast.Constant(None) for part in parts], ast.Load())
 
     def _stmt_Raise(self, node: ast.Raise) -> None:

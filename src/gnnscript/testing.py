@@ -145,6 +145,7 @@ def _compare_call(
         _restore(one, buffers)
     got = _evaluate(scripted, call, gradients)
     scripted_buffers = _buffers(scripted)
+    _restore(module, eager_buffers)
     for name, old, new, scripted_value in zip(
         ("output", "gradient"), before, eager, got, strict=True
     ):

@@ -287,3 +287,28 @@ def test_own_propagate_is_refused_or_right_but_never_ignored():
         return
     for g, out in zip(GRAPHS, outputs, strict=True):
         torch.testing.assert_close(out, conv(g.x, g.edge_index))
+
+
+@pytest.mark.parametrize("door", ["auto", "decorator"])
+def test_class_that_runs_the_template_of_its_parent(door, check, request):
+    """PyG cannot read the child's call: it runs what PyG has rendered for its parent."""
+    if door == "auto":
+        request.getfixturevalue("auto")
+
+    class Rendered(MessagePassing):
+        def forward(self, x, edge_index):
+            return self.propagate(edge_index, x=x)
+
+        def message(self, x_j):
+            return x_j * 2
+
+    class NotRendered(Rendered):
+        def forward(self, x, edge_index):
+            first, *rest = x.unbind(-1)
+            return self.propagate(edge_index, x=torch.stack([*rest, first], dim=-1))
+
+    for cls in (Rendered, NotRendered):
+        if door == "decorator":
+            gnnscript.scriptable(cls)
+        cls()  # the first object of a class makes PyG render
+    check(NotRendered())

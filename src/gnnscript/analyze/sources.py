@@ -121,6 +121,11 @@ def _find(function: types.FunctionType) -> FunctionSource:
         )
     if len(candidates) > 1:
         candidates = [c for c in candidates if _arguments(c) == _argument_names(code)]
+    if len(candidates) > 1:
+        places = _positions(code)
+        candidates = [
+            c for c in candidates if isinstance(c, ast.Lambda) and _place(c.body) in places
+        ]
     if len(candidates) != 1:
         raise UnsupportedError(
             f"several functions '{name}' stand on one line, and which one is meant is not clear",
@@ -159,6 +164,15 @@ def _starts_at(node: ast.AST, line: int, name: str) -> bool:
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == name:
         return line in {node.lineno, *(decorator.lineno for decorator in node.decorator_list)}
     return False
+
+
+def _place(node: ast.expr) -> tuple[int | None, ...]:
+    return node.lineno, node.end_lineno, node.col_offset, node.end_col_offset
+
+
+def _positions(code: types.CodeType) -> set[tuple[int | None, ...]]:
+    """Where the expressions of a function stand; Python 3.10 does not say."""
+    return set(code.co_positions()) if hasattr(code, "co_positions") else set()
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:

@@ -361,6 +361,11 @@ def _rows(
     same = True
     for operand in operands:
         dims = max(dims, operand.dim())
+        if operand.is_complex():
+            raise ValueError(
+                "native ops compute messages of real numbers, got complex ones: script the model "
+                "under gnnscript.kernels('portable')"
+            )
         if operand.dtype != dtype:
             same = False
             dtype = torch.promote_types(dtype, operand.dtype)

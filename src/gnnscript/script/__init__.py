@@ -2,12 +2,11 @@
 
 from gnnscript.script.explaining import explained, learn_least, user_location, with_least
 from gnnscript.script.lowered import Lowered
+from gnnscript.script.policy import MARK, needs_lowering
 from gnnscript.script.prepare import (
-    MARK,
     LoweredCall,
     lower,
     lower_for,
-    needs_lowering,
     script,
     source,
 )

@@ -17,7 +17,7 @@ from gnnscript.ops import library
 from gnnscript.passes import optimize
 from gnnscript.script.configuration import Read, configuration, read_again
 from gnnscript.script.lowered import lowered_class
-from gnnscript.script.prepare import policy_of
+from gnnscript.script.policy import policy_of
 from gnnscript.specialize.single import specialize_method
 
 __all__ = ["NOT_RUN", "run"]

@@ -80,10 +80,19 @@ def explained(
     for name, module in root.named_modules() if by == "TorchScript" else ():
         for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
             compiled = getattr(hook, "__code__", None)
+            advice = (
+                "remove it before scripting (handle.remove()), or annotate it as TorchScript asks"
+            )
+            place = type(hook).__module__.rpartition(".")
+            if place[0] == "torch.nn.utils":  # those of old, which are objects of Python
+                advice = (
+                    f"use torch.nn.utils.parametrizations.{place[2]}, which can be scripted; a "
+                    f"trained layer is freed of it by torch.nn.utils.remove_{place[2]}"
+                )
             return UnsupportedError(
                 f"a forward hook of '{name or type(module).__name__}' does not compile: "
                 f"{' '.join(text.split())[:300]}",
-                "remove it before scripting (handle.remove()), or annotate it as TorchScript asks",
+                remedy or advice,
                 Location(compiled.co_filename, compiled.co_firstlineno) if compiled else None,
             )
     return error

@@ -91,6 +91,10 @@ def specialize_entry(
     if name != "forward":
         given, known = {}, {}
     choices = _by_configuration(root.module, source, cls) if name == "forward" else {}
+    described, home = source, cls
+    if defined != name and _is_open(source.function):
+        described = function_source(inspect.unwrap(inspect.getattr_static(kind, name)))
+        home = next(c for c in kind.__mro__ if name in vars(c))
     members: dict[str, list[Type]] = {}
 
     def choose(argument: str, declared: Type) -> Type:
@@ -99,7 +103,7 @@ def specialize_entry(
             members[argument] = [found[0], *map(strip_optional, found[1:])]  # None is of the first
         return choices.get(argument, found[0])
 
-    arguments = signature(root.module, source, cls, given, choose)
+    arguments = signature(root.module, described, home, given, choose)
 
     def specialize(arguments: list[Argument]) -> Specialized:
         return _with_options(program, name, function, cls, arguments, known)
@@ -115,6 +119,12 @@ def specialize_entry(
             return specialize(plain)
         except UnsupportedError:
             raise error from None
+
+
+def _is_open(function: Any) -> bool:
+    """Whether a function takes ``*args`` or ``**kwargs``."""
+    kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
+    return not kinds.isdisjoint((inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD))
 
 
 def _plain(argument: Argument) -> Argument:
@@ -275,7 +285,8 @@ def _specialize(
         args: list[Folded] = [(root, None)]
         keywords: dict[str, Folded] = {}
         for argument in arguments:
-            named = argument.keyword or parameters[argument.parameter].kind is _KEYWORD_ONLY
+            own = parameters.get(argument.parameter)  # none of one behind '*args'
+            named = argument.keyword or (own is not None and own.kind is _KEYWORD_ONLY)
             if named:
                 keywords[argument.name] = given(frame, argument)
             else:

@@ -27,6 +27,7 @@ from gnnscript.specialize import adjacency
 from gnnscript.specialize.declared import declare, warn_of_stale
 from gnnscript.specialize.folding.base import Arguments
 from gnnscript.specialize.helpers import op_reference
+from gnnscript.specialize.templates import falls_back
 from gnnscript.specialize.values import (
     Const,
     Dyn,
@@ -62,21 +63,6 @@ def handlers() -> dict[Any, Handler]:
     }
 
 
-def is_template(cls: type, function: Any) -> str | None:
-    """Which of the two methods a function from PyG's own code templates stands for."""
-    for name in ("propagate", "edge_updater"):
-        if getattr(cls, f"_jinja_{name}", None) is function and not _falls_back(cls, name):
-            return name
-    return None
-
-
-def _falls_back(cls: type, name: str) -> bool:
-    """Whether PyG could not render its template for a class and runs its generic method."""
-    missing = object()
-    generic = getattr(cls, f"_orig_{name}", missing)
-    return generic is missing or getattr(cls, f"_jinja_{name}", missing) is generic
-
-
 def call_template(name: str, frame: Frame, ref: ModuleRef, given: Arguments) -> Folded:
     """Calls what a function from PyG's templates stands for."""
     return _call(name, frame, ref, given)
@@ -106,7 +92,7 @@ def _call(name: str, frame: Frame, ref: ModuleRef, given: Arguments) -> Folded:
     given = _by_keyword(name, ref, given)
     edge_index = given.args[0] if given.args else given.kwargs.pop("edge_index")
     size = given.args[1] if len(given.args) > 1 else given.kwargs.pop("size", None)
-    if size is None or (name == "edge_updater" and _falls_back(type(module), name)):
+    if size is None or (name == "edge_updater" and falls_back(type(module), name)):
         size = (Const(None), None)
     declared = declared_types(name, frame.source, type(module))
     warn_of_stale(name, frame, declared, given)
@@ -151,7 +137,7 @@ def write(
     hooks = ["message", "aggregate", "update"] if name == "propagate" else ["edge_update"]
 
     def body(inner: Frame) -> None:
-        by_flow = _falls_back(type(module), name)
+        by_flow = falls_back(type(module), name)
         _Writer(inner, ref, [spec.hooks[h] for h in hooks], keywords, by_flow).write()
 
     return program.specialize(

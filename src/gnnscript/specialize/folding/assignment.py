@@ -386,6 +386,11 @@ class Assignment(Folding):
         if is_object(holder):
             self.set_field(holder, base, target.attr, (value, residual))
             return
+        if isinstance(holder, Const):
+            raise UnsupportedError(
+                f"'{ast.unparse(target)}' is assigned, which belongs to a Python object",
+                "keep what changes in attributes of the module: numbers, tensors, buffers",
+            )
         node = ast.Attribute(self.needed(holder, base), target.attr, ast.Store())
         self.emit(ast.Assign([node], self.needed(value, residual)))
 

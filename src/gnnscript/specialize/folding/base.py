@@ -195,8 +195,8 @@ class Folding(Parts):
         if residual is None:
             residual = literal(value)
         if isinstance(value, Const) and isinstance(value.value, torch.Tensor):
-            value = Dyn(TENSOR)  # a global: made anew in each call
-            residual = self.needed(value, residual)
+            residual = self.needed(value, residual)  # a global: made anew in each call
+            value = Dyn(TENSOR)
         return value, residual
 
     def fold_needed(self, node: ast.expr) -> tuple[Value, ast.expr]:
@@ -225,6 +225,11 @@ class Folding(Parts):
         if residual is not None and not is_absent(residual):
             return residual
         if isinstance(value, Const):
+            if isinstance(value.value, torch.Tensor):
+                raise UnsupportedError(
+                    "a tensor is used that no module holds, and that is large, sparse or learned",
+                    "register it as a buffer or parameter of the module",
+                )
             found = reference(value.value)
             if found is not None:
                 return found

@@ -168,6 +168,8 @@ def numpy_function(frame: Frame, function: Any, given: Arguments) -> Folded | No
 def _tensor(frame: Frame, function: Any, given: Arguments) -> Folded:
     """Of a tensor, a copy without history, which TorchScript spells otherwise."""
     if not given.args or static_type(given.args[0][0]) != TENSOR:
+        if given.args:
+            given = Arguments([_of_one_type(frame, given.args[0]), *given.args[1:]], given.kwargs)
         return frame.call_torch(function, given)
     copied: ast.expr = frame.needed(*given.args[0])
     for name in ("detach", "clone"):
@@ -177,6 +179,46 @@ def _tensor(frame: Frame, function: Any, given: Arguments) -> Folded:
             to = ast.Attribute(copied, "to", ast.Load())
             copied = ast.Call(to, [frame.needed(value, node)], [])
     return Dyn(TENSOR), copied
+
+
+def _of_one_type(frame: Frame, numbers: Folded) -> Folded:
+    """A list of numbers: as floats where one is, as TorchScript's lists have one type."""
+    value, node = numbers
+    if not isinstance(value, Seq) or node is None:
+        return numbers
+    types = {static_type(item) for item in value.items}
+    if len(types) < 2 or FLOAT not in types or not types <= {INT, FLOAT, BOOL, NUMBER}:
+        return numbers
+    nodes: list[ast.expr | None] = [
+        ast.Call(ast.Name("float", ast.Load()), [element], [])
+        for element in frame.element_nodes(node, len(value.items)).elts
+    ]
+    return frame.sequence("list", [Dyn(FLOAT) for _ in nodes], nodes)
+
+
+_TYPED = {
+    torch.Tensor: torch.float32,
+    torch.FloatTensor: torch.float32,
+    torch.DoubleTensor: torch.float64,
+    torch.HalfTensor: torch.float16,
+    torch.LongTensor: torch.int64,
+    torch.IntTensor: torch.int32,
+    torch.BoolTensor: torch.bool,
+}
+
+
+@for_(*_TYPED)
+def _typed_tensor(frame: Frame, function: Any, given: Arguments) -> Folded:
+    """``torch.LongTensor([0, 1])``; given sizes, what these make is not initialised."""
+    data = given.args[0][0] if len(given.args) == 1 else None
+    if data is None or static_type(data).name not in ("List", "Tuple"):
+        raise UnsupportedError(
+            f"'{function.__name__}' is given something else than a list of numbers",
+            "use torch.tensor, torch.zeros or x.to(dtype)",
+        )
+    dtype = Const(torch.get_default_dtype() if function is torch.Tensor else _TYPED[function])
+    options: dict[str, Folded] = {"dtype": (dtype, literal(dtype))}
+    return frame.call(Const(torch.tensor), Arguments(given.args, options), None)
 
 
 @for_(torch.from_numpy)

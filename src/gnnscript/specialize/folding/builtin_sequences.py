@@ -117,6 +117,8 @@ def _ordered(frame: Frame, function: Any, given: Arguments) -> Folded:
     done = evaluated(frame, function, given)
     if done is not None and function is sorted:
         return done
+    if "key" in given.kwargs:
+        return frame.by_key(function, given)
     parts = parts_of(frame, given.args[0])
     if parts is not None and function is reversed:
         return _listed(frame, parts[::-1])

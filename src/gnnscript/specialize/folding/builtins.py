@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
+import logging
+import os
 import types
 import typing
 import warnings
@@ -69,6 +71,9 @@ _CLASSES: dict[str, type] = {
     "device": torch.device,
     "dtype": torch.dtype,
 }
+
+
+_LOGGING = ("debug", "info", "warning", "error", "critical", "exception", "log")
 
 
 def for_(*functions: Any) -> Callable[[Handler], Handler]:
@@ -280,13 +285,22 @@ def _extremum(frame: Frame, function: Any, given: Arguments) -> Folded:
     done = evaluated(frame, function, given)
     if done is not None:
         return done
+    if "key" in given.kwargs:
+        return frame.by_key(function, given)
     folded = given.args
     if len(folded) == 1:
         value, node = folded[0]
         items = constant_items(value)
         if items is None and static_type(value).name == "Tuple":
             items = [Dyn(t) for t in static_type(value).args]
+        if items == []:
+            return given.kwargs["default"]
         if items is None:
+            if given.kwargs:
+                raise UnsupportedError(
+                    f"'{function.__name__}' has a default for a list that may be empty",
+                    "test the length before",
+                )
             return keep(frame, function, given, frame.element_type(static_type(value)).type)
         nodes = frame.element_nodes(frame.needed(value, node), len(items)).elts
         folded = [(item, n) for item, n in zip(items, nodes, strict=True)]
@@ -365,6 +379,28 @@ def _warn(frame: Frame, function: Any, given: Arguments) -> Folded:
     text = frame.needed(*given.args[0])
     func = ast.Attribute(import_reference("warnings", "", "warnings"), "warn", ast.Load())
     return Dyn(NONE), ast.Call(func, [text], [])
+
+
+@for_(*(getattr(logging, name) for name in _LOGGING))
+def _log(frame: Frame, function: Any, given: Arguments) -> Folded:
+    """A scripted model has no loggers: what it computes is the same without."""
+    return Const(None), None
+
+
+@for_(logging.getLogger, os.getenv)
+def _by_name(frame: Frame, function: Any, given: Arguments) -> Folded:
+    done = evaluated(frame, function, given)
+    if done is None:
+        raise UnsupportedError(
+            f"'{function.__name__}' is given a name known only at run time", "give it a fixed one"
+        )
+    return done
+
+
+def is_logging(function: Any) -> bool:
+    """Whether a function is a method of a logger that writes a record."""
+    logger = getattr(function, "__self__", None)
+    return isinstance(logger, logging.Logger) and function.__name__ in _LOGGING
 
 
 @for_(typing.cast, torch.jit.annotate)

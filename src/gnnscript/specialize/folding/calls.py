@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import os
 import types
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +20,8 @@ from gnnscript.specialize import adjacency, sparse, substitutes
 from gnnscript.specialize.folding import builtin_memory  # noqa: F401  has its functions known
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding
 from gnnscript.specialize.folding.builtin_math import numpy_function
-from gnnscript.specialize.folding.builtins import BUILTINS
+from gnnscript.specialize.folding.builtin_sequences import parts_of
+from gnnscript.specialize.folding.builtins import BUILTINS, is_logging
 from gnnscript.specialize.folding.functions import _declared
 from gnnscript.specialize.folding.rewritten import as_choice
 from gnnscript.specialize.helpers import as_list, is_ignored, is_stateless, is_torch_function
@@ -49,6 +51,10 @@ class Calls(Folding):
         func = node.func
         if isinstance(func, ast.Name) and func.id == "super" and "super" not in self.env:
             return self._super(node), None
+        if isinstance(func, ast.Name) and func.id == "next" and "next" not in self.env:
+            first = self._next(node)
+            if first is not None:
+                return first
         if isinstance(func, ast.Attribute):
             known = self.parameter(func.value) if func.attr in ("size", "dim", "numel") else None
             if known is not None and all(isinstance(arg, ast.Constant) for arg in node.args):
@@ -87,6 +93,21 @@ class Calls(Folding):
         keys: list[Any] = list(module.keys() if named else range(len(module)))
         self.block(as_choice(node, names[0], keys, names[1]))
         return self.fold_Name(ast.Name(names[1], ast.Load()))
+
+    def _next(self, node: ast.Call) -> Folded | None:
+        """``next(...)`` of an iterator that nothing else holds: its first element."""
+        source = node.args[0]
+        called = source.func if isinstance(source, ast.Call) else None
+        if isinstance(source, ast.Call) and isinstance(called, ast.Name) and called.id == "iter":
+            source = source.args[0]
+        elif not isinstance(source, (ast.GeneratorExp, ast.Call)):
+            return None
+        parts = parts_of(cast("Frame", self), self.fold(source))
+        if parts is None:
+            return None
+        if parts:
+            return parts[0]
+        return self.fold(node.args[1]) if len(node.args) > 1 else None
 
     def _super(self, node: ast.Call) -> Value:
         if node.args:
@@ -228,6 +249,11 @@ class Calls(Folding):
                 return self._product(given)
             if function in _pyg.op_substitutes():
                 return self.call_op(_pyg.op_substitutes()[function], function, given)
+        if getattr(function, "__self__", None) is os.environ and given.constant:
+            args, kwargs = given.values()
+            return Const(function(*args, **kwargs)), None
+        if is_logging(function):
+            return Const(None), None
         if isinstance(function, types.MethodType):
             owner = self.wrap(function.__self__)
             if isinstance(owner, ModuleRef):
@@ -266,6 +292,9 @@ class Calls(Folding):
             getattr(function, "__wrapped__", None)
         ):
             return self.call_function(function, given, None)
+        name = getattr(function, "__name__", "")
+        if getattr(torch.Tensor, name, None) is function and hasattr(torch, name):
+            return self.call_torch(getattr(torch, name), given)  # torch.Tensor.tanh(x)
         if given.constant and _is_pure_builtin(function):
             args, kw = given.values()
             return self.wrap(self.compute(ast.Constant(str(function)), function, *args, **kw)), None

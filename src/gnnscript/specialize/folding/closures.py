@@ -95,7 +95,10 @@ class Closures(Folding):
         nodes = {name: residual for name, (_, residual) in filled.items()}
         for name in function.__code__.co_freevars:
             binding = closure.env.get(name)
-            if binding is None or name in bound or binding.value is closure:
+            if binding is None or name in bound:
+                continue
+            if binding.value is closure:
+                bound[name], nodes[name] = closure, None
                 continue
             bound[name] = binding.value
             nodes[name] = literal(binding.value)

@@ -23,7 +23,7 @@ class Comprehensions(Folding):
             if self._write_out(node.generators, lambda: found.append(self.fold(node.elt))):
                 return self.sequence("list", [v for v, _ in found], [n for _, n in found])
             self.env = dict(saved)
-            if _is_plain(node):
+            if self._is_plain(node):
                 generators, element = self._keep(
                     node.generators, lambda: self.fold_needed(node.elt)
                 )
@@ -34,6 +34,15 @@ class Comprehensions(Folding):
         return self._looped(node)
 
     fold_GeneratorExp = fold_ListComp
+
+    def _is_plain(self, node: ast.ListComp | ast.GeneratorExp) -> bool:
+        """Whether TorchScript has a comprehension: one loop without conditions."""
+        first, *rest = node.generators
+        if rest or first.ifs:
+            return False
+        return isinstance(first.target, ast.Name) or (
+            self.element_type(static_type(self.fold(first.iter)[0])).type.name == "Tuple"
+        )
 
     def _looped(self, node: ast.ListComp | ast.GeneratorExp) -> Folded:
         """A comprehension that TorchScript lacks, as loops that append to a list."""
@@ -129,8 +138,3 @@ class Comprehensions(Folding):
             return [ast.comprehension(target, iterable, [], 0)], element()
         finally:
             self.conditional -= 1
-
-
-def _is_plain(node: ast.ListComp | ast.GeneratorExp) -> bool:
-    """Whether TorchScript has a comprehension: one loop, without a condition."""
-    return len(node.generators) == 1 and not node.generators[0].ifs

@@ -15,9 +15,10 @@ from gnnscript.analyze.types import TENSOR, UNKNOWN, Type
 from gnnscript.specialize import inference
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding, NoReturn
 from gnnscript.specialize.folding.closures import captured
-from gnnscript.specialize.folding.modules import CONTAINER_METHODS
+from gnnscript.specialize.folding.modules import CONTAINER_METHODS, LISTING_METHODS
 from gnnscript.specialize.helpers import is_ignored
 from gnnscript.specialize.program import is_runtime
+from gnnscript.specialize.templates import is_template
 from gnnscript.specialize.tree import clone, is_simple, names_read
 from gnnscript.specialize.values import (
     Closure,
@@ -49,6 +50,8 @@ class Functions(Folding):
             function = function.__func__
         if function is torch.nn.Module.__call__:
             return self.call_forward(ref, given)
+        if function in LISTING_METHODS:
+            return self.tensors_of(ref, LISTING_METHODS[function], given)
         if method.name in CONTAINER_METHODS and (
             isinstance(ref.module, torch.nn.ModuleDict)
             or function.__module__.startswith("torch.nn")
@@ -87,7 +90,7 @@ class Functions(Folding):
 
         if not _pyg.is_message_passing(ref.module):
             return None
-        template = propagate.is_template(type(ref.module), function)
+        template = is_template(type(ref.module), function)
         if template is not None:
             return propagate.call_template(template, self, ref, given)  # type: ignore[arg-type]
         handler = propagate.handlers().get(inspect.unwrap(function))

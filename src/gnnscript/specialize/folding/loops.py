@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import BOOL, FLOAT, INT, NONE, TENSOR, UNKNOWN, is_optional, list_of
 from gnnscript.specialize.folding.base import Binding, Folding, NeedsConstant, Opened, store
-from gnnscript.specialize.folding.rewritten import tested_apart, without_else
+from gnnscript.specialize.folding.rewritten import tested_apart, unpacked_inside, without_else
 from gnnscript.specialize.helpers import annotation, is_absent, torch_name
 from gnnscript.specialize.values import (
     Const,
@@ -72,6 +72,8 @@ class Loops(Folding):
             self._unroll(node, items, nodes)
             return
         element = self.element_type(static_type(value))
+        if element.type.name != "Tuple" and not isinstance(node.target, ast.Name):
+            node = unpacked_inside(node, self.fresh("item"))
         self._loop(node, element, self.needed(value, residual))
 
     @staticmethod
@@ -89,8 +91,16 @@ class Loops(Folding):
         for branch in ast.walk(self.source.node):
             if isinstance(branch, ast.If) and any(n is node for n in _within(branch.body)):
                 apart |= set(_within(branch.orelse))
+        for later in ast.walk(self.source.node):  # each sets its own target before it is read
+            if isinstance(later, ast.For) and later.lineno > end:
+                own = _target_names(later)
+                apart |= {n for n in _within(later.body) if getattr(n, "id", None) in own}
         return any(
-            isinstance(n, ast.Name) and n.id in new and n.lineno > end and n not in apart
+            isinstance(n, ast.Name)
+            and isinstance(n.ctx, ast.Load)
+            and n.id in new
+            and n.lineno > end
+            and n not in apart
             for n in ast.walk(self.source.node)
         )
 

@@ -12,10 +12,31 @@ import torch
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import BOOL, TENSOR, Type, of_value
-from gnnscript.specialize.folding.base import Folded, Folding, MissingAttribute, NeedsConstant
+from gnnscript.specialize.folding.base import (
+    Arguments,
+    Folded,
+    Folding,
+    MissingAttribute,
+    NeedsConstant,
+)
 from gnnscript.specialize.helpers import stored_name
-from gnnscript.specialize.values import Const, Dyn, Mapping, Method, ModuleRef, Seq, Super, Value
+from gnnscript.specialize.values import (
+    Const,
+    Dyn,
+    Mapping,
+    Method,
+    ModuleRef,
+    Seq,
+    Super,
+    Value,
+    literal,
+)
 
+LISTING_METHODS = {
+    getattr(torch.nn.Module, f"{named}{what}"): f"{named}{what}"
+    for what in ("parameters", "buffers", "modules")
+    for named in ("", "named_")
+}
 CONTAINER_METHODS = ("items", "keys", "values", "children", "named_children")
 
 
@@ -179,6 +200,39 @@ class Modules(Folding):
         pairs = [Seq((Const(n), c)) for n, c in zip(names, children, strict=True)]
         return Seq(tuple(pairs), "list"), None
 
+    def tensors_of(self, ref: ModuleRef, method: str, given: Arguments) -> Folded:
+        """``parameters()``, ``named_buffers()`` and the like, as lists."""
+        if not given.constant:
+            raise NeedsConstant(f"'{method}' is given values of run time", "give it constants")
+        args, kwargs = given.values()
+        named = method if method.startswith("named_") else f"named_{method}"
+        found: list[tuple[str, Value, ast.expr | None]] = []
+        prefix = len(kwargs.get("prefix", args[0] if args and named == method else ""))
+        for name, value in getattr(ref.module, named)(*args, **kwargs):
+            inner = name[prefix:].lstrip(".") if prefix else name
+            path = tuple(inner.split(".")) if inner else ()
+            if isinstance(value, torch.nn.Module):
+                found.append((name, ModuleRef(value, (*ref.path, *path)), None))
+                continue
+            holder = ModuleRef(ref.module.get_submodule(".".join(path[:-1])), ref.path + path[:-1])
+            if isinstance(holder.module, (torch.nn.ParameterList, torch.nn.ParameterDict)):
+                index: Any = path[-1]
+                if isinstance(holder.module, torch.nn.ParameterList):
+                    index = int(index)
+                node: ast.expr = ast.Subscript(
+                    self.module_node(holder), ast.Constant(index), ast.Load()
+                )
+            else:
+                node = self._self_attribute(holder, path[-1])
+            found.append((name, Dyn(TENSOR), node))
+        if named != method:
+            return self.sequence("list", [v for _, v, _ in found], [n for _, _, n in found])
+        pairs = [
+            self.sequence("tuple", [Const(name), value], [ast.Constant(name), node])
+            for name, value, node in found
+        ]
+        return self.sequence("list", [v for v, _ in pairs], [n for _, n in pairs])
+
     def module_item(self, ref: ModuleRef, position: Value) -> Folded:
         if not isinstance(position, Const):
             raise NeedsConstant(
@@ -186,6 +240,10 @@ class Modules(Folding):
                 "loop over the container, or use a constant index",
             )
         at = position.value
+        own = getattr(type(ref.module), "__getitem__", None)
+        if inspect.isfunction(own) and not own.__module__.startswith("torch.nn"):
+            given = Arguments([(position, literal(position))], {})
+            return self.call_method(Method(ref, own, "__getitem__"), given)
         if isinstance(ref.module, torch.nn.ModuleDict):
             if at in ref.module:
                 found = ref.module[at]

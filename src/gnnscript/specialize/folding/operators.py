@@ -14,6 +14,7 @@ import torch
 from gnnscript import _pyg
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import (
+    BOOL,
     INT,
     NONE,
     SPARSE,
@@ -164,7 +165,12 @@ class Operators(Folding):
         if isinstance(value, Const):
             return Const(self.compute(node, OPERATORS[type(node.op)], value.value)), None
         value, residual = self.present(value, self.needed(value, residual))
-        return Dyn(static_type(value)), ast.UnaryOp(node.op, residual)
+        t = static_type(value)
+        if isinstance(node.op, ast.UAdd) and t != BOOL:
+            return value, residual  # TorchScript has no such operator
+        if isinstance(node.op, ast.Invert) and t == INT:
+            return value, ast.BinOp(ast.UnaryOp(ast.USub(), residual), ast.Sub(), ast.Constant(1))
+        return Dyn(t), ast.UnaryOp(node.op, residual)
 
     def fold_BinOp(self, node: ast.BinOp) -> Folded:
         left, left_node = self.fold(node.left)

@@ -54,6 +54,13 @@ def _mark_breaks(body: list[ast.stmt], flag: str) -> bool:
     return found
 
 
+def unpacked_inside(node: ast.For, item: str) -> ast.For:
+    """A loop that unpacks each element, with the first statement of its body doing so."""
+    unpack = ast.Assign([node.target], ast.Name(item, ast.Load()))
+    body = [unpack, *node.body]
+    return located(ast.For(ast.Name(item, ast.Store()), node.iter, body, []), node)
+
+
 def tested_apart(node: ast.While, test: str) -> list[ast.stmt]:
     """``while`` with its test as statements of their own, where it may assign variables.
 

@@ -19,6 +19,7 @@ from gnnscript.analyze.types import (
     tuple_of,
 )
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding, NeedsConstant
+from gnnscript.specialize.folding.builtin_sequences import parts_of
 from gnnscript.specialize.folding.rewritten import located
 from gnnscript.specialize.helpers import absent, reference
 from gnnscript.specialize.values import (
@@ -134,6 +135,35 @@ class Sequences(Folding):
         ]
         added = functools.reduce(lambda a, b: ast.BinOp(a, ast.Add(), b), lists)
         return self.fold(located(added, elements[0]))
+
+    def by_key(self, function: Any, given: Arguments) -> Folded:
+        """``sorted``, ``min`` and ``max`` with a ``key``, where that is known of each element."""
+        frame: Any = self
+        (sequence, *more), options = given.args, dict(given.kwargs)
+        key, key_node = options.pop("key")
+        reverse, _ = options.pop("reverse", (Const(False), None))
+        parts = [sequence, *more] if more else parts_of(frame, sequence)
+        keys = [self.call(key, Arguments([part], {}), key_node)[0] for part in parts or ()]
+        if parts is None or not all(isinstance(k, Const) for k in (*keys, reverse)):
+            raise UnsupportedError(
+                f"'{function.__name__}' is given a key, whose values are known only at run time",
+                "sort tensors, by torch.sort or torch.argsort",
+            )
+        if not parts:
+            return options["default"] if function is not sorted else self.sequence("list", [], [])
+        values = [k.value for k in keys if isinstance(k, Const)]
+        order: list[int] = self.compute(
+            ast.Constant(function.__name__),
+            sorted,
+            range(len(parts)),
+            key=values.__getitem__,
+            reverse=isinstance(reverse, Const) and bool(reverse.value),
+        )
+        if function is not sorted:
+            best: int = function(range(len(parts)), key=values.__getitem__)
+            return parts[best]
+        chosen = [parts[position] for position in order]
+        return self.sequence("list", [v for v, _ in chosen], [n for _, n in chosen])
 
     def known_items(self, value: Value) -> list[Value]:
         """The elements of a sequence whose length must be known."""

@@ -35,6 +35,7 @@ from gnnscript.specialize.folding.functions import _declared
 from gnnscript.specialize.folding.mutation import CHANGE_IN_PLACE
 from gnnscript.specialize.helpers import annotation, interop_reference, op_reference, torch_name
 from gnnscript.specialize.substitutes import int_list, int_prod
+from gnnscript.specialize.tree import is_simple
 from gnnscript.specialize.values import (
     Closure,
     Const,
@@ -238,6 +239,8 @@ class TorchCalls(Folding):
         given = self.arguments(node, spread=t in (TENSOR, UNKNOWN))
         if isinstance(holder_node, ast.Constant) and isinstance(holder_node.value, int):
             raise UnsupportedError(f"a number has no method '{name}'", "use a torch function")
+        if t == TENSOR:
+            name = _ALIASES.get(name, name)
         func = ast.Attribute(holder_node, name, ast.Load())
         if t in (TENSOR, UNKNOWN):
             if name == "nonzero" and _is_true(given.kwargs.get("as_tuple")):
@@ -289,6 +292,14 @@ class TorchCalls(Folding):
         if name in ("unique", "unique_consecutive"):
             args = Arguments([(holder, node), *given.args], given.kwargs)
             return self.call_torch(getattr(torch, name), args)
+        if name == "new_tensor":
+            like = node if is_simple(node) else self.hold("like", node) or node
+            kept = {
+                key: (Dyn(Type(key)), ast.Attribute(like, key, ast.Load()))
+                for key in ("dtype", "device")
+            }
+            given = Arguments(given.args, kept | given.kwargs)
+            return self.call(Const(torch.tensor), given, None)
         if name == "tolist":
             return self.call_function(int_list, Arguments([(holder, node)], {}), None)
         if name in _DTYPE_METHODS and not given.args:
@@ -388,6 +399,9 @@ def _layout_of(given: Arguments, default: Type) -> Type:
 
 # Conversions that TorchScript has no method for.
 _DTYPE_METHODS = {"bool": "bool", "bfloat16": "bfloat16"}
+
+# Names of methods that only Python has.
+_ALIASES = {"nelement": "numel", "ndimension": "dim"}
 
 # Defaults that tensor methods have in Python, and their operators lack.
 _PYTHON_DEFAULTS: dict[str, dict[str, Any]] = {"norm": {"p": 2}}

@@ -115,6 +115,15 @@ class FinallyAndElse(Base):
         return h * x
 
 
+class NamedContexts(Base):
+    def prepared(self, x):
+        with torch.autograd.profiler.record_function("prepared") as _record:
+            x = x * 2
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            deviation = x.std()
+        return x / deviation
+
+
 class ListsOfRunTime(Base):
     """Lists that a loop fills keep their type; ``*`` adds lists whose length the run knows."""
 
@@ -166,6 +175,7 @@ CLASSES = [
     Guards,
     InnerFunctions,
     ListsOfRunTime,
+    NamedContexts,
     UnpacksRows,
 ]
 

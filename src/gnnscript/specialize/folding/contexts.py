@@ -22,7 +22,7 @@ class Contexts(Folding):
         modes: list[ast.stmt] = []
         for item in node.items:
             context = item.context_expr
-            if item.optional_vars is not None:
+            if item.optional_vars is not None and self._reads(item.optional_vars):
                 raise UnsupportedError(
                     "'with ... as' has no TorchScript form", "use the context without 'as'"
                 )
@@ -56,6 +56,12 @@ class Contexts(Folding):
         if not self.terminated:
             for statement in modes[::-1]:
                 self.emit(statement)
+
+    def _reads(self, target: ast.expr) -> bool:
+        """Whether the function reads what a context gives it."""
+        names = {n.id for n in ast.walk(target) if isinstance(n, ast.Name)}
+        nodes = (n for n in ast.walk(self.source.node) if isinstance(n, ast.Name))
+        return any(isinstance(n.ctx, ast.Load) and n.id in names for n in nodes)
 
     def _grad_mode(self, context: ast.expr) -> Folded | None:
         """The mode that a context sets for gradients; ``None`` for what TorchScript has itself."""

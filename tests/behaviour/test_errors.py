@@ -317,7 +317,8 @@ def test_place_is_where_the_code_stands():
 
 
 def broken_helper(value: Tensor) -> Tensor:
-    return value * next(iter([1.0, 2.0]))  # no iterators
+    iterator = iter([1.0, 2.0])
+    return value * next(iterator) * next(iterator)  # iterators have a state
 
 
 class InHelper(MessagePassing):

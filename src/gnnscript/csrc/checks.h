@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "dtypes.h"
+#include "pages.h"
 
 namespace gnnscript {
 
@@ -120,16 +121,25 @@ inline std::vector<int64_t> sizes_with(const Tensor& tensor, int64_t first) {
   return sizes;
 }
 
+inline Tensor empty_of(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType type) {
+  Tensor tensor = torch::stable::new_empty(like, {sizes.data(), sizes.size()}, type);
+  if (tensor.is_cpu() && tensor.numel() > 0) {
+    prefer_large_pages(tensor.mutable_data_ptr(),
+                       tensor.numel() * static_cast<int64_t>(tensor.element_size()));
+  }
+  return tensor;
+}
+
 inline Tensor empty_with(const Tensor& like, const std::vector<int64_t>& sizes) {
-  return torch::stable::new_empty(like, {sizes.data(), sizes.size()});
+  return empty_of(like, sizes, like.scalar_type());
 }
 
 inline Tensor empty_int64(const Tensor& like, int64_t size) {
-  return torch::stable::new_empty(like, {&size, 1}, ScalarType::Long);
+  return empty_of(like, {size}, ScalarType::Long);
 }
 
 inline Tensor empty_bytes(const Tensor& like, int64_t size) {
-  return torch::stable::new_empty(like, {&size, 1}, ScalarType::Byte);
+  return empty_of(like, {size}, ScalarType::Byte);
 }
 
 }  // namespace gnnscript

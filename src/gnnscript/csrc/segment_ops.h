@@ -142,8 +142,7 @@ struct SegmentOps {
       std::vector<const Tensor*> outputs;
       statistics.reserve(count);
       for (int i = 0; i < count; ++i) {
-        statistics.push_back(
-            torch::stable::new_empty(src, {rows_shape.data(), rows_shape.size()}, wide));
+        statistics.push_back(empty_of(src, rows_shape, wide));
         outputs.push_back(&statistics[i]);
       }
       Device::run_reduce(src, sorted, reduce, outputs, target);

@@ -9,7 +9,7 @@ as well, and is compared with PyG eager. Prints tables, names what is slower tha
     python benchmarks/layers.py --json layers.json
     python benchmarks/layers.py --only "GAT x2" PNA --tables forward
 
-DGL has no release for torch 2.13 and is not among them.
+Where DGL can be imported (``dgl_layers.py``), it is compared as well, its graph built in each call.
 """
 
 from __future__ import annotations
@@ -38,11 +38,19 @@ import gnnscript
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "docs" / "examples"))
 from hgcal.edgenet import EdgeNet
 
+try:
+    import dgl_layers
+except ImportError as error:
+    DGL_MISSING: str | None = str(error)
+else:
+    DGL_MISSING = None
+
 Inputs = tuple[Tensor, ...]
 WIDTH = 64
 EDGE_WIDTH = 16
 BASELINES = ("eager", "scripted", "compiled")
 OURS = ("ours_scripted", "ours_eager", "ours_portable")
+DGL = "dgl"
 SECONDS = 12.0  # for the turns of one row, about
 LEAST, WANTED, MEMORY = 1.0, 3.0, 1 / 8
 
@@ -131,7 +139,7 @@ def step(call: Callable[..., Any], inputs: Inputs, *, train: bool) -> None:
 
 
 def contenders(
-    make: Callable[[], nn.Module], inputs: Inputs, names: list[str], *, train: bool
+    case: str, make: Callable[[], nn.Module], inputs: Inputs, names: list[str], *, train: bool
 ) -> tuple[dict[str, Callable[[], None]], dict[str, str]]:
     """What is compared: calls that have run once, and why the others have not."""
     model = make()
@@ -142,6 +150,7 @@ def contenders(
         "ours_scripted": torch.jit.script,
         "ours_eager": lambda model: model,
         "ours_portable": torch.jit.script,
+        DGL: lambda _: dgl_layers.cases(WIDTH, EDGE_WIDTH, mlp)[case](),
     }
     calls: dict[str, Callable[[], None]] = {}
     failed: dict[str, str] = {}
@@ -189,11 +198,13 @@ def table(
             continue
         torch.manual_seed(0)
         inputs = graph(options.nodes, options.edges, width, third)
-        calls, failed = contenders(make, inputs, names, train=train)
+        calls, failed = contenders(case, make, inputs, names, train=train)
         times = interleaved(calls, options.turns, warm=2, budget=SECONDS, within=surroundings)
         best = min((times[name] for name in baselines if name in times), default=math.nan)
         gain = best / times.get("ours_scripted", math.nan)
         rows[case] = {"ms": times, "gain": gain, "failed": failed}
+        if DGL in times and "ours_scripted" in times:
+            rows[case]["over_dgl"] = times[DGL] / times["ours_scripted"]
         cells = (f"{times[n]:14.1f}" if n in times else "-".rjust(14) for n in names)
         print(case.ljust(14), *cells, f"{gain:6.1f}x", flush=True)
         torch.compiler.reset()
@@ -210,6 +221,11 @@ def table(
         worst = min(gains, key=lambda case: gains[case])
         what = f"{title}: the least gain, {worst}"
         figures.append(verdict(what, gains[worst], LEAST, at_least=True))
+    over_dgl = {case: row["over_dgl"] for case, row in rows.items() if "over_dgl" in row}
+    if over_dgl:
+        worst = min(over_dgl, key=lambda case: over_dgl[case])
+        what = f"{title}: the least gain over DGL, {worst}"
+        figures.append(verdict(what, over_dgl[worst], LEAST, at_least=True))
     for case, gain in gains.items():
         if gain < LEAST:
             print(f"slower than {over}: {case}, {gain:.2f}x")
@@ -226,7 +242,7 @@ def memory(options: argparse.Namespace) -> dict[str, Any]:
             continue
         make, third, width = cases(torch.ones(2, dtype=torch.int64))[case]
         inputs = graph(options.nodes, options.edges, width, third)
-        calls, _ = contenders(make, inputs, ["eager", "ours_scripted"], train=False)
+        calls, _ = contenders(case, make, inputs, ["eager", "ours_scripted"], train=False)
         for call in calls.values():
             for _ in range(2):
                 call()
@@ -251,7 +267,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     tables = ("forward", "train", "memory")
     parser.add_argument("--tables", nargs="*", default=tables, choices=tables)
-    parser.add_argument("--skip", nargs="*", default=["ours_portable"], choices=(*BASELINES, *OURS))
+    choices = (*BASELINES, *OURS, DGL)
+    parser.add_argument("--skip", nargs="*", default=["ours_portable"], choices=choices)
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -262,15 +279,17 @@ def main() -> None:
     about = results["environment"]
     print(f"N={options.nodes} E={options.edges}, {options.threads} threads, {about['cpu']},")
     print(f"torch {about['torch']}, PyG {about['torch_geometric']}, commit {about['commit']}")
+    others = [] if DGL_MISSING else [DGL]
+    if DGL_MISSING:
+        print(f"without DGL: {DGL_MISSING}")
     if "memory" in options.tables:  # first: nothing is freed yet that could be used again
         results["memory"] = memory(options)
     if "forward" in options.tables:
-        names = [name for name in (*BASELINES, *OURS) if name not in options.skip]
+        names = [name for name in (*BASELINES, *others, *OURS) if name not in options.skip]
         results["forward"] = table("forward", names, list(BASELINES), options)
     if "train" in options.tables:
-        names = [
-            name for name in ("eager", "ours_scripted", "ours_eager") if name not in options.skip
-        ]
+        compared = ("eager", *others, "ours_scripted", "ours_eager")
+        names = [name for name in compared if name not in options.skip]
         results["train"] = table("train", names, ["eager"], options)
     write(options.json, results)
 

@@ -19,15 +19,20 @@
 #include <vector>
 
 #include "cpu/csr.h"
+#include "cpu/edge_program.h"
 #include "cpu/gather.h"
 #include "cpu/segment.h"
 
 // The kernels themselves.
 #include "cpu/csr_kernels.cpp"
+#include "cpu/edge_program_kernels.cpp"
 #include "cpu/gather_kernels.cpp"
 #include "cpu/segment_gradient_kernels.cpp"
 #include "cpu/segment_kernels.cpp"
 #include "cpu/softmax_kernels.cpp"
+
+// The compiler of edge programs.
+#include "edge_program/program.cpp"
 
 namespace gnnscript {
 
@@ -42,6 +47,12 @@ void run_tasks(int64_t tasks, void (*run)(void*, int64_t), void* context) {
   }
   for (std::thread& thread : pool) thread.join();
 }
+
+char* allocate_scratch(int64_t bytes) {
+  return static_cast<char*>(::operator new(static_cast<size_t>(bytes), std::align_val_t(64)));
+}
+
+void free_scratch(char* scratch) { ::operator delete(scratch, std::align_val_t(64)); }
 
 }  // namespace gnnscript
 
@@ -246,6 +257,120 @@ void check_reductions(const Graph& graph, int64_t features, std::mt19937& random
   expect(args.bad == edges - 1, "an edge that is none is found, and not read");
 }
 
+// Programs that have loops of their own and such that take registers, each reduced in every way and
+// computed per edge, against the plain sum over edges.
+template <typename T>
+void check_programs(const Graph& graph, int64_t features, std::mt19937& random, Dtype dtype,
+                    double tolerance) {
+  using A = compute_t<T>;
+  const int64_t edges = graph.edges(), nodes = graph.nodes;
+  std::normal_distribution<float> normal;
+  const auto values = [&](int64_t count) {
+    std::vector<T> made(count);
+    for (T& value : made) kernels::store<A, 1>(&value, static_cast<A>(normal(random)));
+    return made;
+  };
+  const auto at = [](const std::vector<T>& v, int64_t i) {
+    return static_cast<double>(kernels::load<A, 1>(&v[i]));
+  };
+  const std::vector<T> x = values(nodes * features), e = values(edges * features),
+                       w = values(edges);
+  std::vector<int32_t> other(edges);
+  for (int32_t& node : other) node = static_cast<int32_t>(random() % nodes);
+  const auto operand = [&](const std::vector<T>& data, char side, Spread spread) {
+    return EdgeOperand{data.data(), spread == Spread::full ? features : 1, side, spread, 1, nullptr,
+                       0};
+  };
+  using Value = double (*)(double i, double j, double e, double w);
+  struct Case {
+    const char* text;
+    std::vector<EdgeOperand> operands;
+    Value value;
+  };
+  const EdgeOperand i = operand(x, 'i', Spread::full), j = operand(x, 'j', Spread::full),
+                    row = operand(e, 'e', Spread::full), scalar = operand(w, 'e', Spread::scalar);
+  const std::vector<Case> cases = {
+      {"j0", {j}, [](double, double b, double, double) { return b; }},
+      {"e0 * j1", {scalar, j}, [](double, double b, double, double d) { return d * b; }},
+      {"e0 * j1", {row, j}, [](double, double b, double c, double) { return c * b; }},
+      {"relu(j0 + e1)", {j, row},
+       [](double, double b, double c, double) { return std::max(b + c, 0.0); }},
+      {"sigmoid(i0 - j1) * e2", {i, j, scalar},
+       [](double a, double b, double, double d) { return d / (1 + std::exp(b - a)); }},
+  };
+  for (const Case& one : cases) {
+    const auto program = compile_program(one.text);
+    const auto expected = [&](int64_t edge, int64_t f) {
+      return one.value(at(x, graph.index[edge] * features + f),
+                       at(x, other[edge] * features + f), at(e, edge * features + f), at(w, edge));
+    };
+    EdgeArgs args{};
+    args.program = program.get();
+    args.operands = one.operands.data();
+    args.dtype = dtype;
+    args.lanes = features;
+    args.edges = edges;
+    args.index = graph.index.data();
+    args.other = other.data();
+    args.wide_index = true;
+    args.index_bound = args.other_bound = nodes;
+    args.group = 1;
+    args.bad_edge = args.bad_index = args.bad_other = -1;
+
+    std::vector<T> mapped(edges * features);
+    args.out = mapped.data();
+    kernels::edge_map(args);
+    for (int64_t edge = 0; edge < edges; ++edge) {
+      const int64_t f = edge % features;
+      expect(close(at(mapped, edge * features + f), expected(edge, f), tolerance),
+             std::string("the value of ") + one.text);
+    }
+
+    args.rows = Rows{graph.ptr.data(), nodes, chunk_units(features * int64_t{sizeof(T)})};
+    args.perm = graph.perm.data();
+    std::vector<T> out(nodes * features);
+    std::vector<A> partials(args.rows.chunks() * 2 * features);
+    args.out = out.data();
+    args.partials = partials.data();
+    for (const EdgeReduction reduction : {EdgeReduction::sum, EdgeReduction::mean,
+                                          EdgeReduction::min, EdgeReduction::max,
+                                          EdgeReduction::mul}) {
+      args.reduction = reduction;
+      kernels::edge_reduce(args);
+      for (int64_t node = 0; node < nodes; ++node) {
+        const int64_t f = node % features, begin = graph.ptr[node], end = graph.ptr[node + 1];
+        const double first = begin < end ? expected(graph.perm[begin], f) : 0;
+        double sum = 0, low = first, high = first, product = 1, size = 0;
+        for (int64_t k = begin; k < end; ++k) {
+          const double value = expected(graph.perm[k], f);
+          sum += value;
+          size += std::abs(value);
+          low = std::min(low, value);
+          high = std::max(high, value);
+          product *= value;
+        }
+        const double mean = begin < end ? sum / static_cast<double>(end - begin) : 0;
+        const std::map<EdgeReduction, double> wanted = {
+            {EdgeReduction::sum, sum}, {EdgeReduction::mean, mean}, {EdgeReduction::min, low},
+            {EdgeReduction::max, high}, {EdgeReduction::mul, product}};
+        const double slack = reduction == EdgeReduction::sum ? 1 + size : 1;
+        const double result = at(out, node * features + f);
+        const bool large = reduction == EdgeReduction::mul && std::abs(product) > 6e4;
+        expect(large || close(result, wanted.at(reduction), tolerance * slack),
+               "reduction " + std::to_string(static_cast<int>(reduction)) + " of " + one.text);
+      }
+    }
+
+    if (edges == 0) continue;
+    std::vector<int32_t> wrong = other;
+    wrong.back() = static_cast<int32_t>(nodes);
+    args.other = wrong.data();
+    args.reduction = EdgeReduction::sum;
+    kernels::edge_reduce(args);
+    expect(args.bad_other == edges - 1, "a node that is none is found, and not read");
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -258,6 +383,12 @@ int main() {
       check_reductions<float>(graph, features, random, Dtype::float32, 1e-4);
       check_reductions<Half>(graph, features, random, Dtype::float16, 1e-2);
       check_reductions<BFloat16>(graph, features, random, Dtype::bfloat16, 5e-2);
+    }
+    for (const int64_t features : {1, 37, 64}) {
+      check_programs<double>(graph, features, random, Dtype::float64, 1e-9);
+      check_programs<float>(graph, features, random, Dtype::float32, 1e-4);
+      check_programs<Half>(graph, features, random, Dtype::float16, 1e-2);
+      check_programs<BFloat16>(graph, features, random, Dtype::bfloat16, 5e-2);
     }
   }
   if (failures == 0) std::puts("all kernels: no fault");

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from gnnscript.ops import library
 
@@ -162,3 +163,28 @@ def test_kernels_pass_the_sanitizers(sanitizers: str, tmp_path: Path) -> None:
         pytest.skip(f"{compiler} has no {flag}")
     out = run("make", "sanitize", f"SANITIZERS={sanitizers}", f"SANITIZE_BUILD={tmp_path}")
     assert "all kernels: no fault" in out
+
+
+@pytest.mark.slow
+def test_the_library_compiles_for_aarch64_and_its_kernels_are_right_there(tmp_path: Path) -> None:
+    compiler = shutil.which("aarch64-linux-gnu-g++")
+    if compiler is None:
+        pytest.skip("no aarch64-linux-gnu-g++ (Debian: g++-aarch64-linux-gnu)")
+    sources = ROOT / "src/gnnscript/csrc"
+    flags = ["-std=gnu++17", "-Wno-psabi", f"-I{sources}"]
+    (torch_root,) = torch.__path__
+    for file in sorted([sources / "library.cpp", *sources.glob("cpu/*.cpp")]):
+        if not file.name.endswith("_kernels.cpp"):
+            run(
+                compiler, *flags, "-fsyntax-only", "-isystem", f"{torch_root}/include",
+                "-DTORCH_TARGET_VERSION=0x020a000000000000", file,
+            )  # fmt: skip
+    program = tmp_path / "kernels"
+    run(
+        compiler, *flags, "-O1", "-static", "-ffp-contract=off", "-DGNNSCRIPT_ISA=baseline",
+        ROOT / "tests/native/kernels.cpp", "-pthread", "-o", program,
+    )  # fmt: skip
+    emulator = shutil.which("qemu-aarch64")
+    if emulator is None:
+        pytest.skip("it compiles; no qemu-aarch64 to run it (Debian: qemu-user)")
+    assert "all kernels: no fault" in run(emulator, program)

@@ -1,12 +1,13 @@
 // The experiment's side: processes events, and has an inference server find the clusters in them.
 //
-//     events URL MODEL OUTPUT_FOLDER graph.txt...
+//     events [--timeout SECONDS] URL MODEL OUTPUT_FOLDER graph.txt...
 //
 // Each event is a graph file as of ../cpp/clusters.cpp. It is read and its request handed over; while
 // the server works on it, the next events are read, and those that came back are written: one line
 // per hit with the number of its cluster. No more than `in_flight` requests wait at a time.
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <deque>
 #include <exception>
 #include <fstream>
@@ -39,6 +40,9 @@ Event read_and_submit(const std::string& path, inference::Client& client, const 
   std::ifstream file(path);
   int64_t hits = 0, features = 0, count = 0;
   file >> hits >> features >> count;
+  if (!file || hits < 0 || features < 0 || count < 0) {
+    throw std::runtime_error("'" + path + "' is no graph file");
+  }
   std::vector<float> x(hits * features);
   for (auto& value : x) {
     file >> value;
@@ -56,9 +60,14 @@ Event read_and_submit(const std::string& path, inference::Client& client, const 
 }
 
 // Which edges lie within a cluster: a positive score or, of several, a class other than 0.
-std::vector<bool> within_clusters(const inference::Tensor& scores) {
+std::vector<bool> within_clusters(const inference::Tensor& scores, size_t edges) {
+  const auto& shape = scores.shape;
+  const size_t classes = shape.size() == 2 ? shape[1] : 1;
+  if (scores.datatype != "FP32" || shape.empty() || shape.size() > 2 || classes == 0 ||
+      shape[0] != static_cast<int64_t>(edges)) {
+    throw std::runtime_error("the model's output has no scores for the " + std::to_string(edges) + " edges");
+  }
   const auto values = scores.values<float>();
-  const size_t classes = scores.shape.size() == 2 ? scores.shape[1] : 1;
   std::vector<bool> kept;
   for (size_t start = 0; start < values.size(); start += classes) {
     const auto first = values.begin() + static_cast<std::ptrdiff_t>(start);
@@ -96,8 +105,12 @@ std::vector<int64_t> components(const Event& event, const std::vector<bool>& kep
 bool take(Event& event, const std::string& folder) {
   try {
     const auto outputs = event.answer.get();
+    if (outputs.empty()) {
+      throw std::runtime_error("the model has no output");
+    }
+    const auto kept = within_clusters(outputs.begin()->second, event.edges.size() / 2);
     std::ofstream file(folder + "/" + event.name + ".clusters");
-    for (const auto cluster : components(event, within_clusters(outputs.begin()->second))) {
+    for (const auto cluster : components(event, kept)) {
       file << cluster << '\n';
     }
     if (!file.flush()) {
@@ -117,14 +130,20 @@ bool is_ready(const Event& event) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 5) {
-    std::cerr << "usage: events URL MODEL OUTPUT_FOLDER GRAPH...\n";
+  double timeout = 60.0;
+  if (argc > 2 && std::string(argv[1]) == "--timeout") {
+    timeout = std::strtod(argv[2], nullptr);
+    argc -= 2;
+    argv += 2;
+  }
+  if (argc < 5 || !(timeout > 0)) {
+    std::cerr << "usage: events [--timeout SECONDS] URL MODEL OUTPUT_FOLDER GRAPH...\n";
     return 2;
   }
   const std::string model = argv[2], folder = argv[3];
   size_t written = 0, failed = 0, overlapped = 0;
   try {
-    inference::Client client(argv[1]);
+    inference::Client client(argv[1], timeout);
     std::deque<Event> waiting;
     const auto take_first = [&] {
       (take(waiting.front(), folder) ? written : failed) += 1;

@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <functional>
@@ -87,22 +88,55 @@ inline std::string body_of(const Tensors& inputs, bool batched, size_t& header_s
   return text + data;
 }
 
+/// Whether so many bytes hold a tensor; strings (BYTES) are of any size.
+inline bool holds(const std::string& datatype, const std::vector<int64_t>& shape, size_t size) {
+  static const std::map<std::string, int> widths = {
+      {"BOOL", 1},  {"INT8", 1},   {"UINT8", 1}, {"INT16", 2}, {"UINT16", 2}, {"FP16", 2},  {"BF16", 2},
+      {"INT32", 4}, {"UINT32", 4}, {"FP32", 4},  {"INT64", 8}, {"UINT64", 8}, {"FP64", 8}};
+  const auto width = widths.find(datatype);
+  if (width == widths.end()) {
+    return true;
+  }
+  double bytes = width->second;  // whatever the sizes are, it does not overflow
+  for (const auto length : shape) {
+    if (length < 0) {
+      return false;
+    }
+    bytes *= static_cast<double>(length);
+  }
+  return bytes == static_cast<double>(size);
+}
+
 inline Tensors tensors_of(const std::string& body, size_t header_size, bool batched) {
+  if (header_size == std::string::npos) {
+    header_size = body.size();  // tensors come with that header only
+  }
+  if (header_size > body.size()) {
+    throw std::runtime_error("it is shorter than its header");
+  }
   const auto header = nlohmann::json::parse(body.substr(0, header_size));
   Tensors outputs;
   size_t position = header_size;
   for (const auto& output : header.at("outputs")) {
     const auto size = output.at("parameters").at("binary_data_size").get<size_t>();
     Tensor tensor{output.at("datatype"), output.at("shape").get<std::vector<int64_t>>(), {}};
+    const auto name = output.at("name").get<std::string>();
+    if (size > body.size() - position) {
+      throw std::runtime_error("it ends within '" + name + "'");
+    }
+    if (!holds(tensor.datatype, tensor.shape, size)) {
+      throw std::runtime_error("'" + name + "' is " + tensor.datatype + " " + output.at("shape").dump() +
+                               ", and has " + std::to_string(size) + " bytes");
+    }
     if (batched && !tensor.shape.empty()) {
       tensor.shape.erase(tensor.shape.begin());
     }
-    if (size > body.size() - position) {
-      throw Error("the server's answer is shorter than its header says", 200);
-    }
     tensor.data = body.substr(position, size);
     position += size;
-    outputs.emplace(output.at("name"), std::move(tensor));
+    outputs.emplace(name, std::move(tensor));
+  }
+  if (position != body.size()) {
+    throw std::runtime_error("it is longer than its tensors");
   }
   return outputs;
 }
@@ -133,7 +167,9 @@ struct Exchange {
   static size_t on_header(char* data, size_t, size_t size, void* self) {
     static const std::string wanted = "inference-header-content-length:";
     if (size > wanted.size() && curl_strnequal(data, wanted.c_str(), wanted.size()) != 0) {
-      static_cast<Exchange*>(self)->header_size = std::stoul(std::string(data + wanted.size(), size - wanted.size()));
+      // Nothing may be thrown through libcurl. What is no number becomes 0, and fails as a header.
+      const std::string number(data + wanted.size(), size - wanted.size());
+      static_cast<Exchange*>(self)->header_size = std::strtoul(number.c_str(), nullptr, 10);
     }
     return size;
   }
@@ -147,7 +183,7 @@ struct Exchange {
     curl_easy_getinfo(handle.get(), CURLINFO_RESPONSE_CODE, &status);
     if (status != 200) {
       const auto found = nlohmann::json::parse(received, nullptr, /*allow_exceptions=*/false);
-      const bool known = found.is_object() && found.contains("error");
+      const bool known = found.is_object() && found.contains("error") && found["error"].is_string();
       throw Error(url + " answers " + std::to_string(status) + ": " +
                       (known ? found["error"].get<std::string>() : received.substr(0, 500)),
                   status);
@@ -164,7 +200,7 @@ class Client {
   /// \param url such as "http://127.0.0.1:8000"
   /// \param timeout seconds after which a request is given up
   explicit Client(std::string url, double timeout = 60.0)
-      : url_(std::move(url)), timeout_(static_cast<long>(1000 * timeout)) {
+      : url_(std::move(url)), timeout_(std::max(1L, static_cast<long>(1000 * timeout))) {
     static const auto initialised = curl_global_init(CURL_GLOBAL_DEFAULT);
     if (initialised != CURLE_OK) {
       throw Error(curl_easy_strerror(initialised), 0);
@@ -185,7 +221,8 @@ class Client {
   }
 
   /// Hands a request over, and returns at once. Getting the result throws Error where the server
-  /// cannot be reached (status 0), refuses the inputs (400), or does not know the model (404, 400).
+  /// cannot be reached (status 0), refuses the inputs (400), does not know the model (404, 400), or
+  /// answers what is not of the protocol (200).
   std::future<Tensors> submit(const std::string& model, const Tensors& inputs) {
     const bool batched = is_batched(model);
     auto exchange = start("/v2/models/" + model + "/infer");
@@ -199,7 +236,7 @@ class Client {
     curl_easy_setopt(handle, CURLOPT_POSTFIELDS, exchange->sent.data());
     curl_easy_setopt(handle, CURLOPT_HTTPHEADER, exchange->headers.list);
     return finish<Tensors>(std::move(exchange), [batched](const detail::Exchange& ended, const std::string& body) {
-      return detail::tensors_of(body, std::min(ended.header_size, body.size()), batched);
+      return detail::tensors_of(body, ended.header_size, batched);
     });
   }
 
@@ -214,10 +251,10 @@ class Client {
         return known->second;
       }
     }
-    const auto config = finish<nlohmann::json>(start("/v2/models/" + model + "/config"), [](const auto&, const std::string& body) {
-      return nlohmann::json::parse(body);
-    }).get();
-    const bool batched = config.value("max_batch_size", 0) > 0;
+    const auto read = [](const auto&, const std::string& body) {
+      return nlohmann::json::parse(body).value("max_batch_size", 0) > 0;
+    };
+    const bool batched = finish<bool>(start("/v2/models/" + model + "/config"), read).get();
     const std::lock_guard<std::mutex> lock(mutex_);
     return batched_.emplace(model, batched).first->second;
   }
@@ -241,8 +278,11 @@ class Client {
     exchange->done = [promise, read, url = url_](detail::Exchange& ended, CURLcode code) {
       try {
         promise->set_value(read(ended, ended.result(code, url)));
-      } catch (...) {
+      } catch (const Error&) {
         promise->set_exception(std::current_exception());
+      } catch (const std::exception& error) {
+        const auto message = url + " gives an answer that is not of the inference protocol: " + error.what();
+        promise->set_exception(std::make_exception_ptr(Error(message, 200)));
       }
     };
     {

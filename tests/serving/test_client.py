@@ -77,6 +77,7 @@ def test_no_torch_is_needed(server: Server, models, run_python, tmp_path: Path) 
         ((X, EDGES.T), r"expected 'edge_index' of shape \[2, E\], got \[3, 2\]"),
         ((X, EDGES + 1), r"expected indices from 0 to N - 1 = 3 in 'edge_index', got 4"),
         ((X, EDGES - 1), r"expected indices from 0 to N - 1 = 3 in 'edge_index', got -1"),
+        ((X[:0], EDGES), r"no indices in 'edge_index', as there are no nodes \(N = 0\), got 2"),
         ((X, EDGES.astype(np.float32)), "expected 'edge_index' of dtype int64, got float32"),
         ((X, EDGES.astype(np.uint64) + 2**63), "holds values that int64 cannot hold"),
         ((X.astype(complex), EDGES), "expected 'x' of dtype float32, got complex128"),

@@ -64,7 +64,7 @@ def raw(url: str) -> Iterator[Transport]:
         ({"x": X[0]}, "batch size does not match other inputs"),
         ({"x": X[:, :, :4].copy()}, "unexpected shape for input 'x'"),
         ({"edge_index": EDGES[0]}, "unexpected shape for input 'edge_index'|batch"),
-        ({"x": X[:, :0].copy()}, "from 0 to N - 1 = -1"),
+        ({"x": X[:, :0].copy()}, r"as there are no nodes \(N = 0\), got \d"),
         ({"x": np.concatenate([X, X]), "edge_index": np.concatenate([EDGES, EDGES])}, "one graph"),
         ({"x": np.zeros((1, 50_001, 5), np.float32)}, "expected N of at most 50000, got 50001"),
         ({"y": X}, "unexpected inference input 'y'|expected 2 inputs but got 3"),

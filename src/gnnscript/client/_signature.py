@@ -122,10 +122,16 @@ class Signature:
                 if bound is None or part.size == 0:
                     continue
                 low, high = int(part.min()), int(part.max())
+                wrong = low if low < 0 else high
+                if sizes[bound] == 0:
+                    raise InvalidInputError(
+                        f"expected no indices in '{spec.name}', as there are no nodes "
+                        f"({bound} = 0), got {wrong}"
+                    )
                 if low < 0 or high >= sizes[bound]:
                     raise InvalidInputError(
                         f"expected indices from 0 to {bound} - 1 = {sizes[bound] - 1} in "
-                        f"'{spec.name}', got {low if low < 0 else high}"
+                        f"'{spec.name}', got {wrong}"
                     )
 
     def result(self, outputs: Mapping[str, Array]) -> Any:

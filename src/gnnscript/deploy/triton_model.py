@@ -128,6 +128,11 @@ def _check_values(
         if low < 0 or high >= sizes[symbol]:
             wrong = low if low < 0 else high
             place = f"row {row} of '{name}'" if len(rows) > 1 else f"'{name}'"
+            if sizes[symbol] == 0:
+                raise InputError(
+                    f"expected no indices in {place}, as there are no nodes ({symbol} = 0), "
+                    f"got {wrong}"
+                )
             raise InputError(
                 f"expected indices from 0 to {symbol} - 1 = {sizes[symbol] - 1} in {place}, "
                 f"got {wrong}"

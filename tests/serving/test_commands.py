@@ -18,6 +18,7 @@ from gnnscript.client import Client
 from gnnscript.deploy import DeployError, Installation, kubernetes, triton
 from serving.served_models import Edges, graph
 
+MODELS = Path(__file__).with_name("served_models.py")
 MODEL = """
 import torch
 from serving.served_models import Centred, Edges, graph
@@ -116,6 +117,10 @@ PORTS = free_ports()
             "a model is exported by its target and --inputs, its example inputs",
         ),
         (["export", "--kubernetes", "file"], "--kubernetes needs --image"),
+        (
+            ["export", f"{MODELS}:Edges", "--inputs", f"{MODELS}:graph", "--pt", "model.pt"],
+            f"expected '{MODELS}:graph' to need no arguments, as it is a function: missing",
+        ),
         (["serve"], "expected a model repository to serve, got none"),
         (["serve", "nowhere"], "there is no model repository 'nowhere'"),
     ],

@@ -8,6 +8,7 @@ gnnscript export --kubernetes deployment.yaml --image registry/models:1
 from __future__ import annotations
 
 import argparse
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,12 @@ def _inputs(arguments: argparse.Namespace) -> Any:
     """The example inputs."""
     inputs = find(arguments.inputs)
     if callable(inputs):
+        try:
+            inspect.signature(inputs).bind()
+        except TypeError as error:
+            raise GnnscriptError(
+                f"expected {arguments.inputs!r} to need no arguments, as it is a function: {error}"
+            ) from None
         inputs = inputs()
     if not isinstance(inputs, (tuple, dict, list)):
         raise GnnscriptError(

@@ -219,7 +219,8 @@ class Manifest:
             lines.append("sizes:")
             lines += [f"  {symbol} = {meaning}" for symbol, meaning in self.symbols.items()]
         for library in self.libraries:
-            lines += [f"library: {library.file}, sha256 {library.sha256}, for"]
+            ops = ", for" if library.ops else ""  # one of CUDA kernels has none of its own
+            lines += [f"library: {library.file}, sha256 {library.sha256}{ops}"]
             lines += [f"  {schema}" for schema in library.ops]
         namespaces: dict[str, int] = {}
         for op in self.ops:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch_geometric.nn as pyg
 import torch_geometric.nn.models as models
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch_geometric.nn.models.lightgcn import BPRLoss
 
 from conformance.graphs import IN
@@ -32,6 +34,9 @@ class Spread(nn.Module):
         return self.mu(x, edge_index), self.logstd(x, edge_index)
 
 
+PATHS = {("a", "to", "b"): torch.tensor([[0, 1, 2], [1, 0, 2]]),
+         ("b", "rev", "a"): torch.tensor([[1, 0, 2], [0, 1, 2]])}  # fmt: skip
+
 MORE = [
     ModuleCase("InnerProductDecoder", models.InnerProductDecoder, lambda g: (g.x, g.edge_index)),
     ModuleCase("ARGVA", VariationalAdversarial, lambda g: (g.x, g.edge_index)),
@@ -42,6 +47,13 @@ MORE = [
         lambda g: (g.x, g.edge_index), gradients=False) for block in ("res+", "dense", "plain")),
     ModuleCase("ARLinkPredictor", lambda: models.ARLinkPredictor(IN, 8), lambda g: (
         g.x, g.edge_index)),
+    *(ModuleCase(f"MetaPath2Vec-{name}", lambda: models.MetaPath2Vec(
+        PATHS, 6, [("a", "to", "b"), ("b", "rev", "a")], 3, 2), call) for name, call in (
+        ("batch", lambda g: ("b", g.batch[:2])), ("all", lambda g: ("a",)))),
+    ModuleCase("WLConv", pyg.WLConv, lambda g: (
+        g.kind[: g.x.size(0)], g.edge_index), gradients=False),
+    ModuleCase("WLConv-one-hot", pyg.WLConv, lambda g: (
+        F.one_hot(g.kind[: g.x.size(0)], 8), g.edge_index), gradients=False),
 ]  # fmt: skip
 
 # Classes without a case, each with the reason; docs/coverage.md quotes it.

@@ -35,17 +35,7 @@ class Homophily(nn.Module):
         return utils.homophily(edge_index, y, method="edge_insensitive")
 
 
-PATHS = {("a", "to", "b"): torch.tensor([[0, 1, 2], [1, 0, 2]]),
-         ("b", "rev", "a"): torch.tensor([[1, 0, 2], [0, 1, 2]])}  # fmt: skip
-
 REFUSED = [
-    RefusedCase(
-        "MetaPath2Vec", lambda: models.MetaPath2Vec(
-            PATHS, 6, [("a", "to", "b"), ("b", "rev", "a")], 3, 2), lambda g: ("a", g.batch[:2]),
-        cause="picks from Python objects", place="metapath2vec.py"),
-    RefusedCase(
-        "WLConv", pyg.WLConv, lambda g: (g.kind.new_zeros(g.x.size(0)), g.edge_index),
-        cause="'hash'", place="wl_conv.py"),
     RefusedCase(
         "TGNMemory", lambda: models.TGNMemory(
             10, EDGE, 8, 6, tgn.IdentityMessage(EDGE, 8, 6), tgn.LastAggregator()),

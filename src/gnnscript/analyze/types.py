@@ -29,6 +29,7 @@ __all__ = [
     "Type",
     "alternatives",
     "dict_of",
+    "filled",
     "from_annotation",
     "from_schema",
     "is_optional",
@@ -39,6 +40,7 @@ __all__ = [
     "of_value",
     "optional",
     "strip_optional",
+    "table_type",
     "tuple_of",
 ]
 
@@ -304,6 +306,35 @@ def of_value(value: Any) -> Type:
     if type(value) in _BY_CLASS:
         return _BY_CLASS[type(value)]
     return UNKNOWN
+
+
+def table_type(value: Any) -> Type | None:
+    """The type of a list, tuple or dictionary to look things up in, ``None`` if there is none.
+
+    Other than :func:`of_value` a tuple is a list, and entries may differ in being ``None``.
+    """
+    entries = list(value.values()) if isinstance(value, dict) else list(value)
+    held: Type | None = None
+    for entry in entries:
+        held = of_value(entry) if held is None else join(held, of_value(entry))
+        if held is None:
+            return None
+    if held is None or not held.known or held.name in ("Class", "number"):
+        return None
+    if not isinstance(value, dict):
+        return list_of(held)
+    keys = {of_value(key) for key in value}
+    return dict_of(keys.pop(), held) if len(keys) == 1 and keys <= {INT, STR} else None
+
+
+def filled(a: Type, b: Type) -> Type | None:
+    """Like :func:`join` for lists and dictionaries, parts unknown in one taken from the other."""
+    if UNKNOWN in (a, b):
+        return b if a == UNKNOWN else a
+    if a.name != b.name or a.name not in ("List", "Dict"):
+        return join(a, b)
+    args = [filled(x, y) for x, y in zip(a.args, b.args, strict=True)]
+    return None if None in args else Type(a.name, tuple(arg for arg in args if arg is not None))
 
 
 _BY_SCHEMA_NAME = {

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from gnnscript.analyze.types import Type
 from gnnscript.specialize import ClassText, SpecializedModel, load, unload
 from gnnscript.specialize.helpers import stored_name
 
@@ -109,9 +110,9 @@ class _Builder:
         torch.nn.Module.__init__(lowered)
         lowered.training = module.training
         self._share(module, lowered, path)
-        for name in attributes:
+        for name, t in attributes.items():
             if not name.endswith("()"):
-                setattr(lowered, stored_name(name), getattr(module, name, None))
+                setattr(lowered, stored_name(name), _own(getattr(module, name, None), t))
         return lowered
 
     def _is_kept(self, module: torch.nn.Module) -> bool:
@@ -157,6 +158,15 @@ class _Builder:
 
     def _needed(self, module: torch.nn.Module) -> bool:
         return any(id(m) in self.used or self._has_code(m) for m in module.modules())
+
+
+def _own(value: Any, t: Type) -> Any:
+    """What an attribute starts from: lists and dictionaries, which may change, are its own."""
+    if t.name == "List" and isinstance(value, (list, tuple)):
+        return [_own(item, t.args[0]) for item in value]
+    if t.name == "Dict" and isinstance(value, dict):
+        return {key: _own(item, t.args[1]) for key, item in value.items()}
+    return value
 
 
 def _plain(module: torch.nn.ParameterDict) -> torch.nn.ParameterDict:

@@ -13,7 +13,7 @@ import torch
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.annotations import annotation_type
 from gnnscript.analyze.sources import FunctionSource, function_source
-from gnnscript.analyze.types import UNKNOWN, Type, is_subtype, join, optional
+from gnnscript.analyze.types import UNKNOWN, Type, filled, is_subtype, join, optional, table_type
 from gnnscript.specialize.tree import is_inlinable, remove_dead_assignments
 from gnnscript.specialize.values import (
     Const,
@@ -137,6 +137,7 @@ class Program:
         self.fixed_shapes = fixed_shapes
         self.owners: dict[int, Owner] = {}
         self.used: dict[tuple[str, ...], torch.nn.Module] = {}
+        self.homes: dict[int, tuple[ModuleRef, str, Any]] = {}
         self.reads: dict[tuple[int, str], tuple[Any, str]] = {}
         self._memo: dict[Hashable, Specialized | None] = {}
         self._keep: list[Any] = []
@@ -213,18 +214,62 @@ class Program:
         self.written[key] = wider
         raise AttributeFound
 
+    def record_growth(self, ref: ModuleRef, name: str, given: Type) -> None:
+        """Notes that the code changes in place the list or dictionary that ``module.name`` holds.
+
+        Args:
+            ref: The module.
+            name: The attribute.
+            given: The type of a list or dictionary that holds what is put in.
+
+        Raises:
+            AttributeFound: The attribute was taken for a constant so far, or held less.
+            UnsupportedError: No single type holds all that is put into it.
+        """
+        key = (self.owner(ref).ref.path, name)
+        known = self.written.get(key)
+        held = known
+        if held is None:
+            held = self._held(ref, name)
+        wider = filled(held, given)
+        if wider is None:
+            raise UnsupportedError(
+                f"attribute '{name}' holds a '{held}', and what is put into it is not of that "
+                f"type: it makes it a '{given}'",
+                "give its keys one type (int or str) and its entries one, declared in the class "
+                "body",
+            )
+        if wider != known:
+            self.written[key] = wider
+            raise AttributeFound
+
+    def _held(self, ref: ModuleRef, name: str) -> Type:
+        """The type of a list or dictionary that an attribute holds, and no other attribute."""
+        held = getattr(ref.module, name)
+        known = table_type(held) if held else UNKNOWN
+        if known is None:
+            raise UnsupportedError(
+                f"attribute '{name}' is changed in place, and holds a Python object that has no "
+                f"type in TorchScript: {held!r:.60}",
+                "give its entries one type, and its keys (int or str)",
+            )
+        for path, module in self.root.module.named_modules():
+            for other, value in vars(module).items():
+                if value is held and (module is not ref.module or other != name):
+                    raise UnsupportedError(
+                        f"attribute '{name}' is changed in place, and '{other}' of "
+                        f"'{path or 'the model'}' holds the same object",
+                        "hold it in one place, and change it there",
+                    )
+        return filled(_declared(ref, name) or UNKNOWN, known) or known
+
     @staticmethod
     def _attribute_type(ref: ModuleRef, name: str, written: Type) -> Type:
         missing = object()
         current = getattr(ref.module, name, missing)
-        for cls in type(ref.module).__mro__:
-            init = vars(cls).get("__init__")
-            if name in vars(cls).get("__annotations__", {}) and inspect.isfunction(init):
-                declared = annotation_type(
-                    vars(cls)["__annotations__"][name], function_source(init), cls
-                )
-                if declared != UNKNOWN and is_subtype(written, declared):
-                    return declared
+        declared = _declared(ref, name)
+        if declared is not None and is_subtype(written, declared):
+            return declared
         if current is missing:
             return optional(written)
         held = join(static_type(Const(current)), written)
@@ -321,6 +366,29 @@ class Program:
             owner.methods.append(done)
         self._memo[memo] = done
         return done
+
+
+def _declared(ref: ModuleRef, name: str) -> Type | None:
+    """The type that a class declares for an attribute: in its body, or in ``__init__``."""
+    for cls in type(ref.module).__mro__:
+        init = vars(cls).get("__init__")
+        if not inspect.isfunction(init) or cls is torch.nn.Module:
+            continue
+        try:
+            source = function_source(init)
+        except UnsupportedError:
+            continue  # made without a file, as by exec
+        annotations = [vars(cls).get("__annotations__", {}).get(name)]
+        annotations += [
+            ast.unparse(node.annotation)
+            for node in ast.walk(source.node)
+            if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == f"self.{name}"
+        ]
+        for annotation in annotations:
+            declared = UNKNOWN if annotation is None else annotation_type(annotation, source, cls)
+            if declared != UNKNOWN:
+                return declared
+    return None
 
 
 def _full(cell: Any) -> bool:

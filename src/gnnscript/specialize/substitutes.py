@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, List  # noqa: UP035
+from typing import Any, List, Tuple  # noqa: UP035
 
 import torch
 from torch import Tensor
@@ -97,6 +97,58 @@ def int_list(x: Tensor) -> List[int]:  # noqa: UP006
     for i in range(flat.size(0)):
         values.append(int(flat[i]))  # noqa: PERF401
     return values
+
+
+def int_hash(n: int) -> int:
+    """``hash(n)``: the remainder modulo ``2**61 - 1``, with the sign of ``n``."""
+    modulus = 2305843009213693951
+    if n >= 0:
+        return n % modulus
+    rest = ((-(n + 1)) % modulus + 1) % modulus  # -n may be no integer of 64 bits
+    return -2 if rest == 1 else -rest
+
+
+def _times(high: int, low: int, by_high: int, by_low: int) -> Tuple[int, int]:  # noqa: UP006
+    """The product of two numbers of 64 bits, in halves; nothing in between needs a 64th bit."""
+    mask = 4294967295
+    first, second = (low & 65535) * by_low, (low >> 16) * by_low
+    total = first + ((second & 65535) << 16)
+    carry = (total >> 32) + (second >> 16)
+    crossed = (high & 65535) * by_low + ((((high >> 16) * by_low) & 65535) << 16)
+    other = (by_high & 65535) * low + ((((by_high >> 16) * low) & 65535) << 16)
+    return (carry + crossed + other) & mask, total & mask
+
+
+def tuple_hash(hashes: List[int]) -> int:  # noqa: UP006
+    """``hash`` of a tuple, of the hashes of its elements: CPython's, which is xxHash's core.
+
+    The state of 64 bits is kept in halves, as TorchScript has signed integers only.
+    """
+    mask = 4294967295
+    high, low = 668265263, 374761413  # 2870177450012600261
+    for lane in hashes:
+        # + lane * 14029467366897019727, rotated by 31, * 11400714785074694791
+        by_high, by_low = _times((lane >> 32) & mask, lane & mask, 3266489917, 668265295)
+        low += by_low
+        high = (high + by_high + (low >> 32)) & mask
+        low &= mask
+        turned = ((high << 31) & mask) | (low >> 1)
+        low = ((low << 31) & mask) | (high >> 1)
+        high = turned
+        high, low = _times(high, low, 2654435761, 2246822535)
+    low += len(hashes) ^ 375633078  # 2870177450012600261 ^ 3527539 in halves
+    high = (high + 668265263 + (low >> 32)) & mask
+    low &= mask
+    if high == mask and low == mask:
+        return 1546275796
+    if high > 2147483647:
+        high -= 4294967296
+    return high * 4294967296 + low
+
+
+def ints_hash(values: List[int]) -> int:  # noqa: UP006
+    """``hash(tuple(values))``."""
+    return tuple_hash([int_hash(value) for value in values])
 
 
 def sample(population: List[int], k: int) -> List[int]:  # noqa: UP006

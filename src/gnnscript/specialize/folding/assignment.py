@@ -112,6 +112,7 @@ class Assignment(Folding):
             if is_collection(holder):
                 self.set_item(holder, base, self.index(target.slice)[0], value, residual)
                 return
+            self.fill_item(target, holder, value)
             self.forget(set(names_read(self.as_load(target))))
             self.emit(ast.Assign([self.store_target(target)], self.needed(value, residual)))
         else:

@@ -29,7 +29,14 @@ from gnnscript.specialize.folding.base import Arguments, Folded
 from gnnscript.specialize.folding.builtin_sequences import parts_of
 from gnnscript.specialize.folding.builtins import evaluated, for_
 from gnnscript.specialize.helpers import torch_name, unwrap_optional
-from gnnscript.specialize.substitutes import SUBSTITUTES, sample, sample_range
+from gnnscript.specialize.substitutes import (
+    SUBSTITUTES,
+    int_hash,
+    ints_hash,
+    sample,
+    sample_range,
+    tuple_hash,
+)
 from gnnscript.specialize.values import (
     Const,
     Dyn,
@@ -322,3 +329,26 @@ def _annotated(name: str, t: Type, value: ast.expr) -> ast.stmt:
     from gnnscript.specialize.helpers import annotation
 
     return ast.AnnAssign(ast.Name(name, ast.Store()), annotation(t), value, 1)
+
+
+@for_(hash)
+def _hash(frame: Frame, function: Any, given: Arguments) -> Folded:
+    """Of integers and tuples of them, which hash alike in each process."""
+    value, node = given.args[0]
+    t = static_type(value)
+    if t in (INT, BOOL):
+        done = evaluated(frame, function, given)
+        whole = ast.Call(ast.Name("int", ast.Load()), [frame.needed(value, node)], [])
+        return done or frame.call_function(int_hash, Arguments([(Dyn(INT), whole)], {}), None)
+    if t == list_of(INT):
+        return frame.call_function(ints_hash, given, None)
+    parts = parts_of(frame, (value, node)) if t.name == "Tuple" else None
+    if parts is None:
+        raise UnsupportedError(
+            f"'hash' of a '{t}' is not the same in each process",
+            "hash integers or tuples of integers, or look the value up in a dictionary instead",
+        )
+    lanes = [_hash(frame, function, Arguments([part], {})) for part in parts]
+    nodes = [frame.needed(lane, made or literal(lane)) for lane, made in lanes]
+    listed = Arguments([(Dyn(list_of(INT)), ast.List(nodes, ast.Load()))], {})
+    return frame.call_function(tuple_hash, listed, None)

@@ -270,6 +270,9 @@ class Conditions(Folding):
             right_items = constant_items(right_value)
             if right_items == []:
                 return Const(isinstance(op, ast.NotIn)), None
+            if isinstance(right_value, Const) and isinstance(right_value.value, dict):
+                found = self.table(right_value, right_node, static_type(left_value))
+                right_value, right_node = found or (right_value, right_node)
             if isinstance(right_node, ast.Tuple):
                 right_node = ast.List(right_node.elts, ast.Load())
         left_value, left_node = self.present(left_value, self.needed(left_value, left_node))

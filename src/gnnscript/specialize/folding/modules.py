@@ -92,14 +92,14 @@ class Modules(Folding):
         written = self.program.written.get((self.program.owner(ref).ref.path, name))
         if written is not None:
             self.program.owner(ref).attributes[name] = written
-            return self.recall(Dyn(written), self._self_attribute(ref, name))
+            return self.recall(Dyn(written), self.self_attribute(ref, name))
         if name == "training":
-            return Dyn(BOOL), self._self_attribute(ref, name)
+            return Dyn(BOOL), self.self_attribute(ref, name)
         if name in module._parameters or name in module._buffers:
             tensor = module._parameters.get(name, module._buffers.get(name))
             if tensor is None:
                 return Const(None), None
-            return Dyn(TENSOR), self._self_attribute(ref, name)
+            return Dyn(TENSOR), self.self_attribute(ref, name)
         if name in module._modules:
             child = module._modules[name]
             if child is None:
@@ -138,10 +138,13 @@ class Modules(Folding):
         t = of_value(value)
         if _holds_tensor(t):
             self.program.owner(ref).attributes[name] = t
-            return Dyn(t), self._self_attribute(ref, name)
+            return Dyn(t), self.self_attribute(ref, name)
+        if isinstance(value, (list, tuple, dict)) and value is vars(module).get(name, static):
+            self.program.homes[id(value)] = (ref, name, value)
         return self.wrap(value), None
 
-    def _self_attribute(self, ref: ModuleRef, name: str) -> ast.expr:
+    def self_attribute(self, ref: ModuleRef, name: str) -> ast.expr:
+        """The expression that reads an attribute of a module at run time."""
         return ast.Attribute(self.module_node(ref), stored_name(name), ast.Load())
 
     @staticmethod

@@ -20,6 +20,17 @@ CHANGE_IN_PLACE = frozenset(
     }
 )
 
+# Of sets alone: tensors have an ``add`` that changes nothing.
+CHANGE_SETS = frozenset(
+    {
+        "add",
+        "difference_update",
+        "discard",
+        "intersection_update",
+        "symmetric_difference_update",
+    }
+)
+
 
 def mutated_names(node: ast.AST) -> set[str]:
     """Lists, dictionaries and data objects that are changed in place."""

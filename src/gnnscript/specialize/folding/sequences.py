@@ -312,6 +312,8 @@ class Sequences(Folding):
             done = self.record_method(holder, base, "__getitem__", given)
             if done is not None:
                 return done
+        if not known:
+            holder, base = self.table(holder, base, static_type(position)) or (holder, base)
         if isinstance(holder, Seq) and known:
             if isinstance(at, slice):
                 nodes: list[ast.expr | None] = [None] * len(holder.items)

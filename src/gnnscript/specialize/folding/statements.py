@@ -36,6 +36,7 @@ from gnnscript.specialize.folding.records import Records
 from gnnscript.specialize.folding.rewritten import as_branches
 from gnnscript.specialize.folding.sequences import Sequences
 from gnnscript.specialize.folding.shared import Shared
+from gnnscript.specialize.folding.tables import Tables
 from gnnscript.specialize.folding.torch_calls import TorchCalls
 from gnnscript.specialize.helpers import annotation
 from gnnscript.specialize.program import is_runtime
@@ -80,6 +81,7 @@ class Frame(
     Objects,
     Records,
     Shared,
+    Tables,
 ):
     """Specialises the body of one function."""
 

@@ -32,7 +32,7 @@ from gnnscript.specialize import inference
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding
 from gnnscript.specialize.folding.collections import is_collection
 from gnnscript.specialize.folding.functions import _declared
-from gnnscript.specialize.folding.mutation import CHANGE_IN_PLACE
+from gnnscript.specialize.folding.mutation import CHANGE_IN_PLACE, CHANGE_SETS
 from gnnscript.specialize.helpers import annotation, interop_reference, op_reference, torch_name
 from gnnscript.specialize.substitutes import int_list, int_prod
 from gnnscript.specialize.tree import is_simple
@@ -207,7 +207,11 @@ class TorchCalls(Folding):
         t = static_type(holder)
         if isinstance(holder, Const) and not isinstance(holder.value, torch.Tensor):
             given = self.arguments(node)
-            if name in CHANGE_IN_PLACE and isinstance(holder.value, (list, dict, set)):
+            assert isinstance(node.func, ast.Attribute)
+            self.fill_by(node.func.value, holder, name, given)
+            if name in CHANGE_IN_PLACE | CHANGE_SETS and isinstance(
+                holder.value, (list, dict, set)
+            ):
                 raise UnsupportedError(
                     f"'{name}' would change a Python object of the eager model",
                     "work on a copy, or keep what changes in tensors",
@@ -219,6 +223,10 @@ class TorchCalls(Folding):
                 if isinstance(result, (type({}.keys()), type({}.values()), type({}.items()))):
                     result = list(result)
                 return self.wrap(result), None
+            if isinstance(holder.value, dict) and given.args:
+                table = self.table(holder, base, static_type(given.args[0][0]))
+                holder, base = table or (holder, base)
+                t = static_type(holder)
         if is_collection(holder) and name in CHANGE_IN_PLACE:
             return self.change(holder, base, name, self.arguments(node))
         if isinstance(holder, Mapping):
@@ -242,6 +250,8 @@ class TorchCalls(Folding):
         if t == TENSOR:
             name = _ALIASES.get(name, name)
         func = ast.Attribute(holder_node, name, ast.Load())
+        if t.name in ("List", "Dict") and isinstance(node.func, ast.Attribute):
+            self.fill_by(node.func.value, holder, name, given)
         if t in (TENSOR, UNKNOWN):
             if name == "nonzero" and _is_true(given.kwargs.get("as_tuple")):
                 pairs = torch_name("torch.ops.aten.nonzero_numpy")

@@ -45,5 +45,5 @@ REFUSED = [
         lambda g: (g.x, g.edge_index), cause="a backward pass of its own", place="rev_gnn.py"),
     RefusedCase(
         "homophily-edge_insensitive", Homophily, lambda g: (g.edge_index, g.kind[: g.x.size(0)]),
-        cause="has no single type", place="_homophily.py"),
+        cause="values of different types", place="_homophily.py"),
 ]  # fmt: skip

@@ -27,7 +27,8 @@ def test_every_op_has_a_kernel_on_each_device() -> None:
     ops = set(re.findall(r'"(\w+)\(', schemas))
     assert len(ops) >= 13
     assert registered("cpu/*.cpp") == ops
-    assert registered("cuda/*.cu") == ops
+    shared = {"shared_csr", "share_plans"}  # called on CPU alone
+    assert registered("cuda/*.cu") == ops - shared
 
 
 def test_the_cuda_library_registers_them() -> None:

@@ -226,7 +226,7 @@ class Modules(Folding):
                     self.module_node(holder), ast.Constant(index), ast.Load()
                 )
             else:
-                node = self._self_attribute(holder, path[-1])
+                node = self.self_attribute(holder, path[-1])
             found.append((name, Dyn(TENSOR), node))
         if named != method:
             return self.sequence("list", [v for _, v, _ in found], [n for _, _, n in found])
@@ -243,16 +243,16 @@ class Modules(Folding):
                 "loop over the container, or use a constant index",
             )
         at = position.value
+        if isinstance(ref.module, torch.nn.ModuleDict) and at in ref.module:
+            found = ref.module[at]  # a subclass may have names of its own
+            for name, child in ref.module._modules.items():
+                if child is found and child is not None:
+                    return ModuleRef(child, (*ref.path, name)), None
         own = getattr(type(ref.module), "__getitem__", None)
         if inspect.isfunction(own) and not own.__module__.startswith("torch.nn"):
             given = Arguments([(position, literal(position))], {})
             return self.call_method(Method(ref, own, "__getitem__"), given)
-        if isinstance(ref.module, torch.nn.ModuleDict):
-            if at in ref.module:
-                found = ref.module[at]
-                name = next(n for n, child in ref.module._modules.items() if child is found)
-                return ModuleRef(found, (*ref.path, name)), None
-        elif isinstance(ref.module, (torch.nn.ModuleList, torch.nn.Sequential)):
+        if isinstance(ref.module, (torch.nn.ModuleList, torch.nn.Sequential)):
             children = list(self.module_items(ref))
             if isinstance(at, slice):
                 return Seq(tuple(children[at]), "list"), None

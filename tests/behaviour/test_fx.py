@@ -160,9 +160,23 @@ def test_checks_of_values_become_assertions() -> None:
         graph(FIRST[0][:3], FIRST[1])
 
 
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = GCNConv(IN, OUT)
+        self.calls = {"all": 0}
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        self.calls["all"] += 1
+        return self.conv(x, edge_index) * self.calls["all"]
+
+
 def test_state_is_refused_and_passing_notes_are_not() -> None:
     with pytest.raises(UnsupportedError, match="'_cached_edge_index' is kept from one call"):
         gnnscript.fx.symbolic_trace(GCNConv(IN, OUT, cached=True), FIRST)
+    with pytest.raises(UnsupportedError, match="'calls' is kept from one call") as caught:
+        gnnscript.fx.symbolic_trace(Counting(), FIRST)
+    assert caught.value.location.code == 'self.calls["all"] += 1'
     conv = TransformerConv(IN, OUT)  # keeps attention weights while it runs
     compare(conv, gnnscript.fx.symbolic_trace(conv, FIRST))
 

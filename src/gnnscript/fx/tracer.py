@@ -22,6 +22,7 @@ from gnnscript._errors import Location, UnsupportedError
 from gnnscript.fx.namespace import is_generated, renamed
 from gnnscript.fx.proxy import Proxy
 from gnnscript.script import Lowered, user_location
+from gnnscript.specialize.folding.mutation import CHANGE_IN_PLACE
 
 __all__ = ["Tracer"]
 
@@ -371,19 +372,42 @@ class _Written:
     def __get__(self, module: Any, owner: Any = None) -> Any:
         if id(module) not in self.values:
             self.read.add(id(module))
-            return vars(module)[self.name]
+            held = vars(module)[self.name]
+            return _Unchanged.of(held, self.name) if type(held) in (list, dict) else held
         return self.values[id(module)]
 
     def __set__(self, module: Any, value: Any) -> None:
         if id(module) in self.read:
-            raise UnsupportedError(
-                f"attribute '{self.name}' is kept from one call to the next, and a graph has no "
-                "state but buffers",
-                "switch off the caching or counting that needs it, or script the model, which "
-                "keeps attributes",
-                _location(),
-            )
+            raise _keeps(self.name)
         self.values[id(module)] = value
+
+
+class _Unchanged:
+    """A list or dictionary that an attribute holds: what is put in would be there for good."""
+
+    _name: str
+
+    @staticmethod
+    def of(held: Any, name: str) -> Any:
+        base = type(held)
+        changes = ("__setitem__", "__delitem__", "__iadd__", "__ior__", *CHANGE_IN_PLACE)
+        refusing = {change: _Unchanged._refuse for change in changes if hasattr(base, change)}
+        copied = type(base.__name__, (base,), refusing)(held)
+        copied._name = name
+        return copied
+
+    def _refuse(self, *_: Any) -> Any:
+        raise _keeps(self._name)
+
+
+def _keeps(name: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"attribute '{name}' is kept from one call to the next, and a graph has no "
+        "state but buffers",
+        "switch off the caching or counting that needs it, or script the model, which "
+        "keeps attributes",
+        _location(),
+    )
 
 
 def _is_mask(index: Any) -> bool:

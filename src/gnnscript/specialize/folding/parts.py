@@ -11,7 +11,16 @@ import torch
 
 from gnnscript.analyze.sources import FunctionSource
 from gnnscript.analyze.types import Type
-from gnnscript.specialize.values import Closure, Dyn, Mapping, Method, ModuleRef, Super, Value
+from gnnscript.specialize.values import (
+    Closure,
+    Const,
+    Dyn,
+    Mapping,
+    Method,
+    ModuleRef,
+    Super,
+    Value,
+)
 
 if TYPE_CHECKING:
     from gnnscript.specialize.folding.base import Arguments, Binding, Folded
@@ -47,6 +56,10 @@ class Parts:
         def recall(self, value: Value, residual: ast.expr) -> Folded: ...
 
         def table(self, holder: Value, base: ast.expr | None, key: Type) -> Folded | None: ...
+
+        def method_of_constant(
+            self, holder: Const, name: str, node: ast.Call, given: Arguments
+        ) -> Folded | None: ...
 
         def fill_item(self, target: ast.Subscript, holder: Value, item: Value) -> None: ...
 

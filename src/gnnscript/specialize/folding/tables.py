@@ -20,7 +20,7 @@ from gnnscript.analyze.types import (
     table_type,
 )
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding, NeedsConstant
-from gnnscript.specialize.folding.mutation import CHANGE_IN_PLACE
+from gnnscript.specialize.folding.mutation import CHANGE_IN_PLACE, CHANGE_SETS
 from gnnscript.specialize.values import Const, Dyn, ModuleRef, Seq, Value, literal, static_type
 
 
@@ -70,6 +70,26 @@ class Tables(Folding):
         return Dyn(list_of(t.args[0])), ast.List(
             self.element_nodes(base, len(t.args)).elts, ast.Load()
         )
+
+    def method_of_constant(
+        self, holder: Const, name: str, node: ast.Call, given: Arguments
+    ) -> Folded | None:
+        """A call of a constant's method, where its arguments are constants as well."""
+        assert isinstance(node.func, ast.Attribute)
+        self.fill_by(node.func.value, holder, name, given)
+        if name in CHANGE_IN_PLACE | CHANGE_SETS and isinstance(holder.value, (list, dict, set)):
+            raise UnsupportedError(
+                f"'{name}' would change a Python object of the eager model",
+                "work on a copy, or keep what changes in tensors",
+            )
+        if given.constant and name in dir(holder.value):
+            method = getattr(holder.value, name)
+            args, kwargs = given.values()
+            result = self.compute(node, method, *args, **kwargs)
+            if isinstance(result, (type({}.keys()), type({}.values()), type({}.items()))):
+                result = list(result)
+            return self.wrap(result), None
+        return None
 
     def fill(self, place: ast.expr, holder: Value, given: Type) -> None:
         """Notes that the code changes the table that an attribute holds, named by ``place``.

@@ -32,7 +32,7 @@ from gnnscript.specialize import inference
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding
 from gnnscript.specialize.folding.collections import is_collection
 from gnnscript.specialize.folding.functions import _declared
-from gnnscript.specialize.folding.mutation import CHANGE_IN_PLACE, CHANGE_SETS
+from gnnscript.specialize.folding.mutation import CHANGE_IN_PLACE
 from gnnscript.specialize.helpers import annotation, interop_reference, op_reference, torch_name
 from gnnscript.specialize.substitutes import int_list, int_prod
 from gnnscript.specialize.tree import is_simple
@@ -207,22 +207,9 @@ class TorchCalls(Folding):
         t = static_type(holder)
         if isinstance(holder, Const) and not isinstance(holder.value, torch.Tensor):
             given = self.arguments(node)
-            assert isinstance(node.func, ast.Attribute)
-            self.fill_by(node.func.value, holder, name, given)
-            if name in CHANGE_IN_PLACE | CHANGE_SETS and isinstance(
-                holder.value, (list, dict, set)
-            ):
-                raise UnsupportedError(
-                    f"'{name}' would change a Python object of the eager model",
-                    "work on a copy, or keep what changes in tensors",
-                )
-            if given.constant and name in dir(holder.value):
-                method = getattr(holder.value, name)
-                args, kwargs = given.values()
-                result = self.compute(node, method, *args, **kwargs)
-                if isinstance(result, (type({}.keys()), type({}.values()), type({}.items()))):
-                    result = list(result)
-                return self.wrap(result), None
+            done = self.method_of_constant(holder, name, node, given)
+            if done is not None:
+                return done
             if isinstance(holder.value, dict) and given.args:
                 table = self.table(holder, base, static_type(given.args[0][0]))
                 holder, base = table or (holder, base)

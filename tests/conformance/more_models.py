@@ -37,7 +37,26 @@ class Spread(nn.Module):
 PATHS = {("a", "to", "b"): torch.tensor([[0, 1, 2], [1, 0, 2]]),
          ("b", "rev", "a"): torch.tensor([[1, 0, 2], [0, 1, 2]])}  # fmt: skip
 
+
+class Reversible(nn.Module):
+    """Layers whose own backward pass is switched off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        half = IN // 2
+        self.layers = nn.ModuleList(
+            models.GroupAddRev(pyg.SAGEConv(half, half), num_groups=2, disable=True)
+            for _ in range(2)
+        )
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, edge_index)
+        return x
+
+
 MORE = [
+    ModuleCase("GroupAddRev-disabled", Reversible, lambda g: (g.x, g.edge_index)),
     ModuleCase("InnerProductDecoder", models.InnerProductDecoder, lambda g: (g.x, g.edge_index)),
     ModuleCase("ARGVA", VariationalAdversarial, lambda g: (g.x, g.edge_index)),
     ModuleCase("BPRLoss", lambda: BPRLoss(0.1), lambda g: (g.x[:, 0], g.x[:, 1], g.x)),

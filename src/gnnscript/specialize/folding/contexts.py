@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from gnnscript._errors import UnsupportedError
+from gnnscript.analyze.types import TENSOR
 from gnnscript.specialize.folding.base import Folded, Folding, MissingAttribute, store
+from gnnscript.specialize.folding.rewritten import located
 from gnnscript.specialize.helpers import torch_name
-from gnnscript.specialize.values import Const, Dyn
+from gnnscript.specialize.values import Const, Dyn, static_type
 
 
 class Contexts(Folding):
@@ -105,10 +107,49 @@ class Contexts(Folding):
             for statements in outcome:
                 self.block(statements)
             return
+        tested = self._dimensions_tested(node)
+        if tested is not None:
+            self.block([tested])
+            return
         raise UnsupportedError(
             "'try' has no TorchScript form: exceptions cannot be caught in a scripted model",
             "test the condition before, instead of catching the error afterwards",
         )
+
+    def _dimensions_tested(self, node: ast.Try) -> ast.If | None:
+        """``try: ... x.size(dim) ... except IndexError:`` as a test of the dimension.
+
+        Only where nothing else in the body can raise one, and the size is what it asks for first.
+        """
+        handler = node.handlers[0]
+        if len(node.handlers) > 1 or handler.name is not None or node.finalbody:
+            return None
+        if not self._catches(handler, IndexError()) or self._catches(handler, RuntimeError()):
+            return None
+        first = getattr(node.body[0], "test", None) or getattr(node.body[0], "value", None)
+        asked = [n for n in ast.walk(first or ast.Pass()) if isinstance(n, ast.Call)]
+        inside = [n for statement in node.body for n in ast.walk(statement)]
+        if not asked or any(
+            isinstance(n, (ast.Subscript, ast.Raise, ast.BoolOp, ast.IfExp))
+            or (isinstance(n, ast.Call) and n not in asked)
+            for n in inside
+        ):
+            return None
+        tests: list[ast.expr] = []
+        for call in asked:
+            func, held = call.func, getattr(call.func, "value", None)
+            if not isinstance(func, ast.Attribute) or func.attr != "size" or len(call.args) != 1:
+                return None
+            if not isinstance(held, ast.Name) or static_type(self.fold(held)[0]) != TENSOR:
+                return None
+            count = f"{held.id}.dim()"
+            known = f"-{count} <= {ast.unparse(call.args[0])} < {count}"
+            tests.append(ast.parse(known, mode="eval").body)
+        for test in tests:
+            for part in ast.walk(test):
+                ast.copy_location(part, node)
+        exists = tests[0] if len(tests) == 1 else ast.BoolOp(ast.And(), tests)
+        return located(ast.If(exists, node.body + node.orelse, handler.body), node)
 
     def _decided(self, node: ast.Try) -> list[list[ast.stmt]] | None:
         """The blocks that run, where configuration decides whether the body raises."""

@@ -165,6 +165,22 @@ def test_models_that_do_not_load(installation: Installation, alone: Path) -> Non
     assert re.search(r"other: .*does not match the manifest.*x: TYPE_FP32 \[-1, 6\]", reasons)
 
 
+def test_configurations_that_cannot_be_read(installation: Installation, alone: Path) -> None:
+    """The server would be ready without these models."""
+    for name in ("misspelt", "misnamed"):
+        shutil.copytree(alone / "edges", alone / name)
+    file = alone / "misspelt" / "config.pbtxt"
+    text = file.read_text().replace('"edges"', '"misspelt"').replace("dims:", "sizes:", 1)
+    file.write_text(text)
+    with pytest.raises(ServerError) as caught:
+        Server(alone, installation=installation).start()
+    reasons = str(caught.value)
+    assert f"misspelt: failed to read text proto from {file}: " in reasons
+    assert 'has no field named "sizes"' in reasons
+    assert re.search("misnamed: .*directory name must equal model name", reasons)
+    assert "\nedges: " not in reasons
+
+
 def test_a_repository_that_is_none(installation: Installation, tmp_path: Path) -> None:
     with pytest.raises(ServerError, match="there is no model repository"):
         Server(tmp_path / "nothing", installation=installation)

@@ -1,11 +1,14 @@
 """Repositories for the libtorch backend, held to what Triton 2.51 was measured to take.
 
-The server that the tests run has the Python backend alone. So its schema reads the configuration,
-and the model is called as that backend does: with tensors, in the order of `forward`.
+The server that the tests run has the Python backend alone. It reads the configuration; the model is
+called as the libtorch backend does: with tensors, in the order of `forward`.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 import gnnscript
-from gnnscript.deploy import flat_call, triton
+from gnnscript.deploy import Installation, Server, ServerError, flat_call, triton
 from gnnscript.deploy.package import scripted_for
 from gnnscript.deploy.structure import flat_outputs
 from serving.conftest import PAIRS
@@ -76,3 +79,36 @@ def test_what_libtorch_takes(case: str, tmp_path: Path) -> None:
             assert list(described.dims) == list(tensor.shape)
             values = (folder / "warmup" / described.input_data_file).read_bytes()
             assert values == tensor.numpy().tobytes()
+
+
+def test_the_server_reads_the_configurations(installation: Installation, tmp_path: Path) -> None:
+    """Nothing but the backend is missing, and what to do about it is said."""
+    if installation.backends is None:
+        pytest.skip("for the server that gnnscript installs, which has no libtorch backend")
+    names = [f"model{number}" for number in range(len(CASES))]
+    for name, (make, calls) in zip(names, CASES.values(), strict=True):
+        triton(make().eval(), calls, tmp_path, name, backend="libtorch", threads=2)
+    with pytest.raises(ServerError) as caught:
+        Server(tmp_path, installation=installation).start()
+    _, *reasons, remedy = str(caught.value).splitlines()
+    assert sorted(reason.partition(":")[0] for reason in reasons) == names
+    assert all("unable to find backend library for backend 'pytorch'" in why for why in reasons)
+    assert "export with backend='python', or start run.sh where a full Triton is" in remedy
+
+
+def test_the_image_has_what_it_needs(tmp_path: Path) -> None:
+    """What the Dockerfile copies and starts is in the repository; shells read what it starts."""
+    triton(Centred().eval(), TWO, tmp_path, "model", backend="libtorch")
+    lines = (tmp_path / "Dockerfile").read_text().splitlines()
+    assert not [line for line in lines if "@" in line]
+    (copied,) = (line.split()[1:] for line in lines if line.startswith("COPY"))
+    *sources, target = copied
+    assert all((tmp_path / source).exists() for source in sources)
+    (entry,) = (line.partition(" ")[2] for line in lines if line.startswith("ENTRYPOINT"))
+    (started,) = json.loads(entry)
+    script = tmp_path / Path(started).relative_to(target)
+    assert os.access(script, os.X_OK)
+    for shell in ("sh", "bash"):
+        subprocess.run([shell, "-n", script], check=True)
+    (wanted,) = (line for line in lines if line.startswith("ARG PIP_TORCH"))
+    assert wanted == f'ARG PIP_TORCH="torch=={torch.__version__.partition("+")[0]}"'

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import stat
@@ -359,15 +360,49 @@ class Server:
             # A model that failed may be tried again at this moment, and have no reason now.
             failed |= self.failures()
             late = time.monotonic() > deadline
-            settled = all(m["name"] in failed or m.get("state") == "READY" for m in self._index())
+            settled = all(
+                m["name"] in failed or m.get("state", "READY") == "READY" for m in self._index()
+            )
             if failed and (settled or late):
-                reasons = "\n".join(f"{name}: {reason}" for name, reason in failed.items())
-                raise ServerError(f"models in '{self.repository}' do not load:\n{reasons}")
+                raise self._not_loaded({**failed, **self._passed_over()})
             if late:
                 raise ServerError(
                     f"the server was not ready after {timeout:g} s:\n{self.log()[-3000:]}"
                 )
             time.sleep(0.05)
+        if passed_over := self._passed_over():
+            raise self._not_loaded(passed_over)
+
+    def _not_loaded(self, reasons: dict[str, str]) -> ServerError:
+        lines = [f"{name}: {reason}" for name, reason in reasons.items()]
+        if self._installation.backends is not None and any("'pytorch'" in line for line in lines):
+            lines.append(
+                "the server that gnnscript installs has the Python backend alone: export with "
+                "backend='python', or start run.sh where a full Triton is"
+            )
+        text = "\n".join(lines)
+        return ServerError(f"models in '{self.repository}' do not load:\n{text}")
+
+    def _passed_over(self) -> dict[str, str]:
+        """The models whose configuration the server cannot read: it is ready without them."""
+        if any("model-control-mode" in option for option in self._options):
+            return {}
+        reasons = {}
+        # Of a mirror that is gone when this is read, the original is named.
+        log = self.log().replace(str(self._own_folder() / "models"), str(self.repository))
+        for model in self._index():
+            name = model["name"]
+            if "state" in model or not (self.repository / name / "config.pbtxt").exists():
+                continue
+            found = re.search(rf"Poll failed for model directory '{re.escape(name)}': (.*)\"", log)
+            if found is None:
+                reasons[name] = "its configuration cannot be read; see the server's log"
+                continue
+            # What is wrong in the text stands in the line before.
+            before = log[: found.start()].splitlines()[-2:-1]
+            details = [line.partition("ModelConfig: ")[2] for line in before]
+            reasons[name] = ": ".join([found[1], *filter(None, details)])
+        return reasons
 
     def ready(self) -> bool:
         """Whether the server and all of its models are ready."""

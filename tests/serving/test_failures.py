@@ -23,6 +23,7 @@ import yaml
 
 from gnnscript.client import (
     Client,
+    ClientError,
     InvalidInputError,
     ServerUnavailableError,
 )
@@ -233,6 +234,85 @@ def test_a_server_that_is_killed_and_returns(installation: Installation, alone: 
             returned.stop()
             assert future.result(timeout=60).shape == (450_000, 4)
             assert not returned.ready()
+
+
+def outcomes_of(client: Client, models: Models, stop: threading.Event) -> list[str]:
+    """Calls until it is told to stop: what each call came to, a right answer as "right"."""
+    found = []
+    number = 0
+    while not stop.is_set():
+        number += 1
+        x, edge_index = graph(number % 30 + 1, 3 * number % 50, seed=number)
+        try:
+            answer = client(x, edge_index)
+        except ClientError as error:
+            found.append(type(error).__name__)
+            stop.wait(0.02)
+            continue
+        expected = models["edges"](x, edge_index).detach().numpy()
+        np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-5)
+        found.append("right")
+    return found
+
+
+def test_models_are_unloaded_and_loaded_under_load(
+    installation: Installation, alone: Path, models: Models
+) -> None:
+    """Each request gets its right answer, or is told that the model is not there."""
+    options = ("--model-control-mode=explicit", "--load-model=edges")
+    with Server(alone, installation=installation, options=options) as server:
+
+        def control(action: str) -> None:
+            url = f"{server.http_url}/v2/repository/models/edges/{action}"
+            with urllib.request.urlopen(url, data=b"{}", timeout=60) as answer:
+                assert answer.status == 200
+
+        stop = threading.Event()
+        with (
+            Client(server.http_url, "edges", retries=0) as http,
+            Client(server.grpc_url, "edges", retries=0) as grpc,
+            ThreadPoolExecutor(4) as executor,
+        ):
+            calls = [
+                executor.submit(outcomes_of, c, models, stop) for c in (http, grpc, http, grpc)
+            ]
+            for action in ("unload", "load", "load", "unload", "load"):
+                time.sleep(0.3)
+                control(action)
+            time.sleep(1)
+            stop.set()
+            found = [call.result(60) for call in calls]
+            known = {"right", "UnknownModelError", "ServerUnavailableError"}
+            assert set().union(*found) <= known
+            assert all("right" in each and len(set(each)) > 1 for each in found)
+            for client in (http, grpc):
+                assert client(X[0], EDGES[0]).shape == (14, 4)
+
+
+def test_a_server_is_terminated_under_load(
+    installation: Installation, alone: Path, models: Models
+) -> None:
+    """What it has taken is answered; what comes later is refused, and nobody waits for it."""
+    server = Server(alone, installation=installation).start()
+    stop = threading.Event()
+    with (
+        Client(server.http_url, "edges", retries=0) as http,
+        Client(server.grpc_url, "edges", retries=0) as grpc,
+        ThreadPoolExecutor(4) as executor,
+    ):
+        calls = [executor.submit(outcomes_of, c, models, stop) for c in (http, grpc, http, grpc)]
+        time.sleep(1)
+        server.stop()
+        stop.set()
+        for call in calls:
+            found = call.result(30)
+            refused = next((n for n, each in enumerate(found) if each != "right"), len(found))
+            assert refused > 0
+            # Its models go before it does.
+            assert set(found[refused:]) <= {"UnknownModelError", "ServerUnavailableError"}
+        for client in (http, grpc):
+            with pytest.raises(ServerUnavailableError):
+                client(X[0], EDGES[0])
 
 
 def test_one_of_two_servers_is_killed_under_load(

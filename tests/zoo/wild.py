@@ -129,11 +129,32 @@ class Magnetic(MessagePassing):
         return norm.view(-1, 1) * x_j
 
 
+class Attraction(MessagePassing):
+    """Forces by the gradient of an energy, of positions whose ``requires_grad`` is assigned."""
+
+    def __init__(self):
+        super().__init__(aggr="add")
+        self.lin = nn.Linear(8, 4)
+
+    def forward(self, x, pos, edge_index):
+        with torch.enable_grad():
+            pos = pos.detach()
+            pos.requires_grad = True
+            energy = self.propagate(edge_index, x=self.lin(x), pos=pos).tanh().sum()
+            grad = torch.autograd.grad([energy], [pos], create_graph=True)[0]
+        assert grad is not None
+        return energy, -grad
+
+    def message(self, x_j, pos_i, pos_j):
+        return x_j.sigmoid() / (1 + (pos_i - pos_j).pow(2).sum(-1, keepdim=True))
+
+
 MODELS = {
     # TorchScript has no gradient of a real tensor that a complex number multiplies.
     "magnetic": (Magnetic, on("x", "edge_index", "edge_weight"), {"gradients": False}),
     "gated-cell": (GatedCell, on("x", "edge_index")),
     "gated-cell-weighted": (GatedCell, on("x", "edge_index", "edge_weight")),
+    "attraction": (Attraction, on("x", "pos", "edge_index")),
     "diffusion-1": (lambda: DiffusionWalk(1), on("x", "edge_index")),
     "diffusion-4": (lambda: DiffusionWalk(4), on("x", "edge_index")),
     "two-sides": (

@@ -393,6 +393,11 @@ class Assignment(Folding):
                 "keep what changes in attributes of the module: numbers, tensors, buffers",
             )
         node = ast.Attribute(self.needed(holder, base), target.attr, ast.Store())
+        if target.attr == "requires_grad" and static_type(holder) == TENSOR:
+            # An attribute of tensors that TorchScript sets by a method only.
+            setter = ast.Attribute(node.value, "requires_grad_", ast.Load())
+            self.emit(ast.Expr(ast.Call(setter, [self.needed(value, residual)], [])))
+            return
         self.emit(ast.Assign([node], self.needed(value, residual)))
 
     def store_target(self, node: ast.expr) -> ast.Subscript | ast.Attribute:

@@ -5,7 +5,8 @@
 The candidates of a row run in turn, round after round, so that what else the machine does falls on
 all of them; a figure is the median over the rounds. Edges are unsorted; "with csr" counts sorting
 them. The streaming bound is the time in which the same rows are read in order and added up: what a
-sum over neighbours costs where reading them costs no more than that. Scaling is told by the time
+sum over neighbours costs where reading them costs no more than that. It runs beside ours alone, so
+that both find the caches as the other left them, and not as ATen does. Scaling is told by the time
 per edge, sorting included, at twenty edges to a node; the time per edge at 1e5 edges is its unit:
 fewer edges are measured as well, but there the calls themselves cost more than the edges.
 """
@@ -77,6 +78,9 @@ def rows(nodes: int, edges: int, features: int) -> dict[str, Candidates]:
             "streaming bound": lambda: native.edge_reduce(
                 "j0", [x], streamed, streamed, in_order, itself, "sum"
             ),
+        },
+        "sum x_j, ATen": {
+            "ours": lambda: sum_of_neighbours(index, other, x),
             "index_select + index_add_": lambda: aten_sum(index, other, x),
         },
         "sum x_j, Zipf degrees": {

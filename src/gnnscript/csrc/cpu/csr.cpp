@@ -24,9 +24,6 @@ std::tuple<Tensor, Tensor> csr(const Tensor& index_given, int64_t size) {
   args.perm = perm.mutable_data_ptr<int64_t>();
   args.bad = -1;
   GNNSCRIPT_SELECT(csr_scan)(args);
-  if (args.bad >= 0) {
-    out_of_range("index", args.bad, value_at(index, args.bad), size, "the number of nodes");
-  }
   std::optional<Tensor> counts;
   if (!args.sorted) {
     // Counting on its own pays for a thread that has more edges than there are nodes.
@@ -37,6 +34,9 @@ std::tuple<Tensor, Tensor> csr(const Tensor& index_given, int64_t size) {
     args.counts = counts->mutable_data_ptr();
   }
   GNNSCRIPT_SELECT(csr_fill)(args);
+  if (args.bad >= 0) {
+    out_of_range("index", args.bad, value_at(index, args.bad), size, "the number of nodes");
+  }
   return {ptr, perm};
 }
 

@@ -20,9 +20,9 @@ struct CsrArgs {
   int64_t bad;  // a position of `index` whose value is no row, or -1
 };
 
-// Checks the values, and says whether they are sorted.
+// Says whether the values are sorted.
 GNNSCRIPT_KERNEL(csr_scan, CsrArgs&)
-// Writes ptr and perm of a checked index.
+// Writes ptr and perm, unless a value is out of range.
 GNNSCRIPT_KERNEL(csr_fill, CsrArgs&)
 
 // Where each edge's count fits into 32 bits, the counts take half the memory.

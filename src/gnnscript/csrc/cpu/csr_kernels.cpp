@@ -7,17 +7,16 @@ namespace GNNSCRIPT_ISA {
 namespace {
 
 constexpr int64_t kGrain = 1 << 15;
+constexpr int64_t kChecked = 1 << 10;  // values that are still in the cache when they are counted
 
 template <typename I>
 void scan(CsrArgs& args) {
   const I* index = static_cast<const I*>(args.index);
   int unsorted = 0;
   parallel_tasks(ceil_div(args.edges, kGrain), [&](int64_t task) {
+    if (__atomic_load_n(&unsorted, __ATOMIC_RELAXED)) return;
     const int64_t begin = task * kGrain;
     const int64_t end = begin + kGrain < args.edges ? begin + kGrain : args.edges;
-    const int64_t bad = find_outside(index, begin, end, args.size);
-    if (bad >= 0) report(&args.bad, bad);
-    if (__atomic_load_n(&unsorted, __ATOMIC_RELAXED)) return;
     bool falls = false;
     for (int64_t i = begin > 0 ? begin : 1; i < end; ++i) falls |= index[i] < index[i - 1];
     if (falls) __atomic_store_n(&unsorted, 1, __ATOMIC_RELAXED);
@@ -28,6 +27,10 @@ void scan(CsrArgs& args) {
 template <typename I>
 void fill_sorted(CsrArgs& args) {
   const I* index = static_cast<const I*>(args.index);
+  if (args.edges > 0 && (index[0] < 0 || index[args.edges - 1] >= args.size)) {
+    args.bad = find_outside(index, 0, args.edges, args.size);
+    return;
+  }
   parallel_tasks(ceil_div(args.edges, kGrain), [&](int64_t task) {
     const int64_t begin = task * kGrain;
     const int64_t end = begin + kGrain < args.edges ? begin + kGrain : args.edges;
@@ -54,8 +57,14 @@ void fill_unsorted(CsrArgs& args) {
   parallel_tasks(args.parts, [&](int64_t part) {
     C* mine = counts + part * size;
     __builtin_memset(mine, 0, size * sizeof(C));
-    for (int64_t i = part * length; i < end_of(part); ++i) ++mine[index[i]];
+    for (int64_t begin = part * length; begin < end_of(part); begin += kChecked) {
+      const int64_t end = begin + kChecked < end_of(part) ? begin + kChecked : end_of(part);
+      const int64_t bad = find_outside(index, begin, end, size);
+      if (bad >= 0) return report(&args.bad, bad);
+      for (int64_t i = begin; i < end; ++i) ++mine[index[i]];
+    }
   });
+  if (args.bad >= 0) return;
 
   // Sums over blocks of rows, then over the blocks, then within them.
   const int64_t blocks = ceil_div(size, kGrain);

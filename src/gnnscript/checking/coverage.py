@@ -189,7 +189,8 @@ def _alone(entry: Entry, bare: BareProcess) -> bool:
     with quiet():
         try:
             module, calls, _ = entry.make()
-            subject = Subject(module.eval(), calls)
+            module.eval()
+            subject = Subject(module, calls)
             scripted = torch.jit.script(subject.fresh())
             subject.compare(scripted)
             subject.compare_reloaded(scripted, subject.calls, bare)

@@ -77,7 +77,8 @@ def check(
         process = bare or stack.enter_context(BareProcess())
         try:
             with torch.no_grad():  # some modules compute when their mode is set
-                model = copy.deepcopy(made).eval()
+                model = copy.deepcopy(made)
+                model.eval()  # of which some modules do not return themselves
         except Exception as error:
             raise GnnscriptError(
                 f"'{type(made).__name__}' cannot be copied ({type(error).__name__}: {error}); a "
@@ -123,7 +124,9 @@ class Subject:
     def fresh(self) -> nn.Module:
         """A copy, so that no door sees what another has left in caches."""
         with torch.no_grad():
-            return copy.deepcopy(self.module).eval()
+            fresh = copy.deepcopy(self.module)
+            fresh.eval()
+            return fresh
 
     def expected(self) -> list[Any]:
         """What eager gives."""

@@ -21,11 +21,15 @@ _NATIVE = frozenset(
 )  # fmt: skip
 
 
-def optimize(program: Program) -> None:
+def optimize(program: Program, *, branches: bool = True) -> None:
     """Rewrites every conv and every layer of edges for the native ops.
 
     A model that takes gradients itself keeps the portable ops: those of the native ones come from
     Python, and a process that loads the saved model has none.
+
+    Args:
+        program: The model.
+        branches: Whether the code may branch on sizes, as a graph does not.
     """
     if any(_takes_gradients(function.node) for function in program.functions()):
         return
@@ -34,7 +38,8 @@ def optimize(program: Program) -> None:
             if method.name.rstrip("_0123456789") in _METHODS:
                 _rewrite(method)
     for function in program.functions():
-        move_edge_layers(function)
+        if branches:
+            move_edge_layers(function)
         _use_native(function.node)
 
 

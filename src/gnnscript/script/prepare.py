@@ -115,7 +115,11 @@ def lower_for(
         passes.append(omit_shortcuts)
     if exportable:
         passes.append(functools.partial(make_exportable, least=least))
-    module = build(root, _specialized(root, given, fixed, policy, passes, sharing=not exportable))
+    sharing = branches and not exportable  # inductor knows which sizes are equal
+    specialized = _specialized(
+        root, given, fixed, policy, passes, branches=branches, sharing=sharing
+    )
+    module = build(root, specialized)
     if exportable:
         _keep_edge_types(module, values)
     if any(parameter.kind in kinds for parameter in signature.parameters.values()):
@@ -150,7 +154,8 @@ def _specialized(
     policy: Policy | None = None,
     passes: Sequence[Callable[[Program], None]] = (),
     *,
-    sharing: bool = True,  # not for inductor, which knows which sizes are equal
+    branches: bool = True,
+    sharing: bool = True,
     unions: bool = False,
 ) -> SpecializedModel:
     with _lock:
@@ -159,7 +164,8 @@ def _specialized(
             if policy(module):
                 _refuse_lazy(name, module)
         if library.implementation() == "native":
-            passes = [optimize, *([share_plans] if sharing else []), *passes]
+            native = functools.partial(optimize, branches=branches)
+            passes = [native, *([share_plans] if sharing else []), *passes]
         return specialize(root, policy, given, known, passes, unions=unions)
 
 

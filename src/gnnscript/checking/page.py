@@ -181,5 +181,6 @@ _FOLDER = re.compile(r"(?<![\w.])/[^\s'\",:]*?/(?=(torch_geometric|torch|tests|g
 def portable(text: str) -> str:
     """Text without what differs from machine to machine and from run to run."""
     text = _FOLDER.sub("", text)
+    text = re.sub(r"/\S+/(\w+\.cpp)\b", r"\1", text)  # of torch, as built elsewhere
     text = re.sub(r"gnnscript_lowered/(\w+?)_\d+\.py:\d+", r"the code of \1", text)
     return re.sub(r" at 0x[0-9a-f]+", "", text)

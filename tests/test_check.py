@@ -52,7 +52,7 @@ def test_each_conv_has_its_outcomes_and_failures_their_line() -> None:
         assert status == dict(zip(DOORS, ["ok", "ok", "failed", "failed", "failed"], strict=True))
         for door in ("fx", "compile", "export"):
             outcome = rows[path].outcomes[door]
-            assert outcome.location == f"{__file__}:26", door
+            assert outcome.location == f"{__file__}:27", door
             assert "torch.where" in outcome.remedy
     assert rows["unused"].outcomes["script"].status == "ok"
     assert rows["unused"].outcomes["export"].status == "skipped"
@@ -60,7 +60,7 @@ def test_each_conv_has_its_outcomes_and_failures_their_line() -> None:
     text = str(report)
     assert text.splitlines()[0].split() == ["module", *DOORS]
     assert "first (GCNConv)" in text
-    assert f"  {__file__}:26" in text
+    assert f"  {__file__}:27" in text
 
 
 def test_calls_are_made_up_for_usual_arguments() -> None:

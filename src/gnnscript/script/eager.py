@@ -17,7 +17,7 @@ from gnnscript.ops import library
 from gnnscript.passes import optimize
 from gnnscript.script.configuration import Read, configuration, read_again
 from gnnscript.script.lowered import lowered_class
-from gnnscript.script.policy import policy_of
+from gnnscript.script.policy import Policy
 from gnnscript.specialize.single import specialize_method
 
 __all__ = ["NOT_RUN", "run"]
@@ -102,7 +102,7 @@ def _find(conv: Any, name: str, form: tuple[Any, ...], given: dict[str, Any]) ->
 
 def _specialized(conv: Any, name: str, given: dict[str, Any]) -> tuple[Reads, _Found]:
     try:
-        written = specialize_method(conv, name, given, policy_of(conv), optimize)
+        written = specialize_method(conv, name, given, Policy(conv), optimize)
     except (GnnscriptError, RecursionError) as error:
         _log.debug("'%s.%s' runs as PyG has it: %s", type(conv).__name__, name, error)
         return [], None

@@ -5,13 +5,12 @@ from __future__ import annotations
 import inspect
 import sys
 import types
-from collections.abc import Callable
 
 import torch
 
 from gnnscript import _pyg
 
-__all__ = ["MARK", "Policy", "is_handled", "needs_lowering", "policy_of"]
+__all__ = ["MARK", "Policy", "is_handled", "needs_lowering"]
 
 MARK = _pyg.MARK
 
@@ -124,8 +123,3 @@ class Policy:
         if _pyg.is_message_passing(module) and not self._is_handled(module):
             return False
         return any(self(child) for child in module.children())
-
-
-def policy_of(root: torch.nn.Module) -> Callable[[torch.nn.Module], bool]:
-    """Says of each module of a model whether it is specialised."""
-    return Policy(root)

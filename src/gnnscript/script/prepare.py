@@ -187,11 +187,12 @@ def script(compile_: Any, root: torch.nn.Module, *args: Any, **kwargs: Any) -> A
     given = _from_examples(root, kwargs.pop("example_inputs", None))
     compile_ = functools.partial(_compiled, compile_, root, given, args, kwargs)
     with _lock:  # TorchScript compiles a class once, for all threads
-        policy, wider = Policy(root), Policy(root, everything=True, own=True)
+        policy = Policy(root)
         try:
             scripted = compile_(policy)
         except Exception as error:
             # Perhaps because of a module that was left to TorchScript: now it is specialised, too.
+            wider = Policy(root, everything=True, own=True)
             if all(policy(module) == wider(module) for module in root.modules()):
                 raise
             try:

@@ -24,7 +24,7 @@ def compile_(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
         and not isinstance(model, torch.jit.ScriptModule)
         and isinstance(made, nn.Module)
         and made is not model  # as it is with disable=True
-        and needs_lowering(model)
+        and needs_lowering(model, auto=True)
     ):
         options = {name: value for name, value in kwargs.items() if name != "model"}
         made.forward = _Compiled(

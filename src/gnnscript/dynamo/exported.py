@@ -40,7 +40,7 @@ def export(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
         not isinstance(mod, torch.nn.Module)
         or isinstance(mod, torch.jit.ScriptModule)
         or not isinstance(call_args, tuple)
-        or not needs_lowering(mod)
+        or not needs_lowering(mod, auto=True)
     ):
         return wrapped(*args, **kwargs)
 

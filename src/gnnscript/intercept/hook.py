@@ -213,7 +213,7 @@ def _script(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
     if (
         isinstance(obj, torch.nn.Module)
         and not isinstance(obj, torch.jit.ScriptModule)
-        and needs_lowering(obj)
+        and needs_lowering(obj, auto=_state.active)
     ):
         rest = {k: v for k, v in kwargs.items() if k != "obj"}
         return script(wrapped, obj, *args[1:], **rest)

@@ -9,31 +9,41 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnscript.ops import clusters, neighbors, portable
+from gnnscript.ops import clusters, neighbors, portable, rows
 from gnnscript.ops.library import implementation_on
 
 __all__ = [
     "csr",
+    "edge_softmax",
     "fps",
     "gather",
+    "gspmm",
     "knn",
     "nearest",
     "radius",
     "scatter",
+    "sddmm",
     "segment",
+    "segment_reduce",
+    "segment_reduces",
     "softmax",
 ]
 
 # Where the portable form of each op is; the native one is in ops.native.
 _PORTABLE: dict[str, Any] = {
     "csr": portable,
+    "edge_softmax": rows,
     "fps": clusters,
     "gather": portable,
+    "gspmm": rows,
     "knn": neighbors,
     "nearest": neighbors,
     "radius": neighbors,
     "scatter": portable,
+    "sddmm": rows,
     "segment": portable,
+    "segment_reduce": rows,
+    "segment_reduces": rows,
     "softmax": portable,
 }
 
@@ -93,6 +103,53 @@ def csr(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return portable.csr(index, size)
 
 
+def segment_reduce(src: Tensor, ptr: Tensor, perm: Tensor | None, reduce: str) -> Tensor:
+    """Reduce the edge values of each row; see `rows.segment_reduce`."""
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return _chosen("segment_reduce", src)(src, ptr, perm, reduce)  # type: ignore[no-any-return]
+    return rows.segment_reduce(src, ptr, perm, reduce)
+
+
+def segment_reduces(
+    src: Tensor, ptr: Tensor, perm: Tensor | None, reduces: list[str]
+) -> list[Tensor]:
+    """Reduce the edge values of each row in several ways; see `rows.segment_reduces`."""
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return _chosen("segment_reduces", src)(src, ptr, perm, reduces)  # type: ignore[no-any-return]
+    return rows.segment_reduces(src, ptr, perm, reduces)
+
+
+def edge_softmax(src: Tensor, ptr: Tensor, perm: Tensor | None) -> Tensor:
+    """Normalise the edge values of each row by a softmax; see `rows.edge_softmax`."""
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return _chosen("edge_softmax", src)(src, ptr, perm)  # type: ignore[no-any-return]
+    return rows.edge_softmax(src, ptr, perm)
+
+
+def gspmm(
+    index: Tensor,
+    other: Tensor,
+    x: Tensor,
+    num_nodes: int,
+    weight: Tensor | None = None,
+    op: str = "mul",
+    reduce: str = "sum",
+) -> Tensor:
+    """Reduce the values of neighbours, weighted by edge; see `rows.gspmm`."""
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return _chosen("gspmm", x)(  # type: ignore[no-any-return]
+            index, other, x, num_nodes, weight, op, reduce
+        )
+    return rows.gspmm(index, other, x, num_nodes, weight, op, reduce)
+
+
+def sddmm(index: Tensor, other: Tensor, a: Tensor, b: Tensor, op: str = "dot") -> Tensor:
+    """Combine the values at both ends of each edge; see `rows.sddmm`."""
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return _chosen("sddmm", a)(index, other, a, b, op)  # type: ignore[no-any-return]
+    return rows.sddmm(index, other, a, b, op)
+
+
 def knn(
     x: Tensor,
     y: Tensor,
@@ -144,5 +201,5 @@ def fps(src: Tensor, ptr: Tensor, ratio: float = 0.5, random_start: bool = True)
     return clusters.fps(src, ptr, ratio, random_start)
 
 
-for _function in (csr, fps, gather, knn, nearest, radius, scatter, segment, softmax):
-    _function.__doc__ = getattr(_PORTABLE[_function.__name__], _function.__name__).__doc__
+for _name, _module in _PORTABLE.items():
+    globals()[_name].__doc__ = getattr(_module, _name).__doc__

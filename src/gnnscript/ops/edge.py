@@ -84,28 +84,7 @@ def gspmm(
     op: str = "mul",
     reduce: str = "sum",
 ) -> Tensor:
-    """Reduce the values of neighbours, weighted by edge: generalised sparse-dense product.
-
-    Args:
-        index: The node that each edge is reduced to, `[E]`; int32 or int64, values in
-            `[0, num_nodes)`.
-        other: The node whose values each edge carries, `[E]`; int32 or int64, values in `[0, M)`.
-        x: Node values, `[M, ...]`; float64, float32, float16 or bfloat16.
-        num_nodes: Number of nodes `N` to reduce to.
-        weight: Edge values, `[E]`, or `[E, H]` for `x` of shape `[M, H, ...]`, and so on; None
-            takes `x` as it is.
-        op: How `x` and `weight` combine: `mul`, `add`, `sub` or `div`, in this order.
-        reduce: `sum`, `mean`, `min`, `max` or `mul`.
-
-    Returns:
-        Node values, `[N, ...]`.
-
-    Raises:
-        ValueError: If `op` or `reduce` is unknown, or shapes or dtypes do not fit.
-        IndexError: If an index value is out of range.
-
-    Source: DGL's ``gspmm``; for `sum` and `mul` the product of a sparse matrix and `x`.
-    """
+    """Reduce the values of neighbours, weighted by edge, as `rows.gspmm` on an edge program."""
     ptr, perm = _csr(index, num_nodes)
     if weight is None:
         return edge_reduce("j0", [x], index, other, ptr, perm, reduce)
@@ -115,24 +94,7 @@ def gspmm(
 
 
 def sddmm(index: Tensor, other: Tensor, a: Tensor, b: Tensor, op: str = "dot") -> Tensor:
-    """Combine the values at both ends of each edge: sampled dense-dense product.
-
-    Args:
-        index: The node at one end of each edge, `[E]`; int32 or int64, values in `[0, N)`.
-        other: The node at the other end, `[E]`; int32 or int64, values in `[0, M)`.
-        a: Values of the nodes at `index`, `[N, ..., F]`; float64, float32, float16 or bfloat16.
-        b: Values of the nodes at `other`, `[M, ..., F]`.
-        op: `dot`, the product summed over `F`, or `mul`, `add`, `sub` or `div`.
-
-    Returns:
-        Edge values: `[E, ...]` for `dot`, else `[E, ..., F]`.
-
-    Raises:
-        ValueError: If `op` is unknown, or shapes or dtypes do not fit.
-        IndexError: If an index value is out of range.
-
-    Source: DGL's ``gsddmm``.
-    """
+    """Combine the values at both ends of each edge, as `rows.sddmm` on an edge program."""
     if op == "dot":
         return edge_map("i0 * j1", [a, b], index, other, 1)
     return edge_map("i0" + _operator(op) + "j1", [a, b], index, other, 0)
@@ -189,7 +151,9 @@ def edge_attention(
 
 def _csr(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return torch.ops.gnnscript.csr(index, size)
+        if index.is_cuda:
+            return torch.ops.gnnscript.csr(index, size)
+        return torch.ops.gnnscript.shared_csr(index, size)
     return cached_csr(index, size)
 
 

@@ -44,12 +44,14 @@ def scatter(
         index: Node of each edge, `[E]`; int32 or int64, in any order, values in `[0, N)`.
         dim: Dimension of `src` that counts edges; may be negative.
         dim_size: Number of nodes `N`; None stands for the largest index plus one.
-        reduce: `sum` (or `add`), `mean`, `mul`, `min` (or `amin`), `max` (or `amax`), or `any`,
-            which keeps one unspecified edge value per node.
+        reduce: `sum` (or `add`), `mean`, `mul`, `min` (or `amin`), `max` (or `amax`), `any`,
+            which keeps one unspecified edge value per node, `var` or `std` of the values as a
+            population, or `logsumexp`.
 
     Returns:
         Node values, `[..., N, ...]` with `N` at `dim`, of the dtype of `src` (`mean` of integers:
-        the default float dtype). A node without edges holds 0, or 1 for `mul`.
+        the default float dtype). A node without edges holds 0, 1 for `mul`, negative infinity for
+        `logsumexp`.
 
     Raises:
         ValueError: If `index` is not one-dimensional, `dim` is out of range, or `reduce` unknown.
@@ -76,9 +78,15 @@ def scatter(
         return _scatter_mul(src, index, dim, dim_size)
     if reduce == "any":
         return _scatter_any(src, index, dim, dim_size)
+    if reduce == "var":
+        return _scatter_var(src, index, dim, dim_size)
+    if reduce == "std":
+        return _root(_scatter_var(src, index, dim, dim_size))
+    if reduce == "logsumexp":
+        return _scatter_logsumexp(src, index, dim, dim_size)
     raise ValueError(
-        "expected reduce to be one of sum, add, mean, mul, min, amin, max, amax and any, "
-        f"got '{reduce}'"
+        "expected reduce to be one of sum, add, mean, mul, min, amin, max, amax, any, var, std and "
+        f"logsumexp, got '{reduce}'"
     )
 
 
@@ -332,6 +340,24 @@ def _scatter_mul(src: Tensor, index: Tensor, dim: int, size: int) -> Tensor:
 def _scatter_any(src: Tensor, index: Tensor, dim: int, size: int) -> Tensor:
     out = src.new_zeros(_sized(src, dim, size))
     return out.scatter_(dim, _expand_at(index, src, dim), src)
+
+
+def _scatter_var(src: Tensor, index: Tensor, dim: int, size: int) -> Tensor:
+    mean = _scatter_mean(src, index, dim, size)
+    return _scatter_mean((src - mean.index_select(dim, index)).square(), index, dim, size)
+
+
+def _root(variance: Tensor) -> Tensor:
+    """The square root, whose gradient at 0 is 0."""
+    flat = variance == 0
+    return torch.where(flat, 0, torch.where(flat, 1, variance).sqrt())
+
+
+def _scatter_logsumexp(src: Tensor, index: Tensor, dim: int, size: int) -> Tensor:
+    largest = _scatter_extremum(src.detach(), index, dim, size, "amax")
+    shift = torch.where(largest.isfinite(), largest, 0)
+    total = _scatter_sum((src - shift.index_select(dim, index)).exp(), index, dim, size)
+    return total.log() + shift
 
 
 def _check_ptr(ptr: Tensor, edges: int) -> None:

@@ -15,8 +15,8 @@ _METHODS = ("propagate", "edge_updater")
 # What the native ops offer under the name and signature of the portable ones.
 _NATIVE = frozenset(
     {
-        "check_edge_index", "csr", "fps", "gather", "knn", "nearest", "radius", "scatter",
-        "segment", "softmax",
+        "check_edge_index", "csr", "edge_softmax", "fps", "gather", "gspmm", "knn", "nearest",
+        "radius", "scatter", "sddmm", "segment", "segment_reduce", "segment_reduces", "softmax",
     }
 )  # fmt: skip
 

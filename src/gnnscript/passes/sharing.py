@@ -19,7 +19,7 @@ __all__ = ["share_plans"]
 _SORTING = frozenset(
     {
         "add_edge_bias", "csr", "edge_aggregate", "edge_aggregate_layers", "edge_products",
-        "scatter", "softmax",
+        "gspmm", "scatter", "softmax",
     }
 )  # fmt: skip
 

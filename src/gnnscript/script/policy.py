@@ -20,11 +20,19 @@ def is_handled(module: torch.nn.Module) -> bool:
     return _pyg.is_message_passing(module) and bool(getattr(type(module), MARK, False))
 
 
-def needs_lowering(root: torch.nn.Module) -> bool:
-    """Whether there is anything in a model for gnnscript to do."""
-    return any(is_handled(module) for module in root.modules()) or (
-        _auto() and any(_uses_pyg(type(module)) for module in root.modules())
-    )
+def needs_lowering(root: torch.nn.Module, *, auto: bool) -> bool:
+    """Whether there is anything in a model for gnnscript to do.
+
+    Args:
+        root: The model.
+        auto: Whether gnnscript is installed globally.
+    """
+    if any(is_handled(module) for module in root.modules()):
+        return True
+    if not auto or not any(_uses_pyg(type(module)) for module in root.modules()):
+        return False
+    _pyg.message_passing()  # a model of our ops or torch_scatter's may come without PyG's import
+    return True
 
 
 def _auto() -> bool:
@@ -33,8 +41,8 @@ def _auto() -> bool:
     return bool(vars(_pyg.message_passing()).get(MARK, False))
 
 
-# PyG, and the libraries whose functions are replaced by ours.
-_LIBRARIES = frozenset({"torch_geometric", "torch_scatter", "torch_cluster"})
+# PyG, the libraries whose functions are replaced by ours, and ours.
+_LIBRARIES = frozenset({"gnnscript", "torch_geometric", "torch_scatter", "torch_cluster"})
 
 
 def _uses_pyg(cls: type) -> bool:

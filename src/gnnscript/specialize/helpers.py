@@ -31,6 +31,8 @@ __all__ = [
     "is_stateless",
     "is_torch_function",
     "op_reference",
+    "own_interop",
+    "own_op",
     "reference",
     "stored_name",
     "torch_name",
@@ -78,6 +80,7 @@ def import_reference(module: str, name: str, alias: str, value: Any = None) -> a
     return node
 
 
+_CHOSEN = "gnnscript.ops.chosen"
 _INTEROP = "gnnscript.ops.interop"
 # The ops of which there are two implementations. `gnnscript.ops` decides between them in each eager
 # call; code is specialised to one, and names it.
@@ -87,10 +90,12 @@ _PORTABLE = {
     "cdist": "exportable",
     "ceil_div": "exportable",
     "coo_to_csr": "exportable",
+    "edge_softmax": "rows",
     "floor_div": "exportable",
     "fps": "clusters",
     "graclus_cluster": "clusters",
     "grid_cluster": "clusters",
+    "gspmm": "rows",
     "holds": "exportable",
     "knn": "neighbors",
     "length": "exportable",
@@ -98,6 +103,9 @@ _PORTABLE = {
     "ordinary": "exportable",
     "radius": "neighbors",
     "refused": "exportable",
+    "sddmm": "rows",
+    "segment_reduce": "rows",
+    "segment_reduces": "rows",
     "spline_basis": "splines",
     "spline_weighting": "splines",
     "take_along_dim": "exportable",
@@ -113,6 +121,16 @@ def op_reference(name: str) -> ast.Name:
 def interop_reference(name: str) -> ast.Name:
     """The name of our form of a function of ``torch_scatter``."""
     return import_reference(_INTEROP, name, name)
+
+
+def own_op(function: Any) -> str | None:
+    """The name of a function of ``gnnscript.ops`` that chooses between implementations."""
+    return function.__name__ if getattr(function, "__module__", None) == _CHOSEN else None
+
+
+def own_interop(function: Any) -> str | None:
+    """The name of a function of ``gnnscript.ops.interop``."""
+    return function.__name__ if getattr(function, "__module__", None) == _INTEROP else None
 
 
 def is_op(target: Import) -> bool:

@@ -24,7 +24,14 @@ from gnnscript.specialize.folding.builtin_sequences import parts_of
 from gnnscript.specialize.folding.builtins import BUILTINS, is_logging
 from gnnscript.specialize.folding.functions import _declared
 from gnnscript.specialize.folding.rewritten import as_choice
-from gnnscript.specialize.helpers import as_list, is_ignored, is_stateless, is_torch_function
+from gnnscript.specialize.helpers import (
+    as_list,
+    is_ignored,
+    is_stateless,
+    is_torch_function,
+    own_interop,
+    own_op,
+)
 from gnnscript.specialize.values import (
     Closure,
     Const,
@@ -267,7 +274,10 @@ class Calls(Folding):
         replaced = _pyg.replaced_op(function)
         if replaced is not None:
             return self.call_replaced(replaced, given)
-        scatter = _pyg.scatter_function(function)
+        own = own_op(function)
+        if own is not None:
+            return self.call_op(own, function, given)
+        scatter = _pyg.scatter_function(function) or own_interop(function)
         if scatter is not None:
             return self.call_interop(scatter, given)
         written = sparse.FUNCTIONS.get(_pyg.sparse_function(function) or "")

@@ -162,7 +162,7 @@ class TorchCalls(Folding):
         return Arguments(args, kwargs)
 
     def call_op(self, op: str, original: Any, given: Arguments) -> Folded:
-        """Calls our op in place of the PyG function that has its signature."""
+        """Calls our op, which the code names, or PyG's function of the same signature."""
         signature = inspect.signature(original)
         bound = signature.bind(*given.args, **given.kwargs)
         args: list[ast.expr] = []
@@ -187,7 +187,7 @@ class TorchCalls(Folding):
                 args.append(self.needed(value, node))
             else:
                 kwargs.append(ast.keyword(name, self.needed(value, node)))
-        return Dyn(TENSOR), ast.Call(op_reference(op), args, kwargs)
+        return Dyn(_declared(original)), ast.Call(op_reference(op), args, kwargs)
 
     def call_replaced(self, op: str, given: Arguments) -> Folded:
         """Calls our op in place of the op of ``pyg_lib`` that has its name and signature."""

@@ -138,6 +138,30 @@ class Named(nn.Module):
         return Fields(self.lin(x), x.size(0))
 
 
+class Words(nn.Module):
+    """Arguments with names that Python has uses for, one without dimensions; writes to `len`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.Linear(4, 2)
+
+    def forward(
+        self,
+        len: Tensor,  # noqa: A002
+        t: Tensor,
+        int: int,  # noqa: A002
+        float: float,  # noqa: A002
+        model: bool,
+    ) -> Tuple[List[Tensor], int]:
+        len.mul_(float)
+        h = self.model(len) * t
+        return ([h, h * int] if model else [h, h]), int
+
+
+def words_call(nodes: int) -> tuple[Any, ...]:
+    return torch.randn(nodes, 4), torch.tensor(0.3), 3, 0.5, True
+
+
 def node_call(nodes: int, count: int) -> tuple[Any, ...]:
     return torch.randn(nodes, 4), edges(nodes, nodes, count)
 

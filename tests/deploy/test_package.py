@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Dict, Tuple
 
 import pytest
 import torch
@@ -23,12 +24,15 @@ from deploy.deploy_models import (
     Node,
     Typed,
     Unannotated,
+    Words,
     edge_call,
+    edges,
     graph_call,
     hetero_call,
     node_call,
     pair_call,
     typed_call,
+    words_call,
 )
 from gnnscript import DeployError
 from gnnscript.cli import main
@@ -45,6 +49,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], list[Any]]] = {
     "hetero": (Hetero, [hetero_call(5, 7, 17), hetero_call(8, 4, 30)]),
     "typed": (Typed, [typed_call(5, 7, 17), typed_call(8, 4, 30)]),
     "unannotated": (Unannotated, [pair_call(5, 7, 17), pair_call(8, 4, 30)]),
+    "words": (Words, [words_call(3), words_call(5)]),
     "named": (Named, [(torch.randn(3, 4),), (torch.randn(5, 4),)]),
 }
 
@@ -52,7 +57,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], list[Any]]] = {
 def expected(model: nn.Module, call: Any) -> list[Tensor]:
     args, kwargs = (call, {}) if isinstance(call, tuple) else ((), call)
     with torch.no_grad():
-        return [tensor for _, tensor in flat_outputs(model(*args, **kwargs), numbers=True)]
+        output = model(*copy.deepcopy(args), **copy.deepcopy(kwargs))
+        return [tensor for _, tensor in flat_outputs(output, numbers=True)]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -69,7 +75,8 @@ def test_all_tensors_computes_the_same_alone(case: str, bare: BareProcess, tmp_p
     loaded = gnnscript.load(path)
     for call, flat, alone in zip((first, second), calls, bare.run(path, calls), strict=True):
         want = [t.reshape(1) if t.dim() == 0 else t for t in expected(model, call)]
-        for output in (wrapped(**flat), loaded(**flat), alone):
+        own = [module(**copy.deepcopy(flat)) for module in (wrapped, loaded)]
+        for output in (*own, alone):
             got = [output] if isinstance(output, Tensor) else list(output)
             torch.testing.assert_close([t.detach() for t in got], want)
     assert all(argument.type == "Tensor" for argument in manifest.arguments)
@@ -91,6 +98,52 @@ def test_names_of_parts_are_kept() -> None:
     ]  # fmt: skip
     assert wrapped.output_names == ["target", "total"]
     assert [o.shape for o in wrapped(**flat_call(scripted, first))] == [(7, 5), (1,)]
+
+
+def test_names_that_clash_are_refused(tmp_path: Path) -> None:
+    class Inputs(nn.Module):
+        def forward(self, x: Tuple[Tensor, Tensor], x_0: Tensor) -> Tensor:
+            return x[0] + x[1] + x_0
+
+    class Results(nn.Module):
+        def forward(self, x: Tensor) -> Dict[str, Tensor]:
+            return {"a b": x, "a_b": x * 2}
+
+    x = torch.randn(3, 2)
+    path = tmp_path / "model.pt"
+    with pytest.raises(DeployError, match="two inputs would be named 'x_0'"):
+        gnnscript.save(Inputs(), path, example_inputs=((x, x), x), all_tensors=True)
+    for flat in (True, False):
+        with pytest.raises(DeployError, match="two results would be named 'a_b'"):
+            gnnscript.save(Results(), path, example_inputs=(x,), all_tensors=flat)
+    assert not path.exists()
+
+
+def test_what_torch_cannot_read_again_is_not_saved(tmp_path: Path) -> None:
+    class Hides(nn.Module):
+        def forward(self, torch: Tensor) -> Tensor:
+            return torch.relu()
+
+    path = tmp_path / "model.pt"
+    with pytest.raises(DeployError, match="cannot read what it writes of 'Hides'"):
+        gnnscript.save(Hides(), path, example_inputs=(torch.randn(3),))
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.complex64])
+def test_dtypes_are_compared_by_their_rounding(dtype: torch.dtype, tmp_path: Path) -> None:
+    class Sums(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(16, 4, dtype=dtype))
+
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            h = (x @ self.weight)[edge_index[0]]
+            return h.new_zeros(x.size(0), 4).index_add(0, edge_index[1], h)
+
+    calls = [(torch.randn(n, 16, dtype=dtype), edges(n, n, 300)) for n in (9, 12)]
+    manifest = gnnscript.save(Sums(), tmp_path / "model.pt", example_inputs=calls)
+    assert str(manifest.outputs[0]) == f"output: {str(dtype).removeprefix('torch.')} [N, 4]"
 
 
 def test_nothing_is_wrapped_that_needs_no_wrapping() -> None:

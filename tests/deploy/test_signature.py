@@ -8,7 +8,7 @@ from typing import Any, Optional
 import pytest
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import GCNConv, PointNetConv, SAGEConv
+from torch_geometric.nn import GCNConv, PointNetConv, SAGEConv, global_mean_pool
 
 from deploy.deploy_models import (
     Edge,
@@ -130,6 +130,57 @@ class TestShapes:
             "output: float32 [6, 4]",
         ]
 
+    def test_sizes_that_vary_with_values_of_the_inputs(self) -> None:
+        """`ptr` ends with the number of nodes, so that neither grows alone."""
+
+        class Segments(nn.Module):
+            def forward(self, x: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor]:
+                return torch.segment_reduce(x, "sum", lengths=ptr.diff()), x * 2
+
+        calls = [
+            (torch.randn(6, 4), torch.tensor([0, 2, 6])),
+            (torch.randn(9, 4), torch.tensor([0, 2, 3, 9])),
+        ]
+        assert shown(signature(Segments(), *calls)) == [
+            "x: float32 [N, F]",
+            "ptr: int64 [N2]",
+            "output_0: float32 [N2 - 1, F]",
+            "output_1: float32 [N, F]",
+        ]
+
+    def test_indices_that_may_be_negative_have_no_bound(self) -> None:
+        class Parents(nn.Module):
+            def forward(self, x: Tensor, parent: Tensor) -> Tensor:
+                return x + x[parent.clamp(min=0)] * (parent >= 0).view(-1, 1)
+
+        call = torch.randn(4, 3), torch.tensor([-1, 0, 0, 2])
+        assert signature(Parents(), call).inputs[1].index == ()
+        call[1][0] = 0
+        assert signature(Parents(), call).inputs[1].index == ("N",)
+
+    def test_sizes_that_depend_on_two_vectors_or_rarely_change(self) -> None:
+        class Selected(nn.Module):
+            def forward(
+                self, x: Tensor, batch: Tensor, y: Tensor, y_batch: Tensor, mask: Tensor
+            ) -> tuple[Tensor, ...]:
+                both = global_mean_pool(x, batch) + global_mean_pool(y, y_batch)
+                return both, x[x[:, 0] > 50], x[mask]
+
+        call = (
+            torch.rand(6, 4),
+            torch.arange(6) // 3,
+            torch.rand(5, 4),
+            torch.arange(5) // 3,
+            torch.ones(6, dtype=torch.bool),
+        )
+        outputs = signature(Selected(), call).outputs
+        assert [spec.shape for spec in outputs] == [("?", "F"), ("?", "F"), ("?", "F")]
+
+    def test_caches_do_not_reach_from_run_to_run(self) -> None:
+        found = signature(GCNConv(4, 3, cached=True), node_call(6, 17), node_call(8, 20))
+        assert [spec.shape for spec in found.inputs] == [("N", 4), (2, "E")]
+        assert found.inputs[1].index == ("N", "N")
+
     def test_the_model_is_not_changed(self, tmp_path: Path) -> None:
         class Counting(nn.Module):
             def __init__(self) -> None:
@@ -165,6 +216,14 @@ class TestErrors:
             signature(Node(), node_call(3, 5), (torch.randn(3, 4).double(), edges(3, 3, 4)))
         with pytest.raises(DeployError, match="same tensors"):
             signature(Node(), node_call(3, 5), (*node_call(4, 6), torch.rand(6)))
+
+    def test_sparse_tensors_are_refused(self) -> None:
+        class Sparse(nn.Module):
+            def forward(self, x: Tensor, adj: Tensor) -> Tensor:
+                return adj @ x
+
+        with pytest.raises(DeployError, match=r"'adj' in the layout torch\.sparse_coo"):
+            signature(Sparse(), (torch.randn(3, 2), torch.eye(3).to_sparse()))
 
     def test_dictionaries_of_another_form(self) -> None:
         call = hetero_call(4, 5, 9)

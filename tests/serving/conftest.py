@@ -1,4 +1,4 @@
-"""Fixtures of the serving tests: one real server for all of them, with six models."""
+"""Fixtures of the serving tests: one real server for all of them, with its models."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from serving.served_models import (
     Centred,
     Edges,
     Graphs,
+    Kinds,
     Settings,
     Typed,
     graph,
+    kinds,
     typed_graph,
 )
 
@@ -57,6 +59,7 @@ def models() -> dict[str, torch.nn.Module]:
         "bipartite": Bipartite(),
         "typed": Typed(),
         "settings": Settings(),
+        "kinds": Kinds(),
     }
     return {name: model.eval() for name, model in made.items()}
 
@@ -81,6 +84,8 @@ def repository(
     typed = [typed_graph(8, 7, 20), typed_graph(6, 9, 11)]
     triton(models["typed"], typed, folder, "typed", threads=1)
     triton(models["settings"], [(*g, 2, True) for g in two], folder, "settings", threads=1)
+    calls = [(*kinds(8, 20), 2, 0.5), (*kinds(6, 11), 2, 0.5)]
+    triton(models["kinds"], calls, folder, "kinds", threads=1, merge=True)
     return folder
 
 

@@ -131,3 +131,45 @@ class Settings(torch.nn.Module):
             h = h.relu()
         total = h.mean() if mode == "mean" else h.sum()
         return total, {"nodes": h, "norms": h.norm(dim=1)}, 2.5
+
+
+class Kinds(torch.nn.Module):
+    """Arguments and results of every dtype, with names that Python has uses for.
+
+    The scores are written to, the labels are numbers of nodes, and `table` is for no node at all.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = Weigh()
+        self.table = torch.nn.Parameter(torch.randn(2, 3))
+
+    def forward(
+        self,
+        x: Tensor,
+        edge_index: Tensor,
+        weight: Tensor,
+        seed: Tensor,
+        int: int,  # noqa: A002
+        scale: float,
+    ) -> Dict[str, Tensor]:
+        x.mul_(scale)
+        index = edge_index.long()
+        h = self.conv((x, x), index, weight.float()) * int
+        label = torch.arange(x.size(0)).scatter_reduce(0, index[1], index[0], "amax")
+        return {
+            "x": h,
+            "flags": seed.logical_and(h[:, 0] > 0),
+            "half": h.half(),
+            "brain": h.bfloat16(),
+            "bytes": h.argmax(1).byte(),
+            "label": label.masked_fill(seed, -1),
+            "table": self.table * scale,
+        }
+
+
+def kinds(nodes: int, edges: int, seed: int = 0) -> Tuple[Tensor, ...]:
+    """What `Kinds` takes, without its settings."""
+    x, edge_index = graph(nodes, edges, seed)
+    weight = torch.linspace(0.1, 1, edges, dtype=torch.bfloat16)
+    return x, edge_index.int(), weight, torch.arange(nodes) % 3 == 0

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Optional, Tuple
 
 import pytest
 import torch
 from torch import Tensor
-from torch_geometric.nn import GATConv, GINConv, global_mean_pool
+from torch_geometric.nn import GATConv, GCNConv, GINConv, global_mean_pool
 
 from gnnscript.deploy import DeployError, triton
 from gnnscript.deploy.triton_model import InputError, Merge, Model, measure
@@ -75,7 +76,7 @@ def test_plans(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (Centred, "'output_1' of shape [1] cannot be taken apart"),
+        (Centred, "influence each other"),
         (Pooled, "let it take `batch`"),
         (Attention, "'output' of shape [?, 1] cannot be taken apart"),
     ],
@@ -90,14 +91,156 @@ def test_models_whose_requests_stay_apart(model, reason: str, tmp_path: Path) ->
     assert not (tmp_path / "forced").exists()
 
 
-def test_influence_is_found(tmp_path: Path) -> None:
-    class Centre(torch.nn.Module):
-        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-            return (x - x.mean(dim=0))[edge_index[0]]
+class Looks(torch.nn.Module):
+    """Looks at other nodes than those that edges lead from."""
 
-    folder = triton(Centre(), EXAMPLES, tmp_path, "centre")
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.norm = torch.nn.BatchNorm1d(5, track_running_stats=False)
+        self.rnn = torch.nn.GRU(5, 5)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        if self.how == "mean":
+            x = x - x.mean(dim=0)
+        elif self.how == "hardly":
+            x = x - 1e-5 * x.mean(dim=0)
+        elif self.how == "seldom":
+            x = torch.minimum(x, 0.9 * x.abs().max())
+        elif self.how == "large":
+            x = x / 2 if x.size(0) > 60 else x
+        elif self.how == "statistics":
+            x = self.norm(x)
+        elif self.how == "before":
+            x = x.cumsum(0)
+        elif self.how == "sequence":
+            x = self.rnn(x)[0]
+        elif self.how == "random":
+            x = torch.nn.functional.dropout(x, 0.5)
+        return x[edge_index[0]] + x[edge_index[1]]
+
+
+@pytest.mark.parametrize(
+    "how", ["mean", "hardly", "seldom", "large", "statistics", "before", "sequence", "random"]
+)
+def test_influence_is_found(how: str, tmp_path: Path) -> None:
+    folder = triton(Looks(how), EXAMPLES, tmp_path, "looks")
     assert plan_of(folder) is None
     assert "influence each other" in (folder / "README.md").read_text()
+
+
+def test_without_influence_graphs_are_merged(tmp_path: Path) -> None:
+    assert plan_of(triton(Looks("not"), EXAMPLES, tmp_path, "looks")) is not None
+
+
+def test_influence_of_integers_is_found(tmp_path: Path) -> None:
+    class Frequency(torch.nn.Module):
+        def forward(self, kind: Tensor, edge_index: Tensor) -> Tensor:
+            return kind[edge_index[0]] * (kind == 0).float().mean()
+
+    kinds = [(torch.arange(n) % 4, e) for n, (_, e) in zip((8, 6), EXAMPLES, strict=True)]
+    folder = triton(Frequency(), kinds, tmp_path, "frequency")
+    assert plan_of(folder) is None
+    assert "influence each other" in (folder / "README.md").read_text()
+
+
+class Remembers(torch.nn.Module):
+    """Keeps something from call to call."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+        self.conv = GCNConv(5, 5, cached=what == "edges")
+        self.register_buffer("mean", torch.zeros(5))
+        self.register_buffer("calls", torch.zeros(1))
+        self.first: Optional[Tensor] = None
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        self.calls += 1
+        if self.what == "mean":
+            self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
+        elif self.what == "first":
+            first = self.first
+            if first is None:
+                first = x.mean(0)
+                self.first = first
+            x = x - first
+        elif self.what == "calls":
+            x = x * self.calls
+        return self.conv(x - self.mean, edge_index)
+
+
+@pytest.mark.parametrize("what", ["edges", "mean", "first", "calls"])
+def test_models_that_remember_are_not_served(what: str, tmp_path: Path) -> None:
+    with pytest.raises(DeployError, match="'Remembers' remembers earlier calls"):
+        triton(Remembers(what), EXAMPLES, tmp_path, "remembers")
+    assert not (tmp_path / "remembers").exists()
+
+
+def test_what_is_only_counted_does_not_matter(tmp_path: Path) -> None:
+    assert plan_of(triton(Remembers("nothing"), EXAMPLES, tmp_path, "counts")) is not None
+
+
+class Reconstruction(torch.nn.Module):
+    """Numbers of hits and of tracks in events, settings, and a result that is for no event."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hits = GCNConv(5, 4)
+        self.table = torch.nn.Parameter(torch.ones(2, 3))
+
+    def forward(
+        self,
+        x: Tensor,
+        edge_index: Tensor,
+        event: Tensor,
+        tracks: Tensor,
+        track_event: Tensor,
+        cut: Tensor,
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        h = self.hits(x, edge_index) * cut
+        events = global_mean_pool(h, event) + global_mean_pool(tracks, track_event)
+        number = torch.arange(x.size(0))
+        number = number.scatter_reduce(0, edge_index[1], number[edge_index[0]], "amin")
+        return events, number.masked_fill(h[:, 0] > 0, -1), self.table * cut[0]
+
+
+def test_settings_and_numbers_of_nodes(tmp_path: Path) -> None:
+    def call(nodes: int, edges: int, events: int, cut: float = 0.5, seed: int = 0):
+        number = torch.arange(nodes) * events // nodes
+        tracks = torch.randn(2 * events, 4)
+        track_event = torch.arange(2 * events) // 2
+        setting = torch.tensor([cut, 1.0, 1.0, 1.0])
+        return (*graph(nodes, edges, seed), number, tracks, track_event, setting)
+
+    model = Reconstruction().eval()
+    folder = triton(model, [call(8, 20, 2), call(9, 11, 3)], tmp_path, "events")
+    plan = plan_of(folder)
+    assert plan is not None
+    assert plan["inputs"]["event"]["offset"] == plan["inputs"]["track_event"]["offset"] == ["max"]
+    assert plan["inputs"]["cut"] == {"dim": None, "offset": []}
+    assert plan["outputs"] == [
+        {"dim": 0, "size": "max"},
+        {"dim": 0, "size": "N", "offset": "N"},
+        {"dim": None, "size": None},
+    ]
+    served = Model(folder / "1" / "model.pt", torch.device("cpu"))
+    served.merge, served.rows = Merge(plan), 1000
+    calls = [call(5, 9, 2), call(7, 8, 1, seed=1), call(4, 9, 3, cut=-1.0), call(9, 9, 4, seed=2)]
+    names = [spec["name"] for spec in served.manifest["inputs"]]
+    graphs = [dict(zip(names, one, strict=True)) for one in calls]
+    for one, found in zip(calls, served.run_all(graphs), strict=True):
+        assert isinstance(found, list), found
+        torch.testing.assert_close(found, [tensor.detach() for tensor in model(*one)])
+    counts = [served.merge.counts(g, served.check(g)) for g in graphs]
+    assert served.merge.groups(graphs, counts, 1000) == [[0, 1, 3], [2]]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "-model", "a/b", "a b", ".hidden"])
+def test_names_that_are_no_folders_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected a name of letters"):
+        triton(Edges(), EXAMPLES, tmp_path, name, overwrite=True)
+    assert tmp_path.is_dir()
 
 
 @pytest.fixture(scope="module")
@@ -141,9 +284,9 @@ def test_where_the_merged_graph_fails_each_runs_alone(
 def test_merged_graphs_stay_below_the_limit_of_rows(served: Model) -> None:
     assert served.merge is not None
     counts = [{"N": 300, "E": 300}, {"N": 10, "E": 200}, {"N": 1, "E": 1000}, {"N": 2, "E": 3}]
-    assert served.merge.groups(counts, 1000) == [[0, 1], [2], [3]]
+    assert served.merge.groups([{}] * 4, counts, 1000) == [[0, 1], [2], [3]]
     features = [{"N": 3, "F": width} for width in (5, 6, 5, 6)]
-    assert served.merge.groups(features, 1000) == [[0, 2], [1, 3]]
+    assert served.merge.groups([{}] * 4, features, 1000) == [[0, 2], [1, 3]]
 
 
 def test_measure() -> None:

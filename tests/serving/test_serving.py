@@ -12,7 +12,7 @@ import torch
 
 from gnnscript.client import Client, InvalidInputError
 from gnnscript.deploy import Server
-from serving.served_models import graph, typed_graph
+from serving.served_models import graph, kinds, typed_graph
 
 Models = dict[str, torch.nn.Module]
 
@@ -129,6 +129,28 @@ def test_numbers_go_in_and_what_is_nested_comes_out(url: str, models: Models) ->
             assert found["output_2"].tolist() == [number]
         with pytest.raises(InvalidInputError, match="'mean' is no array: texts stay as they were"):
             client(x, edge_index, 1, True, "mean")
+
+
+def test_all_dtypes_go_in_and_come_out(url: str, models: Models) -> None:
+    """Graphs of different settings wait together, and each gets the results of its own."""
+    calls = [
+        (*kinds(n, 3 * n, seed), number, factor)
+        for seed, n in enumerate((2, 5, 11))
+        for number in (1, 3)
+        for factor in (0.5, -2.0)
+    ] * 2
+    with Client(url, "kinds", workers=12) as client:
+        numpy = [(x.numpy(), e.numpy(), w.float().numpy(), *rest) for x, e, w, *rest in calls]
+        futures = [client.submit(*call) for call in numpy]
+        for (x, *rest), future in zip(calls, futures, strict=True):
+            expected = models["kinds"](x.clone(), *rest)
+            found = future.result()
+            assert list(found) == list(expected)
+            for name, tensor in expected.items():
+                want = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+                torch.testing.assert_close(
+                    torch.from_numpy(found[name]), want.detach(), rtol=1e-2, atol=1e-4
+                )
 
 
 def test_the_server_has_metrics(server: Server, edges: Client) -> None:

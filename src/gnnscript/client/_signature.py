@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gnnscript.client._errors import InvalidInputError
-from gnnscript.client._transport import DTYPES, Array
+from gnnscript.client._transport import DTYPES, Array, bfloat16_bits
 
 __all__ = ["Signature"]
 
@@ -22,9 +22,11 @@ class _Tensor:
     dtype: np.dtype[Any]
     shape: tuple[int | str, ...]
     index: tuple[str | None, ...] = ()
+    bfloat16: bool = False
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.dtype} [{', '.join(map(str, self.shape))}]"
+        dtype = "bfloat16" if self.bfloat16 else self.dtype
+        return f"{self.name}: {dtype} [{', '.join(map(str, self.shape))}]"
 
 
 class Signature:
@@ -88,6 +90,9 @@ class Signature:
             raise InvalidInputError(f"{'; '.join(which)}; call {self}")
         arrays = {spec.name: _array(spec, given[spec.name]) for spec in self.inputs}
         self._check(arrays)
+        for spec in self.inputs:
+            if spec.bfloat16:
+                arrays[spec.name] = bfloat16_bits(arrays[spec.name])
         if self.batched:
             return {name: array[None] for name, array in arrays.items()}
         return arrays
@@ -152,9 +157,10 @@ def _tensor(item: Mapping[str, Any], own: Mapping[str, Any] | None) -> _Tensor:
     if kind not in DTYPES:
         raise InvalidInputError(f"'{name}' is of dtype {kind}, which numpy does not have")
     dtype = np.dtype(DTYPES[kind])
-    if own is None:
-        return _Tensor(name, dtype, tuple(int(size) for size in item["dims"]))
-    return _Tensor(name, dtype, tuple(own["shape"]), tuple(own["index"]))
+    shape = item["dims"] if own is None else own["shape"]
+    sizes = tuple(int(size) if own is None else size for size in shape)
+    index = () if own is None else tuple(own["index"])
+    return _Tensor(name, dtype, sizes, index, kind == "BF16")
 
 
 def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -19,7 +19,7 @@ from gnnscript.client._errors import (
     UnknownModelError,
 )
 
-__all__ = ["DTYPES", "Array", "Transport", "connect"]
+__all__ = ["DTYPES", "Array", "Transport", "bfloat16_bits", "connect"]
 
 Array = NDArray[Any]
 
@@ -33,10 +33,12 @@ DTYPES: dict[str, Any] = {
     "FP16": np.float16,
     "FP32": np.float32,
     "FP64": np.float64,
+    "BF16": np.float32,
 }
-"""The protocol's names of dtypes."""
+"""The protocol's names of dtypes, and what they are in numpy, which has no bfloat16."""
 
-_NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
+_NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items() if name != "BF16"}
+_NAMES[np.dtype(np.uint16)] = "BF16"  # as what `bfloat16_bits` returns
 _CONNECT_TIMEOUT = 2.0
 _PROBE_TIMEOUT = 2.0
 # What both the server and gRPC count bytes in is a signed 32-bit number.
@@ -59,6 +61,22 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Closes the connections."""
+
+
+def bfloat16_bits(array: Array) -> Array:
+    """Numbers of float32 rounded to bfloat16, as the bits that it has, in uint16."""
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(array), 0x7FC0, rounded).astype(np.uint16)
+
+
+def _decoded(datatype: str, data: bytes | memoryview, shape: Sequence[int]) -> Array:
+    """A copy of a tensor, because one can write to it."""
+    if datatype == "BF16":
+        flat = (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
+    else:
+        flat = np.frombuffer(data, DTYPES[datatype]).copy()
+    return flat.reshape(shape)
 
 
 def connect(url: str) -> Transport:
@@ -193,10 +211,8 @@ def _unpacked(data: bytes, header: int) -> dict[str, Array]:
     outputs: dict[str, Array] = {}
     for output in json.loads(data[:header])["outputs"]:
         size = output["parameters"]["binary_data_size"]
-        dtype = DTYPES[output["datatype"]]
-        # A copy, because one can write to it.
-        flat = np.frombuffer(data, dtype, size // np.dtype(dtype).itemsize, position).copy()
-        outputs[output["name"]] = flat.reshape(output["shape"])
+        part = memoryview(data)[position : position + size]
+        outputs[output["name"]] = _decoded(output["datatype"], part, output["shape"])
         position += size
     return outputs
 
@@ -243,15 +259,22 @@ class _Grpc:
         _check_size(inputs)
         tensors = []
         for name, array in inputs.items():
-            tensor = self._client.InferInput(name, array.shape, _NAMES[array.dtype])
+            bits = array.dtype == np.uint16
+            kind = "UINT16" if bits else _NAMES[array.dtype]
+            tensor = self._client.InferInput(name, array.shape, kind)
             tensor.set_data_from_numpy(array)
+            if bits:
+                tensor._get_tensor().datatype = _NAMES[array.dtype]
             tensors.append(tensor)
         try:
             result = self._server.infer(model, tensors, client_timeout=timeout)
         except self._error as error:
             self._raise(error, timeout)
-        names: Sequence[str] = [output.name for output in result.get_response().outputs]
-        return {name: np.array(result.as_numpy(name)) for name in names}
+        response = result.get_response()
+        return {
+            output.name: _decoded(output.datatype, data, output.shape)
+            for output, data in zip(response.outputs, response.raw_output_contents, strict=True)
+        }
 
     def close(self) -> None:
         self._server.close()

@@ -152,7 +152,4 @@ class _Flat(nn.Module):
         call = {name: refilled(name, value, given) for name, value in self.example.items()}
         parameters = inspect.signature(self.model.forward).parameters
         outputs = self.model(**{name: value for name, value in call.items() if name in parameters})
-        return tuple(
-            tensor.reshape(1) if tensor.dim() == 0 else tensor
-            for _, tensor in flat_outputs(outputs, numbers=True)
-        )
+        return tuple(tensor for _, tensor in flat_outputs(outputs, numbers=True))

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gnnscript.deploy.comparing import compare
 from gnnscript.deploy.exporting import Exported, brief, export
 from gnnscript.deploy.libraries import is_native, libraries_for, provide
 from gnnscript.deploy.manifest import (
@@ -22,7 +23,7 @@ from gnnscript.deploy.manifest import (
     Manifest,
     read_manifest,
 )
-from gnnscript.deploy.package import Kernels, compare, evaluating, place, versions
+from gnnscript.deploy.package import Kernels, evaluating, place, versions
 from gnnscript.deploy.structure import Call
 
 __all__ = ["CompiledModel", "aoti", "load_compiled"]

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gnnscript.deploy.comparing import compare
 from gnnscript.deploy.exporting import Exported, brief, export
 from gnnscript.deploy.manifest import DeployError, Manifest, TensorSpec
-from gnnscript.deploy.package import compare, evaluating, versions
+from gnnscript.deploy.package import evaluating, versions
 from gnnscript.deploy.structure import Call
 
 __all__ = ["onnx"]

@@ -11,14 +11,15 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gnnscript._config import kernels as choose
 from gnnscript._config import options
 from gnnscript._errors import UnsupportedError
+from gnnscript.deploy.comparing import compare
 from gnnscript.deploy.libraries import is_native, libraries_for, ops_of, provide
 from gnnscript.deploy.manifest import (
     JSON_FILE,
@@ -35,10 +36,6 @@ from gnnscript.deploy.structure import (
     calls_of,
     described,
     fits,
-    flat_outputs,
-    invoke,
-    named_tensors,
-    refilled,
 )
 from gnnscript.deploy.tensors import all_tensors as wrap
 from gnnscript.deploy.tensors import flat_call
@@ -46,7 +43,6 @@ from gnnscript.intercept import installed
 
 __all__ = [
     "Kernels",
-    "compare",
     "evaluating",
     "load",
     "place",
@@ -56,7 +52,6 @@ __all__ = [
 ]
 
 Kernels = Literal["native", "portable"]
-_SEED = 20_231
 
 
 def save(
@@ -117,7 +112,9 @@ def save(
             bound = [bind(scripted, call) for call in calls]
             flat = [flat_call(scripted, call) for call in calls] if final is not scripted else bound
             signature = derive(copy.deepcopy(final), flat)
-            check = compare(model, _reloaded(final), bound[0], signature, rtol=rtol, atol=atol)
+            check = compare(
+                model, _reloaded(model, final), bound[0], signature, rtol=rtol, atol=atol
+            )
         manifest, files = _manifest(model, scripted, final, signature, check)
         _write(final, path, manifest)
     for file in files:
@@ -227,62 +224,6 @@ def _scripted(model: nn.Module, calls: Sequence[Call]) -> torch.jit.ScriptModule
         raise refused from None  # the first error speaks of the model as it is written
 
 
-def compare(
-    model: nn.Module,
-    saved: Any,
-    example: dict[str, Any],
-    signature: Signature,
-    *,
-    rtol: float,
-    atol: float,
-) -> Check:
-    """Compares a deployed model with the one it was made of, on all calls of the signature.
-
-    Args:
-        model: The original.
-        saved: What was read back: takes the arguments of the signature's calls by name.
-        example: The arguments of the original, in its own form.
-        signature: The inputs, and the calls to make.
-        rtol: Relative tolerance.
-        atol: Absolute tolerance.
-
-    Raises:
-        DeployError: They differ.
-    """
-    original = copy.deepcopy(model)
-    max_abs, max_rel = 0.0, 0.0
-    for number, call in enumerate(signature.calls):
-        # Where the deployed model takes tensors alone, the original may want them in tuples.
-        tensors = {
-            spec.name: tensor for spec, tensor in zip(signature.inputs, _tensors(call), strict=True)
-        }
-        own = {name: refilled(name, value, tensors) for name, value in example.items()}
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(_SEED)
-            want = flat_outputs(invoke(original, own), numbers=True)
-            torch.manual_seed(_SEED)
-            got = flat_outputs(invoke(saved, call), numbers=True)
-        if len(want) != len(got):
-            raise DeployError(
-                f"the saved model returns {len(got)} tensors and the original {len(want)}"
-            )
-        for (name, expected), (_, found) in zip(want, got, strict=True):
-            found = found.reshape(expected.shape) if found.numel() == 1 else found  # noqa: PLW2901
-            try:
-                torch.testing.assert_close(found, expected, rtol=rtol, atol=atol, equal_nan=True)
-            except AssertionError as error:
-                raise DeployError(
-                    f"the saved model differs from the original in call {number}, result "
-                    f"'{name}': {' '.join(str(error).split())}; where that is rounding, pass "
-                    "larger rtol and atol"
-                ) from None
-            difference = _largest((found.double() - expected.double()).abs())
-            max_abs = max(max_abs, difference)
-            max_rel = max(max_rel, difference / (_largest(expected.double().abs()) or 1.0))
-    against = "scripted" if isinstance(model, torch.jit.ScriptModule) else "eager"
-    return Check(against, len(signature.calls), max_abs, max_rel, rtol, atol)
-
-
 def versions() -> dict[str, str]:
     """The versions that a model is made with."""
     import gnnscript
@@ -336,11 +277,17 @@ def place(library: Path, folder: Path) -> None:
         copied.replace(target)  # a process that has the old one loaded keeps it
 
 
-def _reloaded(scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+def _reloaded(model: nn.Module, scripted: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.pt"
         torch.jit.save(scripted, file)
-        loaded: torch.jit.ScriptModule = torch.jit.load(file)  # type: ignore[no-untyped-call]
+        try:
+            loaded: torch.jit.ScriptModule = torch.jit.load(file)  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            raise DeployError(
+                f"torch cannot read what it writes of '{_name(model)}' ({_first_line(error)}); "
+                "rename arguments and variables that have the name of a module, such as 'torch'"
+            ) from error
         return loaded
 
 
@@ -348,14 +295,6 @@ def _name(model: nn.Module) -> str:
     if isinstance(model, torch.jit.ScriptModule):
         return str(model.original_name)
     return type(model).__name__
-
-
-def _tensors(call: dict[str, Any]) -> list[Tensor]:
-    return [tensor for name, value in call.items() for _, tensor in named_tensors(name, value)]
-
-
-def _largest(tensor: Tensor) -> float:
-    return float(tensor.nan_to_num(posinf=0.0).max()) if tensor.numel() else 0.0
 
 
 def _first_line(error: Exception) -> str:

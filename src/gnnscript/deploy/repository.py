@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from gnnscript.deploy import triton_model
 from gnnscript.deploy.manifest import DeployError, Manifest, TensorSpec
-from gnnscript.deploy.merging import NotMergeableError, merge_plan
+from gnnscript.deploy.merging import NotMergeableError, merge_plan, remembers
 from gnnscript.deploy.package import Kernels, evaluating, load, save, scripted_for
 from gnnscript.deploy.signature import derive
 from gnnscript.deploy.structure import Call, bind, calls_of
@@ -87,14 +88,15 @@ def triton(
 
     Raises:
         UnsupportedError: The model cannot be scripted.
-        DeployError: The examples do not fit, results differ, the model cannot be merged though
-            ``merge=True`` asks for it, or there is a model of this name.
+        DeployError: The examples do not fit, results differ or depend on earlier calls, the model
+            cannot be merged though ``merge=True`` asks for it, or there is a model of this name.
     """
     if backend not in ("python", "libtorch"):
         raise ValueError(f"expected backend to be 'python' or 'libtorch', got {backend!r}")
-    if not name or not all(c.isalnum() or c in "_.-" for c in name):
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise ValueError(
-            f"expected a name of letters, digits, '_', '-' and '.' for the model, got {name!r}"
+            "expected a name of letters, digits, '_', '-' and '.' for the model, which starts with "
+            f"none of the last two, got {name!r}"
         )
     if backend == "libtorch" and (merge or limits):
         raise ValueError(
@@ -126,11 +128,17 @@ def triton(
         with evaluating(model):
             scripted = scripted_for(model, kernels, calls)
             flat = [flat_call(scripted, call) for call in calls]
+        saved = load(file)
+        grown = derive(saved, [dict(call) for call in flat]).calls
+        bound = [bind(saved, call) for call in grown]
+        if remembers(manifest, saved, bound, rtol=rtol, atol=atol):
+            raise DeployError(
+                f"'{manifest.model}' remembers earlier calls: what it returns for a graph depends "
+                "on those that it has seen before, which are other clients' on a server; have it "
+                "keep nothing in evaluation mode, such as a cache or a running mean"
+            )
         plan, reason = None, "it was not asked for"
         if backend == "python" and merge is not False:
-            saved = load(file)
-            grown = derive(saved, [dict(call) for call in flat]).calls
-            bound = [bind(saved, call) for call in grown]
             try:
                 plan = merge_plan(manifest, saved, bound, rtol=rtol, atol=atol)
             except NotMergeableError as error:

@@ -367,7 +367,8 @@ class Server:
                 raise self._not_loaded({**failed, **self._passed_over()})
             if late:
                 raise ServerError(
-                    f"the server was not ready after {timeout:g} s:\n{self.log()[-3000:]}"
+                    f"the server was not ready after {timeout:g} s, and many models may take "
+                    f"longer, which `timeout` grants:\n{self.log()[-3000:]}"
                 )
             time.sleep(0.05)
         if passed_over := self._passed_over():

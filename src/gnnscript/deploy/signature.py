@@ -7,16 +7,26 @@ conventions of PyG enter in one place: an integer tensor ``[2, E]`` is an edge i
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from gnnscript.deploy.manifest import DeployError, Size, TensorSpec
-from gnnscript.deploy.structure import Call, bind, flat_outputs, invoke, named_tensors, refilled
+from gnnscript.deploy.probes import is_index_dtype, other_values
+from gnnscript.deploy.structure import (
+    Call,
+    bind,
+    check_names,
+    flat_outputs,
+    invoke,
+    named_tensors,
+    refilled,
+)
 
 __all__ = ["Signature", "derive"]
 
@@ -50,7 +60,7 @@ def derive(scripted: torch.jit.ScriptModule, calls: Sequence[Call]) -> Signature
     """Finds out the shapes of a model's inputs and outputs by running it.
 
     Args:
-        scripted: The model, on the CPU; it is run some ten times, so small graphs do.
+        scripted: The model, on the CPU; copies of it are run some ten times, so small graphs do.
         calls: Example inputs. Sizes that are equal in all of them count as the same size: where
             two node types have equally many nodes in the first, give a second in which they
             differ.
@@ -69,10 +79,11 @@ def derive(scripted: torch.jit.ScriptModule, calls: Sequence[Call]) -> Signature
 
 @dataclass
 class _Variable:
-    """One variable size: its symbol and the dimensions that have it."""
+    """One variable size: its symbol, the dimensions that have it, and whether it varies alone."""
 
     symbol: str
-    axes: list[Axis] = field(default_factory=list)
+    axes: list[Axis]
+    alone: bool = True
 
 
 class _Deriver:
@@ -104,6 +115,12 @@ class _Deriver:
                         f"example inputs, got {first.dtype} {list(first.shape)} and {tensor.dtype} "
                         f"{list(tensor.shape)}"
                     )
+                if tensor.layout is not torch.strided:
+                    raise DeployError(
+                        f"expected dense tensors in the example inputs, got '{name}' in the layout "
+                        f"{tensor.layout}, which other runtimes do not pass; take its indices and "
+                        "values as arguments, such as an edge_index and weights of edges"
+                    )
                 if tensor.device.type != "cpu":
                     raise DeployError(
                         f"expected example inputs on the CPU, got '{name}' on {tensor.device}; "
@@ -114,11 +131,7 @@ class _Deriver:
                         f"the example for '{name}' is empty ({list(tensor.shape)}), which does not "
                         "show what its sizes mean; give a graph that has nodes and edges"
                     )
-        if len(set(self.names)) < len(self.names):
-            raise DeployError(
-                f"two tensors of the inputs have the same name, out of {', '.join(self.names)}; "
-                "rename the keys or arguments"
-            )
+        check_names(self.names, "inputs")
 
     # -- running ----------------------------------------------------------------------------------
 
@@ -129,8 +142,10 @@ class _Deriver:
 
     def _run(self, call: dict[str, Any]) -> list[tuple[str, Tensor]]:
         torch.manual_seed(_SEED)
+        # A copy, because a model may remember what it has seen, or write to what it is given.
+        model, given = copy.deepcopy((self.scripted, call))
         with torch.no_grad(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-            outputs = flat_outputs(invoke(self.scripted, call))
+            outputs = flat_outputs(invoke(model, given))
         names = getattr(self.scripted, "output_names", None)  # of `all_tensors`
         if names is None:
             return outputs
@@ -158,6 +173,7 @@ class _Deriver:
         state = torch.random.get_rng_state()
         try:
             outputs = [self._run(call) for call in self.calls]
+            check_names([name for name, _ in outputs[0]], "results")
             variables = self._variables()
             index = [self._index(position, variables) for position in range(len(self.first))]
             return Signature(
@@ -185,7 +201,7 @@ class _Deriver:
         return all(
             tensors[position].dim() == 2
             and tensors[position].size(0) == 2
-            and _is_integer(tensors[position])
+            and is_index_dtype(tensors[position])
             for tensors in self.tensors
         )
 
@@ -196,7 +212,7 @@ class _Deriver:
         inner = [
             (p, d) for p, t in enumerate(self.first) if p not in edges for d in range(1, t.dim())
         ]
-        found: list[tuple[str, list[Axis]]] = []
+        found: list[_Variable] = []
         secondary = self._by_size(inner)
         for members in self._by_size([*columns, *leading]):
             same = next((s for s in secondary if self._sizes(s[0]) == self._sizes(members[0])), [])
@@ -205,23 +221,23 @@ class _Deriver:
             if own:
                 group = self._smallest(own, rest)
                 if group:
-                    found.append(("E", group))
+                    found.append(_Variable("E", group))
                     rest = [axis for axis in rest if axis not in group]
                 else:
-                    self._must_be_constant(own)
+                    found += self._seen("E", own)
             while rest:
                 group = self._largest(rest, same)
                 if not group:
-                    self._must_be_constant(rest)
+                    found += self._seen("N", rest)
                     break
-                found.append(("N", group))
+                found.append(_Variable("N", group))
                 rest = [axis for axis in rest if axis not in group]
                 secondary = [s for s in secondary if s[0] not in group]
         for axes in secondary:
             if self._accept(axes):
-                found.append(("F", axes))
+                found.append(_Variable("F", axes))
             else:
-                self._must_be_constant(axes)
+                found += self._seen("F", axes)
         return _named(found)
 
     def _smallest(self, required: list[Axis], others: list[Axis]) -> list[Axis]:
@@ -265,25 +281,22 @@ class _Deriver:
             return True
         return False
 
-    def _must_be_constant(self, axes: list[Axis]) -> None:
-        for position, dim in axes:
-            sizes = sorted(set(self._sizes((position, dim))))
-            if len(sizes) > 1:
-                raise DeployError(
-                    f"size {dim} of '{self.names[position]}' varies in the example inputs "
-                    f"({', '.join(map(str, sizes))}), and yet the model refuses the first example "
-                    "with this size increased alone; give examples in which sizes vary that may "
-                    "vary independently"
-                )
+    def _seen(self, kind: str, axes: list[Axis]) -> list[_Variable]:
+        """What the examples alone show to vary, together with other sizes or values."""
+        varies = len(set(self._sizes(axes[0]))) > 1
+        return [_Variable(kind, axes, alone=False)] if varies else []
 
     def _index(self, position: int, variables: list[_Variable]) -> tuple[str | None, ...]:
         """Per row of an index tensor, the symbol below which its values must lie."""
         tensor = self.first[position]
-        if not _is_integer(tensor) or tensor.dim() == 0:
+        if not is_index_dtype(tensor) or tensor.dim() == 0:
             return ()
         edge_index = self._is_edge_index(position)
         rows: list[str | None] = []
         for row in range(2) if edge_index else [None]:
+            if any(bool((_row(t[position], row) < 0).any()) for t in self.tensors):
+                rows.append(None)  # what is negative here points to nothing, or from the end
+                continue
             bound = [v.symbol for v in variables if self._bounds(v, position, row)]
             rows.append(bound[0] if len(bound) == 1 else None)
         return tuple(rows) if edge_index or any(rows) else ()
@@ -294,8 +307,7 @@ class _Deriver:
         def with_value(tensors: Sequence[Tensor]) -> list[Tensor]:
             changed = list(tensors)
             changed[position] = changed[position].clone()
-            view = changed[position] if row is None else changed[position][row]
-            view.view(-1)[0] = size
+            _row(changed[position], row).view(-1)[0] = size
             return changed
 
         size = self.first[variable.axes[0][0]].size(variable.axes[0][1])
@@ -313,9 +325,12 @@ class _Outputs:
 
     def specs(self, outputs: list[list[tuple[str, Tensor]]]) -> tuple[TensorSpec, ...]:
         first = self.deriver.first
-        changed = [self._shapes(self.deriver._grown(v.axes, first, _STEP)) for v in self.variables]
+        changed = [
+            self._shapes(self.deriver._grown(v.axes, first, _STEP)) if v.alone else None
+            for v in self.variables
+        ]
         # A size may depend on values, as the number of graphs does on the largest in `batch`.
-        moved = [self._shapes(_next_value(first, p)) for p in range(len(first))]
+        moved = [self._shapes(tensors) for tensors in other_values(first)]
         moved += [self._shapes(self._resampled(seed)) for seed in range(_RESAMPLINGS)]
         specs = []
         for number, (name, tensor) in enumerate(outputs[0]):
@@ -347,13 +362,23 @@ class _Outputs:
         except Exception:  # the changed value is not one that the model takes
             return None
 
+    def _dependent(self) -> list[_Variable]:
+        return [variable for variable in self.variables if not variable.alone]
+
+    def _counts(self, variable: _Variable) -> list[int]:
+        return list(self.deriver._sizes(variable.axes[0]))
+
     def _expression(self, size: int, steps: list[int | None], seen: list[int | None]) -> Size:
         factors: list[tuple[int, _Variable]] = []
         for variable, stepped in zip(self.variables, steps, strict=True):
+            if not variable.alone:
+                continue
             if stepped is None or (stepped - size) % _STEP:
                 return "?"
             if stepped != size:
                 factors.append(((stepped - size) // _STEP, variable))
+        if not factors:
+            factors = [(1, v) for v in self._dependent() if self._counts(v) == seen][:1]
         deriver = self.deriver
 
         def varying(number: int) -> int:
@@ -365,7 +390,7 @@ class _Outputs:
         if not factors:
             return size
         text = " + ".join(v.symbol if f == 1 else f"{f}*{v.symbol}" for f, v in factors)
-        return text if constant == 0 else f"{text} + {constant}"
+        return text if constant == 0 else f"{text} {'+' if constant > 0 else '-'} {abs(constant)}"
 
 
 def _plain(
@@ -380,26 +405,18 @@ def _size(shapes: list[torch.Size] | None, number: int, dim: int) -> int | None:
     return shapes[number][dim]
 
 
-def _next_value(tensors: Sequence[Tensor], position: int) -> list[Tensor]:
-    changed = list(tensors)
-    if _is_integer(tensors[position]) and tensors[position].dim() == 1:
-        changed[position] = changed[position].clone()
-        changed[position][-1] += 1
-    return changed
-
-
-def _named(found: list[tuple[str, list[Axis]]]) -> list[_Variable]:
+def _named(found: list[_Variable]) -> list[_Variable]:
     counts: dict[str, int] = {}
-    variables = []
-    for kind, axes in sorted(found, key=lambda item: "NEF".index(item[0])):
+    ordered = sorted(found, key=lambda variable: "NEF".index(variable.symbol))
+    for variable in ordered:
+        kind = variable.symbol
         counts[kind] = counts.get(kind, 0) + 1
-        symbol = kind if counts[kind] == 1 else f"{kind}{counts[kind]}"
-        variables.append(_Variable(symbol, axes))
-    return variables
+        variable.symbol = kind if counts[kind] == 1 else f"{kind}{counts[kind]}"
+    return ordered
 
 
-def _is_integer(tensor: Tensor) -> bool:
-    return tensor.dtype in (torch.int32, torch.int64)
+def _row(tensor: Tensor, row: int | None) -> Tensor:
+    return tensor if row is None else tensor[row]
 
 
 def _dtype(tensor: Tensor) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeGuard
 
 import torch
@@ -17,6 +17,7 @@ __all__ = [
     "arguments_of",
     "bind",
     "calls_of",
+    "check_names",
     "described",
     "fits",
     "flat_outputs",
@@ -147,6 +148,21 @@ def part_name(name: str, part: object) -> str:
     return f"{name}_{clean}" if name else clean
 
 
+def check_names(names: Sequence[str], what: str) -> None:
+    """Raises DeployError where two tensors would have the same name.
+
+    Args:
+        names: What :func:`named_tensors` calls them.
+        what: ``inputs`` or ``results``, for the message.
+    """
+    for name in names:
+        if names.count(name) > 1:
+            raise DeployError(
+                f"two {what} would be named '{name}'; rename one of the arguments, fields or keys "
+                "that they come from"
+            )
+
+
 def parts_of(value: Any) -> Iterator[tuple[object, Any]] | None:
     """The parts of a collection with their keys, fields or positions; None for other values."""
     if isinstance(value, Mapping):
@@ -164,10 +180,10 @@ def named_tensors(name: str, value: Any, *, numbers: bool = False) -> Iterator[t
     Args:
         name: What the names start with.
         value: A tensor, or a tuple, list or dictionary with tensors in it.
-        numbers: Whether numbers count as tensors of one element.
+        numbers: Whether numbers, and tensors without dimensions, are tensors of one element.
     """
     if isinstance(value, Tensor):
-        yield name, value
+        yield name, value.reshape(1) if numbers and value.dim() == 0 else value
     elif numbers and isinstance(value, (bool, int, float)):
         yield name, torch.tensor([value])
     for key, item in parts_of(value) or ():
@@ -188,7 +204,8 @@ def refilled(name: str, value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(value, (bool, int, float)) and name in tensors:
         return type(value)(tensors[name].item())
     if isinstance(value, Tensor):
-        return tensors[name]
+        tensor = tensors[name]
+        return tensor.reshape(()) if value.dim() == 0 and tensor.numel() == 1 else tensor
     parts = parts_of(value)
     if parts is None:
         return value

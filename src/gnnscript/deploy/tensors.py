@@ -17,6 +17,7 @@ from gnnscript.deploy.structure import (
     arguments_of,
     bind,
     calls_of,
+    check_names,
     flat_outputs,
     invoke,
     named_tensors,
@@ -38,11 +39,10 @@ def all_tensors(
 
     An ``Optional`` argument is required where the example has a value for it, and else dropped.
     Tuples, lists and dictionaries are flattened, each part named by the argument and its position,
-    field or key: ``x_0``, ``x_dict_paper``, ``edge_index_dict_author__writes__paper``. Numbers
-    become tensors of one element, read back by ``item``. Results are flattened in the same way, to
-    one tensor or a tuple of tensors; what is None in the example's result is dropped, and scalars
-    come out with shape ``[1]``. Arguments that are tensors keep their names. A string has to stay
-    what it is in the example.
+    field or key: ``x_0``, ``x_dict_paper``, ``edge_index_dict_author__writes__paper``. Numbers, and
+    tensors without dimensions, become tensors of one element, ``[1]``. Results are flattened in the
+    same way, to one tensor or a tuple of tensors; what is None in the example's result is dropped.
+    Arguments that are tensors keep their names. A string has to stay what it is in the example.
 
     Args:
         scripted: What ``torch.jit.script`` returned.
@@ -53,8 +53,8 @@ def all_tensors(
         ``scripted`` itself where nothing is to be done.
 
     Raises:
-        DeployError: The arguments do not fit, or the model takes or returns what no tensor
-            can express.
+        DeployError: The arguments do not fit, the model takes or returns what no tensor can
+            express, or two tensors would have the same name.
     """
     call = bind(scripted, calls_of(example_inputs)[0])
     writer = _Writer()
@@ -67,13 +67,15 @@ def all_tensors(
     result_type = schema.returns[0].type
     result = _example_result(scripted, call)
     plain = len(arguments) == len(arguments_of(scripted)) and all(
-        argument.type.kind() == "TensorType" for argument in arguments_of(scripted)
+        argument.type.kind() == "TensorType" and call[argument.name].dim()
+        for argument in arguments_of(scripted)
     )
     if plain and _is_plain_result(result_type, result):
         return scripted
     writer.line(f"_output = self.model({', '.join(arguments)})")
     writer.result("_output", result_type, result)
     writer.names = [name for name, _ in flat_outputs(result, numbers=True)]
+    check_names(writer.names, "results")
     return writer.made(scripted)
 
 
@@ -117,9 +119,13 @@ def _is_plain_result(type_: Any, result: Any) -> bool:
     )
 
 
+def _annotated(names: Sequence[str]) -> str:
+    return ", ".join(f"{name}: Tensor" for name in names)
+
+
 @dataclass
 class _Writer:
-    """The text of the wrapper's ``forward``."""
+    """The text of the wrapper's methods."""
 
     parameters: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
@@ -137,18 +143,23 @@ class _Writer:
                 raise DeployError(
                     f"'{name}' cannot name an input; rename the argument or key that it comes from"
                 )
-            if self.parameters.count(name) > 1:
-                raise DeployError(
-                    f"two inputs would be named '{name}'; rename one of the arguments or keys"
-                )
+        check_names(self.parameters, "inputs")
         if not self.results:
             raise DeployError("the model returns no tensor; return what is to come out of it")
         results = ", ".join(self.results)
         returns = "Tensor" if len(self.results) == 1 else "Tuple[" + ", ".join(
             "Tensor" for _ in self.results
         ) + "]"  # fmt: skip
-        head = ", ".join(f"{name}: Tensor" for name in self.parameters)
-        lines = [f"def forward(self, {head}) -> {returns}:", *self.lines, f"    return {results}"]
+        given = [f"_input_{number}" for number in range(len(self.parameters))]
+        lines = [
+            f"def _call(self, {_annotated(given)}) -> {returns}:",
+            *self.lines,
+            f"    return {results}",
+            "",
+            # Without a word of its own that an argument named `int` or `torch` would hide.
+            f"def forward(self, {_annotated(self.parameters)}) -> {returns}:",
+            f"    return self._call({', '.join(self.parameters)})",
+        ]
         # A class of its own each time: TorchScript would share the type, which gets a new method.
         cls = type("AllTensors", (torch.nn.Module,), {"__module__": __name__})
         module = cls()
@@ -168,11 +179,9 @@ class _Writer:
         if kind == "OptionalType":
             return "None" if value is None else self.argument(name, type_.getElementType(), value)
         if kind == "TensorType":
-            self.parameters.append(name)
-            return name
+            return self._input(name) if value.dim() else f"{self._input(name)}.reshape([])"
         if str(type_) in _NUMBERS:
-            self.parameters.append(name)
-            return f"{type_}({name}.item())"
+            return f"{type_}({self._input(name)}.item())"
         if kind == "StringType":
             return repr(str(value))
         if kind == "TupleType":
@@ -202,6 +211,11 @@ class _Writer:
             f"'{name}' of type {type_} cannot be expressed in tensors (it is {value!r} in the "
             "example); give a value with the tensors that are to go in, or take tensors"
         )
+
+    def _input(self, name: str) -> str:
+        """Adds an input, and returns what it is called in ``_call``."""
+        self.parameters.append(name)
+        return f"_input_{len(self.parameters) - 1}"
 
     # -- results ----------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ time run as one graph: tensors are concatenated, node indices moved on, results 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -144,9 +145,10 @@ class Merge:
 
     Args:
         plan: ``inputs``: per name ``dim``, along which tensors are concatenated, and ``offset``,
-            per row what its values are moved on by: a symbol, `OWN`, or None. ``outputs``: for each
-            ``dim``, along which it is split, and ``size``, the symbol or `OWN` that says how much
-            of it a graph has.
+            per row what its values are moved on by: a symbol, `OWN`, or None; without ``dim`` it
+            is the same in all graphs. ``outputs``: for each ``dim``, along which it is split,
+            ``size``, the symbol or `OWN` that says how much of it a graph has, and for numbers of
+            nodes ``offset``, what they were moved on by; without ``dim`` all get the whole.
     """
 
     def __init__(self, plan: Mapping[str, Any]) -> None:
@@ -157,7 +159,8 @@ class Merge:
         counts = dict(sizes)
         for name, rule in self.plan["inputs"].items():
             if OWN in rule["offset"]:
-                counts[OWN] = int(graph[name].max()) + 1 if graph[name].numel() else 0
+                found = int(graph[name].max()) + 1 if graph[name].numel() else 0
+                counts[OWN] = max(found, counts.get(OWN, 0))
         return counts
 
     def fits(self, graph: Graph, counts: Mapping[str, int]) -> bool:
@@ -189,6 +192,8 @@ class Merge:
         counts: Sequence[Mapping[str, int]],
     ) -> Tensor:
         offsets = rule["offset"]
+        if rule["dim"] is None:
+            return graphs[0][name]
         if not any(offsets):
             return torch.cat([graph[name] for graph in graphs], rule["dim"])
         before = [0] * len(offsets)
@@ -198,48 +203,59 @@ class Merge:
             moved = torch.tensor(before, dtype=tensor.dtype, device=tensor.device)
             shape = [-1] + [1] * (tensor.dim() - 1) if len(offsets) > 1 else [1] * tensor.dim()
             parts.append(tensor + moved.reshape(shape))
-            before = [
-                total + (count[symbol] if symbol else 0)
-                for total, symbol in zip(before, offsets, strict=True)
-            ]
+            before = [n + count.get(row, 0) for n, row in zip(before, offsets, strict=True)]
         return torch.cat(parts, rule["dim"])
 
     def split(
         self, outputs: Sequence[Tensor], counts: Sequence[Mapping[str, int]]
     ) -> list[list[Tensor]]:
         """Takes results apart: for each graph its own."""
-        columns = []
+        columns: list[Sequence[Tensor]] = []
         for rule, tensor in zip(self.plan["outputs"], outputs, strict=True):
+            if rule["dim"] is None:
+                columns.append([tensor] * len(counts))
+                continue
             lengths = [count[rule["size"]] for count in counts]
             if sum(lengths) != tensor.size(rule["dim"]):
                 raise RuntimeError(
                     f"expected {sum(lengths)} values for {len(counts)} graphs, got "
                     f"{tensor.size(rule['dim'])}"
                 )
-            columns.append(torch.split_with_sizes(tensor, lengths, rule["dim"]))
+            parts: Sequence[Tensor] = torch.split_with_sizes(tensor, lengths, rule["dim"])
+            if "offset" in rule:
+                # Numbers of nodes, as each graph counts them; what is negative stands for none.
+                before = itertools.accumulate((c[rule["offset"]] for c in counts), initial=0)
+                parts = [torch.where(p < 0, p, p - b) for p, b in zip(parts, before, strict=False)]
+            columns.append(parts)
         return [list(parts) for parts in zip(*columns, strict=True)]
 
-    def groups(self, counts: Sequence[Mapping[str, int]], rows: int) -> list[list[int]]:
+    def groups(
+        self, graphs: Sequence[Graph], counts: Sequence[Mapping[str, int]], rows: int
+    ) -> list[list[int]]:
         """Divides graphs into those that run together.
 
         Args:
+            graphs: The graphs.
             counts: For each what :meth:`counts` returned.
             rows: How many nodes and edges a group has at most.
 
         Returns:
-            The positions of the graphs in each group, all of the same number of features.
+            The positions of the graphs in each group, all of the same number of features and
+            with the same settings.
         """
+        settings = [name for name, rule in self.plan["inputs"].items() if rule["dim"] is None]
         groups: list[list[int]] = []
-        last: dict[tuple[int, ...], tuple[list[int], int]] = {}
-        for number, count in enumerate(counts):
-            features = tuple(size for symbol, size in count.items() if is_feature(symbol))
+        last: dict[tuple[Any, ...], tuple[list[int], int]] = {}
+        for number, (graph, count) in enumerate(zip(graphs, counts, strict=True)):
+            features = [size for symbol, size in count.items() if is_feature(symbol)]
             size = sum(count.values()) - sum(features)
-            group, total = last.get(features, ([], rows))
+            alike = (*features, *(str(graph[name].tolist()) for name in settings))
+            group, total = last.get(alike, ([], rows))
             if total + size > rows:
                 group, total = [], 0
                 groups.append(group)
             group.append(number)
-            last[features] = (group, total + size)
+            last[alike] = (group, total + size)
         return groups
 
 
@@ -328,7 +344,9 @@ class Model:
                     continue
             alone.append(number)
         if self.merge is not None:
-            for group in self.merge.groups([counts[n] for n in together], self.rows):
+            for group in self.merge.groups(
+                [graphs[n] for n in together], [counts[n] for n in together], self.rows
+            ):
                 numbers = [together[position] for position in group]
                 if not self._run_merged(numbers, graphs, counts, answers):
                     alone += numbers

@@ -45,44 +45,6 @@ def test_sddmm() -> None:
     torch.testing.assert_close(native.sddmm(INDEX, OTHER, a, b, "sub"), a[INDEX] - b[OTHER])
 
 
-def leaky(x: Tensor) -> Tensor:
-    return torch.nn.functional.leaky_relu(x, 0.2)
-
-
-# Program of the score, how many dimensions it sums, and the same on the gathered operands.
-SCORES = {
-    "leaky_relu(i0 + j1, 0.2)": (0, lambda i, j, s: leaky(i[..., 0] + j[..., 0])),  # GAT
-    "leaky_relu(i0 + j1, 0.2) * s3": (1, lambda i, j, s: (leaky(i + j) * s).sum(-1)),  # GATv2
-    "t0 = i0 * j1; t0 * 0.5": (1, lambda i, j, s: (i * j).sum(-1) / 2),  # Transformer
-}
-
-
-@pytest.mark.parametrize("score", SCORES)
-@pytest.mark.parametrize("message", ["j2", "t0 = relu(j2); t0 * t0"])
-def test_edge_attention(score: str, message: str) -> None:
-    torch.manual_seed(0)
-    sum_dims, function = SCORES[score]
-    shapes = ([NUM_NODES, 2, 4], [NUM_OTHER, 2, 4], [NUM_OTHER, 2, 4], [2, 4])
-    full = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    given = list(full)
-    if sum_dims == 0:
-        given[:2] = [full[0][..., :1], full[1][..., :1]]
-    out, weight = native.edge_attention(score, message, given, INDEX, OTHER, PTR, PERM, 1)
-    logits = function(full[0][INDEX], full[1][OTHER], full[3])
-    expected_weight = portable.softmax(logits, INDEX, num_nodes=NUM_NODES)
-    values = full[2][OTHER] if message == "j2" else full[2][OTHER].relu().square()
-    expected = portable.scatter(expected_weight[..., None] * values, INDEX, 0, NUM_NODES)
-    torch.testing.assert_close(weight, expected_weight)
-    torch.testing.assert_close(out, expected)
-    leaves = full if "s3" in score else full[:3]
-    for a, b in zip(
-        torch.autograd.grad(out.square().sum() + weight.sin().sum(), leaves),
-        torch.autograd.grad(expected.square().sum() + expected_weight.sin().sum(), leaves),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b)
-
-
 def test_mixed_dtypes_promote_as_in_torch() -> None:
     """Under autocast, values in bfloat16 meet weights in float32."""
     x, w = torch.randn(NUM_OTHER, 4).bfloat16().requires_grad_(), torch.rand(NUM_EDGES)

@@ -43,4 +43,13 @@ STABLE_TORCH_LIBRARY(gnnscript, m) {
   m.def(
       "edge_map(str program, Tensor[] operands, Tensor index, Tensor other, int sum_dims) "
       "-> Tensor");
+  // Messages weighted by the softmax of a score over each row, and what the gradient needs of it.
+  m.def(
+      "edge_attention(str score, Tensor[] score_operands, int sum_dims, str message, "
+      "Tensor[] message_operands, Tensor index, Tensor other, Tensor ptr, Tensor perm) "
+      "-> (Tensor out, Tensor high, Tensor total)");
+  m.def(
+      "edge_attention_backward(str score, Tensor[] score_operands, int sum_dims, str message, "
+      "Tensor[] message_operands, Tensor index, Tensor other, Tensor ptr, Tensor perm, "
+      "Tensor grad, Tensor high, Tensor total, Tensor mean) -> (Tensor weight, Tensor slope)");
 }

@@ -3,7 +3,7 @@
 Sums of halves are accumulated in single precision anyway, so reductions take what they are given. A
 softmax is computed in float32, as autocast has it for ``torch.softmax``. A program over edges may
 meet halves, from a linear layer, beside float32: they are promoted, as autocast does for
-``torch.scatter_add``.
+``torch.scatter_add``. With a softmax in between they are computed in float32.
 """
 
 from __future__ import annotations
@@ -43,10 +43,25 @@ def _edge_map(program: str, operands: list[Tensor], *rest: Any) -> Tensor:
     return torch.ops.gnnscript.edge_map(program, _promoted(operands), *rest)  # type: ignore[no-any-return]
 
 
-def _without_autocast(key: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _edge_attention(
+    score: str,
+    score_operands: list[Tensor],
+    sum_dims: int,
+    message: str,
+    operands: list[Tensor],
+    *rest: Any,
+) -> Any:
+    single = [_single(operand) for operand in _promoted(score_operands + operands)]
+    count = len(score_operands)
+    return torch.ops.gnnscript.edge_attention(
+        score, single[:count], sum_dims, message, single[count:], *rest
+    )
+
+
+def _without_autocast(key: str, function: Callable[..., Any]) -> Callable[..., Any]:
     keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))
 
-    def call(*args: Any) -> Tensor:
+    def call(*args: Any) -> Any:
         with torch._C._ExcludeDispatchKeyGuard(keys):
             return function(*args)
 
@@ -65,6 +80,7 @@ def register() -> None:
             ("edge_softmax", _softmax),
             ("edge_reduce", _edge_reduce),
             ("edge_map", _edge_map),
+            ("edge_attention", _edge_attention),
         ):
             library.impl(name, _without_autocast(key, rule), key)  # type: ignore[no-untyped-call]
     _kept.append(library)

@@ -109,44 +109,45 @@ def edge_attention(
     ptr: Tensor,
     perm: Tensor,
     sum_dims: int,
-) -> tuple[Tensor, Tensor]:
+    weights: bool = False,
+) -> tuple[Tensor, Tensor | None]:
     """Reduce messages weighted by the softmax of a score over the edges of each node.
 
-    Neither messages nor the terms of the score are stored per edge: extra memory is one weight per
-    edge and head.
+    One pass over the rows. Neither messages nor the score nor, unless they are asked for, the
+    weights are stored per edge.
 
     Args:
         score: The program of the score; its last `sum_dims` feature dimensions are summed.
         message: The program of the message, of feature shape `[H..., C...]` where the score's sum
-            is of feature shape `[H...]`, with `sum_dims` dimensions `C...`.
+            is of feature shape `[H...]`.
         operands: The operands of both programs, as in `edge_reduce`; either may leave some out.
         index: As in `edge_reduce`.
         other: As in `edge_reduce`.
         ptr: As in `edge_reduce`.
         perm: As in `edge_reduce`.
         sum_dims: See `score`.
+        weights: Whether the weights are asked for.
 
     Returns:
         out: Node values, `[N, H..., C...]`; 0 for a node without edges.
-        weight: The weight of each edge, `[E, H...]`.
+        weight: The weight of each edge, `[E, H...]`, or None.
 
     Raises:
-        ValueError: As in `edge_reduce`.
+        ValueError: As in `edge_reduce`, or if the shapes of score and message do not fit.
         IndexError: As in `edge_reduce`.
 
     Source: the attention of ``GATConv``, ``GATv2Conv`` and ``TransformerConv``, without dropout.
     """
-    own, program = _select(score, _promote(operands))
-    logits = torch.ops.gnnscript.edge_map(program, own, index, other, sum_dims)
-    weight = torch.ops.gnnscript.edge_softmax(logits, ptr, perm)
-    own, program = _select(message, _promote(operands))
-    spread = weight
-    for _ in range(sum_dims):
-        spread = spread.unsqueeze(-1)
-    at = program.rfind(";") + 1
-    program = program[:at] + " e" + str(len(own)) + " * (" + program[at:] + ")"
-    out = edge_reduce(program, own + [spread], index, other, ptr, perm, "sum")  # noqa: RUF005
-    return out, weight
+    operands = _promote(operands)
+    scored, score = _select(score, operands)
+    sent, message = _select(message, operands)
+    out, _, _ = torch.ops.gnnscript.edge_attention(
+        score, scored, sum_dims, message, sent, index, other, ptr, perm
+    )
+    if not weights:
+        return out, None
+    logits = torch.ops.gnnscript.edge_map(score, scored, index, other, sum_dims)
+    return out, torch.ops.gnnscript.edge_softmax(logits, ptr, perm)
 
 
 def _csr(index: Tensor, size: int) -> tuple[Tensor, Tensor]:

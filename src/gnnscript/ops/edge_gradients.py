@@ -20,7 +20,15 @@ from gnnscript.ops.autograd import _edge_gradient
 from gnnscript.ops.plans import cached_csr
 from gnnscript.ops.program import Expressions, Leaf, postorder, sides
 
-__all__ = ["feature_shape", "register"]
+__all__ = [
+    "EdgeProgram",
+    "Graph",
+    "feature_shape",
+    "gradients",
+    "linear_programs",
+    "programs_of",
+    "register",
+]
 
 _ops = torch.ops.gnnscript
 _SWAPPED = {"i": "j", "j": "i", "e": "e", "s": "s"}
@@ -30,18 +38,18 @@ _SWAPPED = {"i": "j", "j": "i", "e": "e", "s": "s"}
 
 
 @dataclass(frozen=True)
-class _Program:
+class EdgeProgram:
     """A program and what stands for its operands: places in a list of tensors."""
 
     text: str
     places: tuple[int, ...]
 
 
-def _programs(
+def programs_of(
     expressions: Expressions, found: dict[Leaf, Any], count: int
-) -> tuple[_Program | None, ...]:
+) -> tuple[EdgeProgram | None, ...]:
     """Write the gradients of the first `count` operands, in the direction that sums each."""
-    programs: list[_Program | None] = [None] * count
+    programs: list[EdgeProgram | None] = [None] * count
     for leaf, grad in found.items():
         if leaf.position >= count:
             continue
@@ -54,29 +62,29 @@ def _programs(
             for new, old in enumerate(used)
         }
         text = expressions.write(grad, names)
-        programs[leaf.position] = _Program(text, tuple(old.position for old in used))
+        programs[leaf.position] = EdgeProgram(text, tuple(old.position for old in used))
     return tuple(programs)
 
 
 @functools.lru_cache(maxsize=1024)
-def _linear_programs(program: str, grad_side: str) -> tuple[_Program | None, ...]:
+def linear_programs(program: str, grad_side: str) -> tuple[EdgeProgram | None, ...]:
     """The gradients where `G` is operand number n of n: of a node (`i`), or of an edge (`e`)."""
     expressions = Expressions()
     count = len(sides(program))
     root = expressions.parse(program)
     grad = expressions.leaf(grad_side, count)
-    return _programs(expressions, expressions.gradients(root, grad), count)
+    return programs_of(expressions, expressions.gradients(root, grad), count)
 
 
 @functools.lru_cache(maxsize=1024)
-def _extremum_programs(program: str, is_half: bool) -> tuple[_Program | None, ...]:
+def _extremum_programs(program: str, is_half: bool) -> tuple[EdgeProgram | None, ...]:
     """The gradients of a minimum or maximum; operands n and n + 1 are `G` and the result."""
     expressions = Expressions()
     count = len(sides(program))
     root = expressions.parse(program)
     reached = _reached(expressions, root, count + 1, is_half)
     grad = expressions.where(reached, expressions.leaf("i", count), expressions.number(0.0))
-    return _programs(expressions, expressions.gradients(root, grad), count)
+    return programs_of(expressions, expressions.gradients(root, grad), count)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -133,8 +141,14 @@ def _trailing(operand: Tensor, rank: int) -> int:
 # -- the gradients --------------------------------------------------------------------------------
 
 
-class _Graph:
-    """The edges of a call, and the rows that its gradients are summed over."""
+class Graph:
+    """The edges of a call, and the rows that its gradients are summed over.
+
+    Args:
+        index: The node at the end `i` of each edge.
+        other: The node at the end `j` of each edge.
+        rows: ``csr(index, N)``, where the call has it.
+    """
 
     def __init__(
         self, index: Tensor, other: Tensor, rows: tuple[Tensor, Tensor] | None = None
@@ -142,7 +156,7 @@ class _Graph:
         self.index, self.other, self.rows = index, other, rows
 
     def gradient(
-        self, side: str, operand: Tensor, program: _Program, tensors: list[Tensor], rank: int
+        self, side: str, operand: Tensor, program: EdgeProgram, tensors: list[Tensor], rank: int
     ) -> Tensor:
         """Sum ``G dP/d(operand)`` to the shape of an operand."""
         operands = [tensors[place] for place in program.places]
@@ -208,7 +222,7 @@ def _reduce_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _reduce_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     index, other, ptr, perm, *tensors = ctx.saved_tensors
     operands, kept = tensors[: ctx.count], tensors[ctx.count :]
-    graph = _Graph(index, other, (ptr, perm))
+    graph = Graph(index, other, (ptr, perm))
     is_half = grad.dtype in (torch.float16, torch.bfloat16)
     if kept:
         reached = _tie_program(ctx.program, is_half)
@@ -219,29 +233,42 @@ def _reduce_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         values = _ops.edge_map(ctx.program, operands, index, other, 0)
         out = _ops.segment_reduce(values, ptr, perm, "mul")
         extras = [_edge_gradient(grad, values, out, ptr, perm, "mul", index.size(0))]
-        programs = _linear_programs(ctx.program, "e")
+        programs = linear_programs(ctx.program, "e")
     else:
         extras = [grad / _degrees(ptr, grad) if ctx.reduce == "mean" else grad]
-        programs = _linear_programs(ctx.program, "i")
-    grads = _gradients(ctx, graph, programs, operands, extras, grad.dim() - 1)
+        programs = linear_programs(ctx.program, "i")
+    needed = ctx.needs_input_grad[1]
+    grads = gradients(ctx.program, needed, graph, programs, operands, extras, grad.dim() - 1)
     return None, grads, None, None, None, None, None
 
 
-def _gradients(
-    ctx: Any,
-    graph: _Graph,
-    programs: tuple[_Program | None, ...],
+def gradients(
+    text: str,
+    needed: Sequence[bool],
+    graph: Graph,
+    programs: tuple[EdgeProgram | None, ...],
     operands: list[Tensor],
     extras: list[Tensor],
     rank: int,
 ) -> list[Tensor | None]:
+    """Return the gradients of the operands of a program, where they are needed and not 0.
+
+    Args:
+        text: The program.
+        needed: Which operands' gradients are needed.
+        graph: The edges.
+        programs: The programs of the gradients, over the operands and `extras`.
+        operands: The operands.
+        extras: What flows back.
+        rank: The number of feature dimensions of the program's value.
+    """
     tensors = operands + extras
     return [
         graph.gradient(side, operand, program, tensors, rank)
         if program is not None and is_needed
         else None
         for side, operand, program, is_needed in zip(
-            sides(ctx.program), operands, programs, ctx.needs_input_grad[1], strict=True
+            sides(text), operands, programs, needed, strict=True
         )
     ]
 
@@ -258,8 +285,9 @@ def _map_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     shape = feature_shape(ctx.program, operands)
     # An operand alone may be narrower than the value, and then so is G.
     grad = grad.expand([grad.size(0), *shape])
-    programs = _linear_programs(ctx.program, "e")
-    grads = _gradients(ctx, _Graph(index, other), programs, operands, [grad], len(shape))
+    programs = linear_programs(ctx.program, "e")
+    needed, graph = ctx.needs_input_grad[1], Graph(index, other)
+    grads = gradients(ctx.program, needed, graph, programs, operands, [grad], len(shape))
     return None, grads, None, None, None
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from gnnscript.ops import portable
 from gnnscript.ops.program import Expressions, Node, postorder, sides
 
-__all__ = ["edge_map", "edge_reduce"]
+__all__ = ["edge_attention", "edge_map", "edge_reduce"]
 
 _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "+": torch.add,
@@ -102,6 +102,31 @@ def edge_reduce(
     """
     values = edge_map(program, operands, index, other)
     return portable.scatter(values, index, 0, num_nodes, reduce)
+
+
+def edge_attention(
+    score: str,
+    score_operands: Sequence[Tensor],
+    sum_dims: int,
+    message: str,
+    operands: Sequence[Tensor],
+    index: Tensor,
+    other: Tensor,
+    num_nodes: int,
+) -> tuple[Tensor, Tensor]:
+    """Reduce messages weighted by the softmax of a score, as the native `edge_attention`.
+
+    Returns:
+        Node values and the weights of the edges.
+    """
+    scores = edge_map(score, score_operands, index, other, sum_dims)
+    weights = portable.softmax(scores, index, num_nodes=num_nodes)
+    values = edge_map(message, operands, index, other)
+    spread = weights
+    while spread.dim() > 1 and spread.size(-1) == 1:
+        spread = spread.squeeze(-1)
+    spread = spread.reshape([*spread.shape, *([1] * (values.dim() - spread.dim()))])
+    return portable.scatter(spread * values, index, 0, num_nodes), weights
 
 
 def _gather(program: str, operands: Sequence[Tensor], index: Tensor, other: Tensor) -> list[Tensor]:

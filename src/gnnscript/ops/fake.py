@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gnnscript.ops.attention_gradients import attention_shapes
 from gnnscript.ops.edge_gradients import feature_shape
 
 __all__ = ["register"]
@@ -79,11 +80,45 @@ def _edge_map(
     return operands[0].new_empty([index.size(0), *shape[: len(shape) - sum_dims]])
 
 
+def _edge_attention(
+    score: str,
+    score_operands: list[Tensor],
+    sum_dims: int,
+    message: str,
+    operands: list[Tensor],
+    index: Tensor,
+    other: Tensor,
+    ptr: Tensor,
+    perm: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    scored, messages, _ = attention_shapes(score, score_operands, sum_dims, message, operands)
+    like, rows = operands[0], ptr.size(0) - 1
+    wide = torch.promote_types(like.dtype, torch.float32)
+    high = like.new_empty([rows, *scored], dtype=wide)
+    return like.new_empty([rows, *messages]), high, torch.empty_like(high)
+
+
+def _edge_attention_backward(
+    score: str,
+    score_operands: list[Tensor],
+    sum_dims: int,
+    message: str,
+    operands: list[Tensor],
+    index: Tensor,
+    *rest: Tensor,
+) -> tuple[Tensor, Tensor]:
+    scored, _, _ = attention_shapes(score, score_operands, sum_dims, message, operands)
+    weight = operands[0].new_empty([index.size(0), *scored])
+    return weight, torch.empty_like(weight)
+
+
 def register() -> None:
     """Registers the fake kernels; once, after the library has been loaded."""
     kernels: dict[str, Callable[..., Any]] = {
         "edge_reduce": _edge_reduce,
         "edge_map": _edge_map,
+        "edge_attention": _edge_attention,
+        "edge_attention_backward": _edge_attention_backward,
         "csr": _csr,
         "fps": _fps,
         "gather": _gather,

@@ -78,7 +78,7 @@ def _try_to_load() -> str:
             torch.ops.load_library(str(path))  # type: ignore[no-untyped-call]
     except OSError as error:
         return f"it does not load: {error}"
-    from gnnscript.ops import autocast, autograd, edge_gradients, fake
+    from gnnscript.ops import attention_gradients, autocast, autograd, edge_gradients, fake
 
     for path in found:
         _follow_checks(path)
@@ -86,6 +86,7 @@ def _try_to_load() -> str:
         fake.register()
         autograd.register()
         edge_gradients.register()
+        attention_gradients.register()
         autocast.register()
     except RuntimeError as error:  # an op that these files know is not in the library
         first = str(error).splitlines()[0]

@@ -2,7 +2,7 @@
 
 #include <new>
 
-#include "edge_program/operands.h"
+#include "cpu/edge_call.h"
 #include "rows_checks.h"
 
 namespace gnnscript {
@@ -25,41 +25,6 @@ EdgeReduction parse_reduction(const std::string& reduce) {
       "expected reduce to be one of sum, mean, min, max and mul, got '", reduce, "'"));
 }
 
-// The indices stay alive as long as the arguments that point into them.
-struct Call {
-  Call(const EdgeOperands& operands, const Tensor& index_given, const Tensor& other_given)
-      : index(torch::stable::contiguous(index_given)),
-        other(torch::stable::contiguous(other_given)) {
-    args.program = &operands.program();
-    args.operands = operands.operands.data();
-    args.dtype = operands.dtype;
-    args.lanes = operands.lanes;
-    args.edges = operands.edges;
-    args.index = operands.reads('i') ? index.const_data_ptr() : nullptr;
-    args.other = operands.reads('j') ? other.const_data_ptr() : nullptr;
-    args.wide_index = is_wide(index);
-    args.wide_other = is_wide(other);
-    args.index_bound = operands.index_bound;
-    args.other_bound = operands.other_bound;
-    args.group = 1;
-    args.bad_edge = args.bad_index = args.bad_other = -1;
-  }
-
-  void check_indices() const {
-    if (args.bad_index >= 0) {
-      out_of_range("index", args.bad_index, value_at(index, args.bad_index), args.index_bound,
-                   "the number of nodes");
-    }
-    if (args.bad_other >= 0) {
-      out_of_range("other", args.bad_other, value_at(other, args.bad_other), args.other_bound,
-                   "the number of nodes");
-    }
-  }
-
-  Tensor index, other;
-  EdgeArgs args{};
-};
-
 Tensor edge_reduce(const std::string& program, const std::vector<Tensor>& tensors,
                    const Tensor& index, const Tensor& other, const Tensor& ptr, const Tensor& perm,
                    const std::string& reduce) {
@@ -68,7 +33,7 @@ Tensor edge_reduce(const std::string& program, const std::vector<Tensor>& tensor
   const Sorted sorted(index, index.numel(), ptr, perm);
   const EdgeOperands operands(program, tensors, index, other, sorted.num_rows());
   Tensor out = empty_with(tensors[0], operands.result_shape(sorted.num_rows(), 0));
-  Call call(operands, index, other);
+  EdgeCall call(operands, index, other);
   EdgeArgs& args = call.args;
   if (args.lanes == 0) return out;
   args.out = out.mutable_data_ptr();
@@ -91,7 +56,7 @@ Tensor edge_map(const std::string& program, const std::vector<Tensor>& tensors,
   check(sum_dims >= 0 && sum_dims <= rank, "expected sum_dims within [0, ", rank,
         "], the number of feature dimensions, got ", sum_dims);
   Tensor out = empty_with(tensors[0], operands.result_shape(operands.edges, sum_dims));
-  Call call(operands, index, other);
+  EdgeCall call(operands, index, other);
   EdgeArgs& args = call.args;
   if (args.lanes == 0) return torch::stable::zero_(out);
   for (int64_t d = rank - sum_dims; d < rank; ++d) args.group *= operands.shape[static_cast<size_t>(d)];

@@ -46,7 +46,7 @@ def test_scripted_like_eager(name: str, bare: BareProcess) -> None:
 @pytest.mark.parametrize("name", FUSED)
 def test_fused_messages_have_no_edge_tensors(name: str) -> None:
     text = propagate_of(gnnscript.scriptable(FUSED[name])())
-    assert re.search(r"\bedge_aggregate(_layers)?\(", text)
+    assert re.search(r"\bedge_(aggregate(_layers)?|attend)\(", text)
     assert not re.search(r"\b(gather|scatter)\(", text)
 
 

@@ -52,7 +52,7 @@ def _projection(message: str) -> str:
 def attention_shapes(
     score: str, score_operands: list[Tensor], sum_dims: int, message: str, operands: list[Tensor]
 ) -> tuple[list[int], list[int], int]:
-    """Return the feature shapes of score and message, and for how many last dimensions a weight is."""
+    """Return the feature shapes of both, and for how many last dimensions a weight is."""
     scored = list(feature_shape(score, score_operands))
     scored = scored[: len(scored) - sum_dims]
     own = list(scored)

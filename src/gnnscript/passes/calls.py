@@ -231,6 +231,8 @@ class Calls(Operators):
             return self.joined(name, kept, args, options)
         if name == "sum" and args:
             return self.total(kept.code, args[0], args[1:], options) or kept
+        if name == "unsqueeze" and args and args[0].per_edge:
+            return self.viewed(name, kept, args[0], args[1:], options)
         if name in ("matmul", "mm", "bmm") and len(args) == 2:
             return self.product(kept.code, *args) or kept
         return kept

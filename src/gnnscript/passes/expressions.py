@@ -31,6 +31,7 @@ __all__ = [
     "Softmax",
     "Stack",
     "Total",
+    "Weights",
     "filled",
     "hole",
 ]
@@ -205,6 +206,26 @@ class Softmax(Expression):
     index: Expression
     size: Expression
     dim: int
+
+    @property
+    def per_edge(self) -> bool:
+        """It has."""
+        return True
+
+
+@dataclass(eq=False, kw_only=True)
+class Weights(Expression):
+    """A softmax, viewed so that it fits messages.
+
+    Args:
+        softmax: The softmax.
+        ones: Where dimensions of one were put in, one after the other; or
+        sizes: The sizes that it is viewed as, without that of the edges.
+    """
+
+    softmax: Softmax
+    ones: list[int] = field(default_factory=list)
+    sizes: list[int] | None = None
 
     @property
     def per_edge(self) -> bool:

@@ -10,6 +10,8 @@ import ast
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from gnnscript.passes.expressions import (
     Cat,
     Code,
@@ -75,6 +77,9 @@ class Hoist(State):
             )
         if isinstance(expression, Total):
             operand = self.simplified(expression.operand)
+            summed = self._summed(operand, expression.dims)
+            if summed is not None:
+                return summed
             if operand is expression.operand:
                 return expression
             return Total(
@@ -84,8 +89,14 @@ class Hoist(State):
             return self._spread(expression) or expression
         return expression
 
-    def lifted(self, expression: Expression) -> Gather | None:
-        """A value per edge that depends on one end of it only, as a gathered value."""
+    def lifted(self, expression: Expression, summed: int = 0) -> Gather | None:
+        """A value per edge that depends on one end of it only, as a gathered value.
+
+        Args:
+            expression: The value.
+            summed: How many of its last dimensions are summed. A parameter may have these, and one
+                more for all edges.
+        """
         if id(expression) in self.memo:
             return None
         expression = self.simplified(expression)
@@ -93,16 +104,36 @@ class Hoist(State):
             return expression
         if not isinstance(expression, Map):
             return None
-        inner = [self.lifted(o) if o.per_edge else o for o in expression.operands]
-        if any(o is None or not (o.per_edge or isinstance(o, Const)) for o in inner):
-            return None
+        inner: list[Expression] = []
+        for operand in expression.operands:
+            lifted = self.lifted(operand, summed) if operand.per_edge else operand
+            if lifted is None or not (operand.per_edge or _spans(operand, summed)):
+                return None
+            inner.append(lifted)
         gathers = [o for o in inner if isinstance(o, Gather)]
         first = gathers[0]
         if any((g.index, g.dim) != (first.index, first.dim) for g in gathers):
             return None
         sources = [o.source if isinstance(o, Gather) else o for o in inner]
-        source = Code(code=_replaced(expression, sources))  # type: ignore[arg-type]
+        source = Code(code=_replaced(expression, sources))
         return regathered(first, source)
+
+    def _summed(self, operand: Expression, dims: int) -> Gather | None:
+        """The sum over the last dimensions of a value that one end of an edge has, at the nodes."""
+        if not isinstance(operand, Map) or self.least_dims(operand) <= dims:
+            return None
+        gather = self.lifted(operand, dims)
+        if gather is None or -dims <= gather.dim < 0:
+            return None
+        self.gains += 1
+        last: list[ast.expr] = [
+            ast.UnaryOp(ast.USub(), ast.Constant(d)) for d in range(dims, 0, -1)
+        ]
+        over = last[0] if dims == 1 else ast.List(last, ast.Load())
+        code = ast.Call(ast.Attribute(hole(gather.source), "sum", ast.Load()), [over], [])
+        summed = regathered(gather, Code(code=code))
+        summed.dim += dims if gather.dim < 0 else 0
+        return summed
 
     def _spread(self, linear: Linear) -> Expression | None:
         """The sum over the ends of an edge that a linear layer is."""
@@ -239,6 +270,8 @@ class Hoist(State):
                 return 2  # asserted by '_taken'
         if isinstance(value, (Linear, Part, Softmax)):
             return max(1, self.least_dims(value.operand) - isinstance(value, Part))
+        if isinstance(held := getattr(value, "value", None), torch.nn.Parameter):
+            return held.dim()
         if isinstance(value, Gather):
             least = self.least_dims(value.source)
             return max(least, value.dim + 1 if value.dim >= 0 else -value.dim)
@@ -255,6 +288,16 @@ def regathered(owner: Gather, source: Expression) -> Gather:
     assert isinstance(owner.code, ast.Call)
     code = ast.Call(owner.code.func, [hole(source), *owner.code.args[1:]], owner.code.keywords)
     return Gather(code=code, source=source, index=owner.index, dim=owner.dim)
+
+
+def _spans(value: Expression, summed: int) -> bool:
+    """Whether a value is a number, or a parameter that no edge has a row of."""
+    if isinstance(value, Const):
+        return True
+    held = getattr(value, "value", None)
+    if summed == 0 or not isinstance(held, torch.nn.Parameter):
+        return False
+    return held.dim() <= summed or held.size(0) == 1
 
 
 def _same_source(a: Gather | None, b: Gather | None) -> bool:

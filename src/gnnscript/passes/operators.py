@@ -183,6 +183,9 @@ class Operators(Products):
     def part(self, owner: Expression, position: ast.expr) -> Expression | None:
         """Some features of a value per edge: taken before they are gathered."""
         code = ast.Subscript(hole(owner), position, ast.Load())
+        spread = self.spread_by(owner, position, code)
+        if spread is not None:
+            return spread
         elements = position.elts if isinstance(position, ast.Tuple) else []
         if len(elements) != 2 or any(isinstance(n, ast.Name) for n in ast.walk(position)):
             return None
@@ -225,6 +228,12 @@ class Operators(Products):
             kept.bounds = (self.least_dims(owner), math.inf)
         if name in ("size", "dim") and isinstance(owner, Gather):
             return self._measured(name, kept, owner, values)
+        if name == "unsqueeze" and not args and isinstance(options.get("dim"), Const):
+            values, options = [options["dim"].value], {}
+        if not options and None not in values:
+            spread = self.spread(name, kept.code, owner, values)
+            if spread is not None:
+                return spread
         if not isinstance(owner, Gather) or owner.dim != 0 or options or None in values:
             return kept
         same = name in ("view", "reshape") and values[0] == -1 and min(values[1:], default=1) > 0
@@ -319,16 +328,18 @@ class Operators(Products):
         return Code(code=code, tensor=any(side.tensor for side in sides))
 
     def mapped(self, code: ast.expr, name: str, operands: list[Expression]) -> Expression:
-        """An elementwise operation; constant factors go into a sum over features.
+        """An elementwise operation; factors that are one number go into a sum over features.
 
         Truth values and numbers alone do not make a floating-point value: that is left to torch.
         """
         judged = operands[1:] if name == "where" else operands
         if all(isinstance(o, Const) or is_truth(o) for o in judged):
             return Code(code=code)
+        if name == "*" and isinstance(operands[1], Total) and not isinstance(operands[0], Total):
+            operands = [operands[1], operands[0]]
         if name in ("*", "/") and isinstance(operands[0], Total):
             total, factor = operands[0], operands[1]
-            if isinstance(factor, Const):
+            if _is_single(factor):
                 inner = Map(code=code, operator=name, operands=[total.operand, factor])
                 inner.code = ast.BinOp(hole(total.operand), _OPERATOR[name], hole(factor))
                 summed = ast.Attribute(hole(inner), "sum", ast.Load())
@@ -372,6 +383,14 @@ def _ordered(op: ast.cmpop, left: tuple[float, float], right: tuple[float, float
     if isinstance(op, (ast.Eq, ast.NotEq)) and (below or above):
         return isinstance(op, ast.NotEq)
     return None
+
+
+def _is_single(expression: Expression) -> bool:
+    """Whether a factor is a number, or a parameter that is one."""
+    if isinstance(expression, Const):
+        return True
+    held = getattr(expression, "value", None)
+    return isinstance(held, torch.nn.Parameter) and held.numel() == 1 and held.dim() <= 1
 
 
 _OPERATOR: dict[str, ast.operator] = {"*": ast.Mult(), "/": ast.Div()}

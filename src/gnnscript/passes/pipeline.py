@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 
 from gnnscript.passes.ends import move_edge_layers
+from gnnscript.passes.joining import join_updates
+from gnnscript.passes.stores import remove_dead_stores
 from gnnscript.passes.tracing import trace
 from gnnscript.specialize.helpers import Import, is_op
 from gnnscript.specialize.program import Program, Specialized
@@ -33,6 +35,8 @@ def optimize(program: Program, *, branches: bool = True) -> None:
     """
     if any(_takes_gradients(function.node) for function in program.functions()):
         return
+    remove_dead_stores(program)
+    join_updates(program)
     for owner in program.owners.values():
         for method in owner.methods:
             if method.name.rstrip("_0123456789") in _METHODS:

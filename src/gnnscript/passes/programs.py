@@ -1,12 +1,15 @@
-"""Elementwise expressions over edges as edge programs."""
+"""Elementwise expressions over edges as edge programs, and calls of the ops that run them."""
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass, field
+from typing import Any
 
 from gnnscript.passes.expressions import Code, Const, Expression, Gather, Map, Scatter
+from gnnscript.specialize.helpers import import_reference
 
-__all__ = ["Program", "build"]
+__all__ = ["Program", "build", "fused_call", "program_of", "typed"]
 
 _LEVEL = {"+": 1, "-": 1, "*": 2, "/": 2, "neg": 3}
 _COMPARISONS = ("==", "<", "<=", ">", ">=")
@@ -79,8 +82,24 @@ def build(expression: Expression, scatter: Scatter | None) -> Program | None:
     if not gathers:
         return None
     targets = [g.index for g in gathers if g.index.hint == "edge_index_i"]
-    program = Program([scatter.index if scatter is not None else [*targets, gathers[0].index][0]])
-    program.dim = scatter.dim if scatter is not None else gathers[0].dim
+    index = scatter.index if scatter is not None else [*targets, gathers[0].index][0]
+    return program_of(expression, [index], scatter.dim if scatter is not None else None)
+
+
+def program_of(
+    expression: Expression, indices: list[Expression], dim: int | None = None
+) -> Program | None:
+    """The program of an elementwise expression, gathered values in it or not.
+
+    Args:
+        expression: The expression.
+        indices: The ends of the edges that are known: ``i``, then ``j``; a second one that the
+            expression reads is added.
+        dim: The dimension that counts edges; by default that of the first gathered value.
+    """
+    program = Program(indices)
+    gathers = _gathers(expression)
+    program.dim = dim if dim is not None else gathers[0].dim if gathers else 0
     program.text = _text(expression, program, 0)
     return program if len(program.operands) <= _MOST_OPERANDS else None
 
@@ -118,3 +137,34 @@ def _text(expression: Expression, program: Program, level: int, typed: bool = Tr
         )
         return f"{operator}({', '.join(texts)})"
     return f"({text})" if own < level else text  # type: ignore[operator]
+
+
+def typed(program: Program) -> dict[str, tuple[Any, Any]]:
+    """Which operands decide the type of the result, where it is not all of them, or none."""
+    partial = 0 < len(program.typed) < len(program.operands)
+    return {"typed": (sorted(program.typed), None)} if partial else {}
+
+
+def fused_call(
+    name: str,
+    args: list[ast.expr],
+    options: dict[str, tuple[Any, Any]],
+    module: str = "gnnscript.ops.fused",
+) -> ast.Call:
+    """A call of one of the native ops; options that are the default are left out."""
+    keywords = [
+        ast.keyword(key, _literal(value))
+        for key, (value, default) in options.items()
+        if value != default
+    ]
+    return ast.Call(import_reference(module, name, name), args, keywords)
+
+
+def _literal(value: Any) -> ast.expr:
+    if isinstance(value, ast.expr):
+        return value
+    if isinstance(value, list):
+        return ast.List([_literal(item) for item in value], ast.Load())
+    if isinstance(value, int) and value < 0:
+        return ast.UnaryOp(ast.USub(), ast.Constant(-value))
+    return ast.Constant(value)

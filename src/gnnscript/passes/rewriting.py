@@ -6,6 +6,7 @@ import ast
 import re
 from typing import Any
 
+from gnnscript.passes.attention import Attention
 from gnnscript.passes.elementwise import MONOTONE, is_truth
 from gnnscript.passes.expressions import (
     Code,
@@ -19,9 +20,9 @@ from gnnscript.passes.expressions import (
     Total,
     hole,
 )
-from gnnscript.passes.hoist import Hoist, stacked
-from gnnscript.passes.programs import Program, build
-from gnnscript.specialize.helpers import import_reference, torch_name
+from gnnscript.passes.hoist import stacked
+from gnnscript.passes.programs import Program, build, fused_call, typed
+from gnnscript.specialize.helpers import torch_name
 
 __all__ = ["Rewriting"]
 
@@ -29,7 +30,7 @@ _FUSED = {"sum": "sum", "add": "sum", "mean": "mean", "mul": "mul"}
 _FUSED |= {"min": "min", "amin": "min", "max": "max", "amax": "max"}
 
 
-class Rewriting(Hoist):
+class Rewriting(Attention):
     """The part of a tracer that rewrites values when they are needed."""
 
     def rewritten(self, expression: Expression) -> ast.expr:
@@ -54,15 +55,10 @@ class Rewriting(Hoist):
         args = [*self.program_arguments(program), self.value(index), self.value(other)]
         dims = expression.dims if isinstance(expression, Total) else 0
         options = {"dim": (program.dim, 0), "sum_dims": (dims, 0)}
-        values = _op("edge_values", args, options | _typed(program))
+        values = fused_call("edge_values", args, options | typed(program))
         if not is_truth(operand):
             return values
         return ast.Call(ast.Attribute(values, "to", ast.Load()), [torch_name("torch.bool")], [])
-
-    def program_arguments(self, program: Program) -> list[ast.expr]:
-        """The program's text and the list of its operands."""
-        operands = [self.value(operand) for operand in program.operands]
-        return [ast.Constant(program.text), ast.List(operands, ast.Load())]
 
     def layered_arguments(self, program: Program) -> list[ast.expr] | None:
         """The arguments of a program some of whose values per edge come from linear layers.
@@ -100,6 +96,10 @@ class Rewriting(Hoist):
             parts = [self.rescattered(scatter, part) for part in operand.operands]
             return self.spelled(Code(code=stacked(operand, parts)))
         reduce = _FUSED.get(scatter.reduce)
+        if reduce == "sum":
+            attended = self.attended(scatter, operand)
+            if attended is not None:
+                return attended
         if isinstance(operand, Linear) and reduce in ("sum", "mean") and scatter.dim in (0, -2):
             return self.behind(scatter, operand, reduce)
         if isinstance(operand, Product) and reduce in ("sum", "mean") and scatter.dim in (0, -2):
@@ -123,7 +123,7 @@ class Rewriting(Hoist):
             args, name = self.program_arguments(program), "edge_aggregate"
         args += [self.value(index), self.value(other), self.value(scatter.size)]
         options = {"dim": (program.dim, 0), "reduce": (reduce, "sum")}
-        return _op(name, args, options | _typed(program))
+        return fused_call(name, args, options | typed(program))
 
     def factored(self, scatter: Scatter, product: Product, reduce: str) -> ast.expr | None:
         """A vector times a matrix for each edge, without the matrices."""
@@ -138,7 +138,7 @@ class Rewriting(Hoist):
         args += [self.value(linear.bias) if linear.bias is not None else ast.Constant(None)]
         args += [ast.Constant(matrix.rows), ast.Constant(matrix.columns)]
         args += [self.value(index), self.value(other), self.value(scatter.size)]
-        return _op(
+        return fused_call(
             "edge_products", args, {"left": (product.left, False), "reduce": (reduce, "sum")}
         )
 
@@ -165,7 +165,9 @@ class Rewriting(Hoist):
         held = self.name("out", self.spelled(summed))
         args = [held, self.value(linear.bias), self.value(scatter.index)]
         args.append(self.value(scatter.size) if not isinstance(scatter.size, Const) else none)
-        return _op("add_edge_bias", args, {"dim": (scatter.dim, 0), "reduce": (reduce, "sum")})
+        return fused_call(
+            "add_edge_bias", args, {"dim": (scatter.dim, 0), "reduce": (reduce, "sum")}
+        )
 
 
 def clone_call(code: ast.expr, operand: Expression) -> ast.Call:
@@ -186,27 +188,3 @@ def _refilled(operand: Map, inner: Expression) -> ast.expr:
         func: Any = ast.Attribute(hole(inner), code.func.attr, ast.Load())
         return ast.Call(func, code.args, code.keywords)
     return ast.Call(code.func, [hole(inner), *code.args[1:]], code.keywords)
-
-
-def _typed(program: Program) -> dict[str, tuple[Any, Any]]:
-    """Which operands decide the type of the result, where it is not all of them, or none."""
-    partial = 0 < len(program.typed) < len(program.operands)
-    return {"typed": (sorted(program.typed), None)} if partial else {}
-
-
-def _op(name: str, args: list[ast.expr], options: dict[str, tuple[Any, Any]]) -> ast.Call:
-    """A call of one of the native ops; options that are the default are left out."""
-    keywords = [
-        ast.keyword(key, _literal(value))
-        for key, (value, default) in options.items()
-        if value != default
-    ]
-    return ast.Call(import_reference("gnnscript.ops.fused", name, name), args, keywords)
-
-
-def _literal(value: Any) -> ast.expr:
-    if isinstance(value, list):
-        return ast.List([ast.Constant(item) for item in value], ast.Load())
-    if isinstance(value, int) and value < 0:
-        return ast.UnaryOp(ast.USub(), ast.Constant(-value))
-    return ast.Constant(value)

@@ -18,8 +18,8 @@ __all__ = ["share_plans"]
 # The ops that sort edges.
 _SORTING = frozenset(
     {
-        "add_edge_bias", "csr", "edge_aggregate", "edge_aggregate_layers", "edge_products",
-        "gspmm", "scatter", "softmax",
+        "add_edge_bias", "csr", "edge_aggregate", "edge_aggregate_layers", "edge_attend",
+        "edge_products", "gspmm", "scatter", "softmax",
     }
 )  # fmt: skip
 

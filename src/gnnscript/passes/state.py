@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,10 @@ from gnnscript.specialize.helpers import Import, is_op
 from gnnscript.specialize.program import Specialized
 from gnnscript.specialize.tree import clone, free_name
 
-__all__ = ["Abort", "Frame", "State"]
+__all__ = ["Abort", "Frame", "State", "Then", "is_cheap"]
+
+# What goes on with the value of a path.
+Then = Callable[[Expression], None]
 
 
 class Abort(Exception):

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
 from typing import Any
 
-from gnnscript.passes.calls import Calls
+from gnnscript.passes.dropout import Dropout
 from gnnscript.passes.expressions import TENSORS, Code, Const, Expression, hole
-from gnnscript.passes.state import Abort, Frame
+from gnnscript.passes.state import Abort, Frame, Then
 from gnnscript.passes.tidy import tidied
+from gnnscript.specialize.helpers import Import, is_op
 from gnnscript.specialize.program import Specialized
 from gnnscript.specialize.tree import clone
 
-__all__ = ["trace"]
+__all__ = ["trace", "trace_attention"]
 
-Then = Callable[[Expression], None]
 _MAX_PATHS = 8
 
 
@@ -29,7 +28,17 @@ def trace(method: Specialized) -> list[ast.stmt] | None:
     return tidied(tracer.out) if tracer.gains else None
 
 
-class _Tracer(Calls):
+def trace_attention(method: Specialized) -> list[ast.stmt] | None:
+    """The optimised body of a method, if it has messages that a softmax weights in one pass."""
+    tracer = _Tracer(method)
+    try:
+        tracer.run()
+    except Abort:
+        return None
+    return tidied(tracer.out) if tracer.attentions else None
+
+
+class _Tracer(Dropout):
     """Follows every path through a method; a value is computed where a path needs it."""
 
     latest: Expression | None = None
@@ -120,7 +129,11 @@ class _Tracer(Calls):
             blocks = [[ast.Return(side)] for side in sides]
             self.split(node.test, blocks[0], blocks[1], frame, frame, then)  # type: ignore[arg-type]
             return True
-        if not isinstance(node, ast.Call) or self.inlined(node) is None:
+        if not isinstance(node, ast.Call):
+            return False
+        if self.without_dropout(node, frame, then):
+            return True
+        if self.inlined(node) is None:
             return False
         done, inner = self.enter(node, frame)
         saved = self.save()
@@ -292,6 +305,9 @@ class _Tracer(Calls):
     def peek(self, node: ast.expr, frame: Frame) -> bool:
         """Whether an expression has values per edge that are not computed yet."""
         for child in ast.walk(node):
+            target = getattr(getattr(child, "func", None), "target_", None)
+            if isinstance(target, Import) and is_op(target) and target.name == "gather":
+                return True
             if isinstance(child, ast.Name) and child.id in frame.names:
                 value = frame.names[child.id]
                 if value.per_edge and id(value) not in self.memo:

@@ -12,6 +12,7 @@ from torch_geometric.nn import (
     HeteroConv,
     MessagePassing,
     SAGEConv,
+    global_add_pool,
     global_mean_pool,
 )
 
@@ -156,6 +157,23 @@ class Words(nn.Module):
         len.mul_(float)
         h = self.model(len) * t
         return ([h, h * int] if model else [h, h]), int
+
+
+class Forces(nn.Module):
+    """Energies of graphs and, by a gradient inside, the forces on their nodes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.energy = nn.Sequential(nn.Linear(1, 8), nn.SiLU(), nn.Linear(8, 1))
+
+    def forward(self, pos: Tensor, edge_index: Tensor, batch: Tensor) -> Tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            pos = pos.detach().requires_grad_(True)
+            squares = (pos[edge_index[0]] - pos[edge_index[1]]).pow(2).sum(-1, keepdim=True)
+            energy = global_add_pool(self.energy(squares), batch[edge_index[0]])
+            gradient = torch.autograd.grad([energy.sum()], [pos])[0]
+        assert gradient is not None
+        return energy, -gradient
 
 
 def words_call(nodes: int) -> tuple[Any, ...]:

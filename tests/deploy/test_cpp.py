@@ -16,6 +16,7 @@ import gnnscript
 from deploy.conftest import Answer
 from deploy.deploy_models import (
     Edge,
+    Forces,
     Graph,
     Hetero,
     Node,
@@ -68,6 +69,16 @@ def test_a_model_computes_in_cpp_what_it_does_in_python(
         assert set(found) == set(names)
         values = [want] if isinstance(want, Tensor) else list(want)
         torch.testing.assert_close([found[name] for name in names], values)
+
+
+def test_a_model_may_ask_for_gradients(answer: Answer, tmp_path: Path) -> None:
+    model = Forces().eval()
+    path = tmp_path / "model.pt"
+    gnnscript.save(model, path, example_inputs=graph_call(6, 17))
+    call = graph_call(13, 30)
+    found = answer(path, dict(zip(("pos", "edge_index", "batch"), call, strict=True)))
+    assert isinstance(found, dict), found
+    torch.testing.assert_close(list(found.values()), [t.detach() for t in model(*call)])
 
 
 def test_graphs_without_nodes_or_edges(answer: Answer, tmp_path: Path) -> None:

@@ -97,4 +97,4 @@ def _tensors(call: dict[str, Any]) -> list[Tensor]:
 
 
 def _largest(tensor: Tensor) -> float:
-    return float(tensor.nan_to_num(posinf=0.0).max()) if tensor.numel() else 0.0
+    return float(tensor.detach().nan_to_num(posinf=0.0).max()) if tensor.numel() else 0.0

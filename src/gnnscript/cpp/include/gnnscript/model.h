@@ -8,7 +8,7 @@
 #pragma once
 
 #include <ATen/DynamicLibrary.h>
-#include <c10/core/InferenceMode.h>
+#include <c10/core/GradMode.h>
 #include <gnnscript/manifest.h>
 #include <gnnscript/validate.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
@@ -144,7 +144,8 @@ class Model {
     validate(manifest_.inputs, inputs);
     std::vector<at::Tensor> results;
     try {
-      const c10::InferenceMode guard;
+      // No inference mode, in which a model cannot ask for gradients inside, as for forces.
+      const c10::AutoGradMode guard(false);
       if (package_ != nullptr) {
         std::vector<at::Tensor> values;
         for (const auto& spec : manifest_.inputs) {
@@ -168,7 +169,7 @@ class Model {
     }
     Tensors named;
     for (size_t i = 0; i < results.size(); ++i) {
-      named.emplace(manifest_.outputs[i].name, results[i]);
+      named.emplace(manifest_.outputs[i].name, results[i].detach());
     }
     return named;
   }

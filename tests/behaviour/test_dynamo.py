@@ -21,6 +21,7 @@ from torch_geometric.nn import (
     MedianAggregation,
     MessagePassing,
     RGCNConv,
+    Set2Set,
 )
 from torch_geometric.utils import add_remaining_self_loops, softmax
 
@@ -151,6 +152,30 @@ def test_training_takes_one_compilation(make: type[nn.Module], kernels: str) -> 
         # Torch compiles again for sizes 0 and 1.
         for sizes in ((1, 1), (1, 0), (5, 0), (2, 1), (5, 1)):
             same(*sizes)
+
+
+class Remembering(nn.Module):
+    """An LSTM that is given where to start, for which oneDNN has a kernel of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = GCNConv(IN, OUT)
+        self.read = Set2Set(OUT, 2)
+
+    def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor) -> Tensor:
+        return self.read(self.conv(x, edge_index), batch)
+
+
+@pytest.mark.usefixtures("auto")
+def test_recurrent_models_are_trained() -> None:
+    model = Remembering()
+    fast = compiled(model, "aot_eager")
+    for g in GRAPHS:
+        out, expected = fast(*_x(g), g.batch), model(*_x(g), g.batch)
+        torch.testing.assert_close(out, expected)
+        found = torch.autograd.grad(out.square().sum(), [*model.parameters()])
+        wanted = torch.autograd.grad(expected.square().sum(), [*model.parameters()])
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import operator
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
@@ -247,7 +248,8 @@ class Shapes(nn.Module):
         out[:, -1] = x.new_ones((size or 0,)).sum()
         view = (1,) * (x.dim() - 1) + (-1,) + x.shape[2:]
         weight = cumsum(x[0]).view(view)
-        return (out * weight).reshape([-1] + list(x.size()[1:1]))  # noqa: RUF005
+        out = out * weight / math.sqrt(x.size(-1))
+        return out.reshape([-1] + list(x.size()[1:1]))  # noqa: RUF005
 
 
 @pytest.mark.usefixtures("auto")

@@ -74,6 +74,8 @@ def export(
             "expected an eager model, got a scripted one, which torch.export does not take; pass "
             "the model that was scripted"
         )
+    from torch.export._trace import _export  # takes long to import
+
     given = calls_of(example_inputs)
     scripted = scripted_for(model, kernels, given)
     calls = [bind(scripted, call) for call in given]
@@ -98,7 +100,13 @@ def export(
         with choose(kernels or options().kernels):
             lowered = lower_for(model, (), calls[0], everything=True, exportable=True, least=least)
         flat = _Flat(lowered.module, {**lowered.fixed, **lowered.values}, signature)
-        exported = torch.export.export(flat, tensors, dynamic_shapes=(shapes,), strict=False)
+        exported = _export(
+            flat,
+            tensors,
+            dynamic_shapes=(shapes,),
+            strict=False,
+            pre_dispatch=not lowered.differentiates,  # a trace above autograd has no gradients
+        )
         return exported, flat
 
     try:
@@ -152,4 +160,4 @@ class _Flat(nn.Module):
         call = {name: refilled(name, value, given) for name, value in self.example.items()}
         parameters = inspect.signature(self.model.forward).parameters
         outputs = self.model(**{name: value for name, value in call.items() if name in parameters})
-        return tuple(tensor for _, tensor in flat_outputs(outputs, numbers=True))
+        return tuple(tensor.detach() for _, tensor in flat_outputs(outputs, numbers=True))

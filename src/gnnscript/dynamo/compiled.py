@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +90,7 @@ class _Compiled:
         self._plain = plain
         self._compile = compile_one
         self._whole = whole
+        self._recurrent = any(isinstance(module, nn.LSTM) for module in model.modules())
         self._forms: dict[Hashable, _Form] = {}
         self._written: set[tuple[int, str]] = set()
         self._least: dict[tuple[str, int], int] = {}
@@ -124,7 +126,8 @@ class _Compiled:
         try:
             if not self._whole:
                 return form.run(*args, **kwargs)
-            with torch._dynamo.config.patch(_CAPTURED):
+            trained = self._recurrent and torch.is_grad_enabled()
+            with torch._dynamo.config.patch(_CAPTURED), _without_onednn(trained):
                 return form.run(*args, **kwargs)
         finally:
             for eager, lowered, written in form.pairs:
@@ -159,6 +162,17 @@ class _Compiled:
                 if name != "training" and (id(module), name) not in self._written
             ]
         return values
+
+
+@contextmanager
+def _without_onednn(needed: bool) -> Iterator[None]:
+    """Keeps LSTMs from the kernel whose gradients need what a trace has no place for."""
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(before and not needed)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
 
 
 def _ids(values: list[Any]) -> tuple[int, ...]:

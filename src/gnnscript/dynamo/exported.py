@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from gnnscript import _config
 from gnnscript._errors import UnsupportedError
-from gnnscript.script import explained, lower_for, needs_lowering, with_least
+from gnnscript.script import explained, lower_for, needs_lowering, with_least, withheld
 
 __all__ = ["REMEDY", "export"]
 
@@ -46,8 +47,11 @@ def export(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
 
     def export_specialized(least: dict[tuple[str, int], int]) -> Any:
         call = lower_for(mod, call_args, call_kwargs, exportable=True, least=least)
-        shapes = _spread(options["dynamic_shapes"], mod, call.module)
-        return wrapped(call.module, call_args, call_kwargs, **{**options, "dynamic_shapes": shapes})
+        given = {**options, "dynamic_shapes": _spread(options["dynamic_shapes"], mod, call.module)}
+        if call.differentiates:  # which only a trace below autograd can follow
+            given["pre_dispatch"] = False
+            _detach(call.module)
+        return wrapped(call.module, call_args, call_kwargs, **given)
 
     # What ONNX has no operators for.
     portable = torch.onnx.is_in_onnx_export()
@@ -56,12 +60,26 @@ def export(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
             return with_least(export_specialized)
     except Exception as error:
         try:
-            return wrapped(*args, **kwargs)
+            with withheld():
+                return wrapped(*args, **kwargs)
         except Exception as plain:
             reason = error
             if not isinstance(error, UnsupportedError):
                 reason = explained(error, mod, "torch.export", REMEDY)
             raise reason from plain
+
+
+def _detach(module: torch.nn.Module) -> None:
+    """Has a model return no gradients: below autograd, a trace would become one of training."""
+    inner, enabled = module.forward, torch.is_grad_enabled()
+
+    @functools.wraps(inner)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with torch.set_grad_enabled(enabled):  # torch.export disables it
+            out = inner(*args, **kwargs)
+        return torch.utils._pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, out)
+
+    module.forward = forward
 
 
 def _spread(shapes: Any, eager: torch.nn.Module, specialized: torch.nn.Module) -> Any:

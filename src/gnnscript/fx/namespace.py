@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx.proxy import Proxy as FxProxy
 
+from gnnscript.ops.derivatives import gradients
 from gnnscript.script import Lowered
 
 if TYPE_CHECKING:
@@ -30,11 +31,9 @@ _QUESTIONS = frozenset(
         "get_default_dtype",
         "iinfo",
         "is_available",
-        "is_grad_enabled",
         "is_scripting",
         "is_tracing",
         "no_grad",
-        "set_grad_enabled",
     }
 )
 
@@ -86,6 +85,12 @@ def _stand_in(value: Any, name: str, tracer: Tracer) -> Any:
         return lambda _type, value: value
     if name == "isinstance":
         return lambda of, kind: torch.jit.isinstance(tracer.known(of), kind)  # type: ignore[no-untyped-call]
+    if value is torch.autograd.grad:
+        return _recorded(gradients, tracer)
+    if value is torch.set_grad_enabled:
+        return tracer.set_grad_enabled
+    if value is torch.is_grad_enabled:
+        return tracer.is_grad_enabled
     if isinstance(value, (types.ModuleType, torch._ops._OpNamespace, torch._ops._Ops)):
         return _Namespace(value, tracer)
     if isinstance(value, type) or name in _QUESTIONS or not callable(value):

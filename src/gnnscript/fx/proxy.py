@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch.fx.proxy import Attribute as FxAttribute
@@ -12,7 +13,7 @@ from torch.fx.proxy import Proxy as FxProxy
 if TYPE_CHECKING:
     from gnnscript.fx.tracer import Tracer
 
-__all__ = ["Attribute", "Proxy"]
+__all__ = ["Attribute", "Mode", "Proxy"]
 
 
 class _Exemplified:
@@ -94,3 +95,14 @@ class Attribute(_Exemplified, FxAttribute):  # type: ignore[misc]
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The call of a method."""
         return self.tracer.create_proxy("call_method", self.attr, (self.root, *args), kwargs)
+
+
+@dataclass(frozen=True)
+class Mode:
+    """The mode for gradients: as it is while tracing, and the node that finds it in the graph."""
+
+    value: bool
+    found: Proxy
+
+    def __bool__(self) -> bool:
+        return self.value

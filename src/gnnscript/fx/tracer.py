@@ -20,11 +20,15 @@ from torch.fx.proxy import Proxy as FxProxy
 
 from gnnscript._errors import Location, UnsupportedError
 from gnnscript.fx.namespace import is_generated, renamed
-from gnnscript.fx.proxy import Proxy
+from gnnscript.fx.proxy import Mode, Proxy
+from gnnscript.ops.derivatives import gradients
 from gnnscript.script import Lowered, user_location
 from gnnscript.specialize.folding.mutation import CHANGE_IN_PLACE
 
 __all__ = ["Tracer"]
+
+# It has no result to keep it in a graph.
+torch.fx.node.has_side_effect(torch.set_grad_enabled)
 
 _MISSING: Any = object()
 
@@ -67,7 +71,7 @@ class Tracer(torch.fx.Tracer):
     def __init__(
         self, inputs: Mapping[str, Any] | None = None, fixed: Mapping[str, Any] | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(autowrap_modules=())  # type: ignore[arg-type]  # namespace.py sees to math
         self._inputs = inputs or {}
         self._fixed = fixed or {}
         self._examples: dict[Node, Any] = {}
@@ -85,7 +89,11 @@ class Tracer(torch.fx.Tracer):
         self._grad = torch.is_grad_enabled()
         self._generated = is_generated(type(root).forward)
         with renamed(root, self), self._attributes(root):
-            return super().trace(root, concrete_args)
+            graph = super().trace(root, concrete_args)
+        for node in graph.find_nodes(op="call_function", target=torch.is_grad_enabled):
+            if not node.users:
+                graph.erase_node(node)
+        return graph
 
     @contextlib.contextmanager
     def _attributes(self, root: nn.Module) -> Iterator[None]:
@@ -193,6 +201,9 @@ class Tracer(torch.fx.Tracer):
         if any(used not in self._examples for used in node.all_input_nodes):
             return _MISSING
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), self._examples.__getitem__)
+        if node.target is gradients:  # whose values decide nothing
+            inputs: Any = args[1]
+            return [torch.zeros_like(one) for one in inputs]
         with self._quietly():
             if node.op == "call_module":
                 value = self.root.get_submodule(str(node.target))(*args, **kwargs)
@@ -341,6 +352,18 @@ class Tracer(torch.fx.Tracer):
                 "index by tensors alone, for instance after a transpose",
                 _location(),
             )
+
+    def is_grad_enabled(self) -> Mode:
+        """``torch.is_grad_enabled()``, while tracing and in the graph."""
+        found = self.create_proxy("call_function", torch.is_grad_enabled, (), {})
+        return Mode(torch.is_grad_enabled(), found)
+
+    def set_grad_enabled(self, mode: bool | Mode) -> None:
+        """``torch.set_grad_enabled(mode)``, while tracing and in the graph."""
+        given = mode.found if isinstance(mode, Mode) else mode
+        self.create_proxy("call_function", torch.set_grad_enabled, (given,), {})
+        self._grad = bool(mode)
+        torch.set_grad_enabled(self._grad)
 
     def in_place(self, function: Callable[..., Any], proxy: Any, other: Any) -> Any:
         """``proxy += other`` and the like: in place where the value is a tensor."""

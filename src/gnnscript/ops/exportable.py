@@ -22,6 +22,7 @@ __all__ = [
     "cdist",
     "ceil_div",
     "coo_to_csr",
+    "differentiable",
     "floor_div",
     "holds",
     "length",
@@ -141,6 +142,33 @@ def length(value: Any) -> Any:
         value: A tensor, or anything else that has a length.
     """
     return value.size(0) if isinstance(value, Tensor) else len(value)
+
+
+# Programs of torch.compile cannot mark a tensor of theirs, but have one that is marked. What is
+# summed up for it is of no use to anybody.
+_MARKED = torch.zeros((), requires_grad=True)
+_MARKED.register_post_accumulate_grad_hook(lambda marked: setattr(marked, "grad", None))  # type: ignore[no-untyped-call]
+
+
+def differentiable(value: Any, requires_grad: bool = True) -> Any:
+    """Return what ``value.requires_grad_()`` makes of a tensor, without a change of the tensor.
+
+    Args:
+        value: A tensor; a module, whose method is called.
+        requires_grad: Whether to differentiate by it.
+
+    Returns:
+        The tensor itself where it is as it should be, else another of the same values.
+    """
+    if not isinstance(value, Tensor):
+        return value.requires_grad_(requires_grad)
+    if value.requires_grad == requires_grad:
+        return value
+    if not requires_grad:
+        return value.detach()
+    if torch.compiler.is_dynamo_compiling():
+        return value + _MARKED.to(value)
+    return value.detach().requires_grad_()
 
 
 def floor_div(a: Any, b: Any) -> Any:

@@ -3,7 +3,7 @@
 ``if torch.any(index < 0): raise ValueError()`` and ``assert index.max() < n`` look at values. Their
 programs have no branches to do so, but assertions. Nor do they branch on whether a size that values
 decide is 0 or 1, as some of torch's functions do: at lines where this is found, it is asserted that
-it is not.
+it is not. Nor is a tensor of theirs marked as one to differentiate by: another is, that is equal.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from gnnscript.specialize.helpers import Import, is_op, op_reference
 from gnnscript.specialize.program import Program
 
-__all__ = ["make_exportable"]
+__all__ = ["make_exportable", "rebind_marked"]
 
 
 # Functions of torch's that take the sizes of an example for those of every call, or branch on them.
@@ -42,6 +42,24 @@ def make_exportable(program: Program, least: Mapping[tuple[str, int], int] | Non
     """
     for function in program.functions():
         _Exportable(least or {}).visit(function.node)
+
+
+def rebind_marked(program: Program) -> None:
+    """Has ``x.requires_grad_()`` be ``x = x.requires_grad_()``, of which a graph has the result."""
+    for function in program.functions():
+        _Marked().visit(function.node)
+
+
+class _Marked(ast.NodeTransformer):
+    def visit_Expr(self, node: ast.Expr) -> ast.stmt:
+        """A call whose result is not used."""
+        method = node.value.func if isinstance(node.value, ast.Call) else None
+        if isinstance(method, ast.Attribute) and method.attr == "requires_grad_":
+            marked = method.value
+            if isinstance(marked, ast.Name) and not hasattr(marked, "target_"):
+                target = ast.Name(marked.id, ast.Store())
+                return ast.copy_location(ast.Assign([target], node.value), node)
+        return node
 
 
 class _Exportable(ast.NodeTransformer):
@@ -123,6 +141,11 @@ def _replaced(node: ast.Call) -> ast.Call:
     elif isinstance(first, ast.Call) and function == "int" and _name(first.func) == "item":
         assert isinstance(first.func, ast.Attribute)
         call = "as_int", [first.func.value]
+    elif isinstance(node.func, ast.Attribute) and node.func.attr == "requires_grad_":
+        call = "differentiable", [node.func.value, *node.args]
+    elif function == "torch.autograd.grad":  # what it goes through is never let go of
+        kept = [k for k in node.keywords if k.arg != "retain_graph"]
+        node.keywords = [*kept, ast.keyword("retain_graph", ast.Constant(True))]
     elif function == "len":
         call = "length", node.args
     elif function == "warnings.warn":

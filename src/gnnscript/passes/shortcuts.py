@@ -16,6 +16,7 @@ __all__ = ["omit_shortcuts"]
 _SHORTCUTS = {
     "torch_geometric.utils._coalesce.coalesce": ("all", False),
     "torch_geometric.utils._to_dense_adj.to_dense_adj": ("max", True),
+    "torch_geometric.nn.conv.gat_conv.GATConv.edge_update": ("numel", False),
     "torch_geometric.nn.dense.linear.HeteroLinear.forward": ("any", True),
 }
 

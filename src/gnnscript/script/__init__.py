@@ -10,6 +10,7 @@ from gnnscript.script.prepare import (
     script,
     source,
 )
+from gnnscript.script.withheld import withheld
 
 __all__ = [
     "MARK",
@@ -24,4 +25,5 @@ __all__ = [
     "source",
     "user_location",
     "with_least",
+    "withheld",
 ]

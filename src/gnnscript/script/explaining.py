@@ -13,6 +13,7 @@ import torch
 
 from gnnscript._errors import Location, UnsupportedError
 from gnnscript.script.lowered import origins_of
+from gnnscript.script.withheld import withheld
 
 __all__ = ["explained", "learn_least", "user_location", "with_least"]
 
@@ -107,7 +108,8 @@ def with_least(attempt: Callable[[dict[tuple[str, int], int]], _T]) -> _T:
     least: dict[tuple[str, int], int] = {}
     while True:
         try:
-            return attempt(least)
+            with withheld():
+                return attempt(least)
         except Exception as error:
             if not learn_least(least, error):
                 raise

@@ -17,7 +17,7 @@ from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import alternatives, from_annotation, of_value
 from gnnscript.hetero import edge_types, spelled, with_edge_types
 from gnnscript.ops import library
-from gnnscript.passes import make_exportable, omit_shortcuts, optimize, share_plans
+from gnnscript.passes import make_exportable, omit_shortcuts, optimize, rebind_marked, share_plans
 from gnnscript.script.explaining import explained
 from gnnscript.script.lowered import build, discard
 from gnnscript.script.policy import Policy
@@ -59,11 +59,13 @@ class LoweredCall:
         values: The arguments of the call that remain, by name.
         fixed: The arguments that are fixed to a value, by name. ``module`` takes them, and does
             not look at them.
+        differentiates: Whether its code calls ``torch.autograd.grad``.
     """
 
     module: torch.nn.Module
     values: dict[str, Any]
     fixed: dict[str, Any]
+    differentiates: bool = False
 
 
 def lower_for(
@@ -112,7 +114,7 @@ def lower_for(
     given = _given(signature, values)
     passes: list[Callable[[Program], None]] = []
     if exportable or not branches:
-        passes.append(omit_shortcuts)
+        passes += [omit_shortcuts, rebind_marked]
     if exportable:
         passes.append(functools.partial(make_exportable, least=least))
     sharing = branches and not exportable  # inductor knows which sizes are equal
@@ -129,7 +131,9 @@ def lower_for(
         given_to = dict(bound.arguments)
         fixed = {n: v for n, v in given_to.items() if v is None or isinstance(v, (bool, str))}
         values = {n: v for n, v in given_to.items() if n not in fixed}
-    return LoweredCall(module, values, fixed)
+    texts = specialized.texts.values()
+    differentiates = any("torch.autograd.grad(" in text.text for text in texts)
+    return LoweredCall(module, values, fixed, differentiates)
 
 
 def _keep_edge_types(module: torch.nn.Module, values: AnyMapping[str, Any]) -> None:

@@ -90,6 +90,7 @@ _PORTABLE = {
     "cdist": "exportable",
     "ceil_div": "exportable",
     "coo_to_csr": "exportable",
+    "differentiable": "exportable",
     "edge_softmax": "rows",
     "floor_div": "exportable",
     "fps": "clusters",

@@ -13,7 +13,7 @@ from gnnscript.analyze.types import TENSOR
 from gnnscript.specialize.folding.base import Folded, Folding, MissingAttribute, store
 from gnnscript.specialize.folding.rewritten import located
 from gnnscript.specialize.helpers import torch_name
-from gnnscript.specialize.values import Const, Dyn, static_type
+from gnnscript.specialize.values import Const, Dyn, literal, static_type
 
 
 class Contexts(Folding):
@@ -92,7 +92,7 @@ class Contexts(Folding):
         self.emit(store(before, ast.Call(torch_name("torch.is_grad_enabled"), [], [])))
         setter = torch_name("torch.set_grad_enabled")
         value, residual = mode
-        self.emit(ast.Expr(ast.Call(setter, [self.needed(value, residual)], [])))
+        self.emit(ast.Expr(ast.Call(setter, [self.needed(value, residual or literal(value))], [])))
         return [ast.Expr(ast.Call(setter, [ast.Name(before, ast.Load())], []))]
 
     def _stmt_Try(self, node: ast.Try) -> None:

@@ -220,7 +220,9 @@ class Calls(Operators):
         self.refuse_changes(name, options)
         kept.tensor = not name.startswith("is_")
         if any(word in name for word in _RANDOM):
-            return self.strict(kept)
+            test = dropout_test(node)
+            off = test is not None and self.decide(test, frame) is False
+            return args[0] if off else self.strict(kept)
         made = self.elementwise(name, kept.code, args, options)
         if made is not None:
             return made
@@ -387,7 +389,7 @@ class Calls(Operators):
             bias = self.attribute(called, "bias") if biased else None
             weight = self.attribute(called, "weight")
             return Linear(code=code, operand=given, weight=weight, bias=bias)
-        if kind in (torch.nn.Identity, torch.nn.Dropout) and getattr(module, "p", 0) == 0:
+        if kind is torch.nn.Identity or (kind is torch.nn.Dropout and self.is_off(called)):
             return given
         found = module_operation(module)
         if found is None:
@@ -398,6 +400,14 @@ class Calls(Operators):
             args = [hole(given), *(number.code for number in numbers)]
             code = ast.Call(ast.Attribute(functional, found[0], ast.Load()), args, [])
         return self.mapped(code, found[0], [given, *numbers])
+
+    def is_off(self, called: Expression) -> bool:
+        """Whether dropout drops nothing, as far as that is known on this path."""
+        test = self.attribute(called, "training")
+        return (
+            getattr(called, "value", None).p == 0
+            or self.facts.get(ast.unparse(self.spelled(test))) is False
+        )
 
     # Methods of tensors ###########################################################
 
@@ -468,6 +478,15 @@ def torch_function(func: ast.expr) -> str | None:
     if isinstance(target, Import) and not target.name and target.module in _NAMESPACES:
         return func.attr
     return None
+
+
+def dropout_test(call: ast.Call) -> ast.expr | None:
+    """What decides whether ``F.dropout(x, p, training)`` drops anything, if it is such a call."""
+    if torch_function(call.func) != "dropout" or not call.args:
+        return None
+    given = dict(zip(("input", "p", "training", "inplace"), call.args, strict=False))
+    given |= {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+    return given.get("training")
 
 
 def _is_none(expression: Expression) -> bool:

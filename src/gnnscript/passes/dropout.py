@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from gnnscript.passes.attention import has_softmax
-from gnnscript.passes.calls import Calls, torch_function
+from gnnscript.passes.calls import Calls, dropout_test
 from gnnscript.passes.state import Abort, Frame, Then
 from gnnscript.specialize.tree import is_simple
 
@@ -19,9 +19,6 @@ class Dropout(Calls):
     """The part of a tracer that gives training and evaluation paths of their own."""
 
     if TYPE_CHECKING:
-
-        def decide(self, node: ast.expr, frame: Frame) -> bool | None:
-            """What is known of a condition on this path."""
 
         def split(
             self,
@@ -34,44 +31,38 @@ class Dropout(Calls):
         ) -> None:
             """Writes a test, and what follows it on both of its paths."""
 
-    def without_dropout(self, node: ast.Call, frame: Frame, then: Then) -> bool:
-        """Goes on from a call that drops some of the weights, where it may not; else false."""
-        test = self._dropout_test(node, frame)
-        if test is None or self.straight or id(node) in self.opaque:
+    def apart(self, node: ast.expr, frame: Frame, then: Then) -> bool:
+        """Goes on with an expression in which weights are dropped, once for either mode."""
+        if self.straight or id(node) in self.opaque:
             return False
-        chosen = self.decide(test, frame)
-        if chosen is False:
-            then(self.evaluate(node.args[0], frame))
+        for call in ast.walk(node):
+            test = self._undecided(call, frame) if isinstance(call, ast.Call) else None
+            if test is None:
+                continue
+            saved = self.save()
+            try:
+                self.split(test, [ast.Return(node)], [ast.Return(node)], frame, frame, then)
+            except Abort:  # too many paths, perhaps: the expression stays as it is
+                self.restore(saved)
+                self.opaque.add(id(node))
+                return False
             return True
-        if chosen is True:
-            return False
-        saved = self.save()
-        dropped: list[ast.stmt] = [ast.Return(node)]
-        kept: list[ast.stmt] = [ast.Return(node.args[0])]
-        try:
-            self.split(test, dropped, kept, frame, frame, then)
-        except Abort:  # too many paths: the call stays as it is
-            self.restore(saved)
-            self.opaque.add(id(node))
-            return False
-        return True
+        return False
 
-    def _dropout_test(self, node: ast.Call, frame: Frame) -> ast.expr | None:
-        """What decides whether a call drops some of the weights of a softmax, if it is one."""
-        test: ast.expr | None = None
-        if torch_function(node.func) == "dropout":
-            given = dict(zip(("input", "p", "training", "inplace"), node.args, strict=False))
-            given |= {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
-            test = given.get("training") if node.args and "inplace" not in given else None
-        elif is_simple(node.func) and len(node.args) == 1 and not node.keywords:
-            module = getattr(self.evaluate(node.func, frame), "value", None)
-            if type(module) is torch.nn.Dropout and module.p > 0 and not module.inplace:
-                if not module._forward_hooks and not module._forward_pre_hooks:
-                    test = ast.Attribute(node.func, "training", ast.Load())
-        if test is None or isinstance(test, ast.Constant):
+    def _undecided(self, call: ast.Call, frame: Frame) -> ast.expr | None:
+        """What decides whether a call drops weights, where that is not known on this path."""
+        test = dropout_test(call)
+        if test is None and is_simple(call.func) and len(call.args) == 1:
+            module = getattr(self.evaluate(call.func, frame), "value", None)
+            watched = getattr(module, "_forward_hooks", None) or getattr(
+                module, "_forward_pre_hooks", None
+            )
+            if type(module) is torch.nn.Dropout and module.p > 0 and not watched:
+                test = ast.Attribute(call.func, "training", ast.Load())
+        if test is None or self.decide(test, frame) is not None:
             return None
         saved = self.save()
-        value = self.evaluate(node.args[0], frame)
+        value = self.evaluate(call.args[0], frame)
         weights = has_softmax(value) and id(value) not in self.memo
         self.restore(saved)
         return test if weights else None

@@ -50,6 +50,23 @@ class Operators(Products):
         result: Expression = handler(node, frame)
         return result
 
+    def decide(self, node: ast.expr, frame: Frame) -> bool | None:
+        """What is known of a condition on this path."""
+        saved = self.save()
+        value = self.evaluate(node, frame)
+        if isinstance(value, Const):
+            return bool(value.value)
+        text = ast.unparse(self.spelled(value))
+        self.restore(saved)
+        if text in self.facts:
+            return self.facts[text]
+        for known, truth in self.facts.items():
+            if known.endswith(" is not None") and text == known.replace(" is not ", " is "):
+                return not truth
+            if known.endswith(" is None") and text == known.replace(" is ", " is not "):
+                return not truth
+        return None
+
     @staticmethod
     def constant(value: Any) -> Const:
         """A literal."""
@@ -108,7 +125,7 @@ class Operators(Products):
         return Code(code=ast.List(elements, ast.Load()), tensor=False)
 
     def _IfExp(self, node: ast.IfExp, frame: Frame) -> Expression:
-        chosen = self.decide(node.test, frame)  # type: ignore[attr-defined]
+        chosen = self.decide(node.test, frame)
         if chosen is not None:
             return self.evaluate(node.body if chosen else node.orelse, frame)
         parts = [self.evaluate(part, frame) for part in (node.test, node.body, node.orelse)]

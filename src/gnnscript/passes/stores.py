@@ -39,8 +39,16 @@ class _Attribute:
     """One attribute of one module."""
 
     def __init__(self, program: Program, owner: Owner, name: str) -> None:
-        self.functions = program.functions()
-        self.owner, self.name = owner, name
+        self.functions = [f for f in program.functions() if f.owner is owner]
+        self.others = [f for f in program.functions() if f.owner is not owner]
+        self.name = name
+        # Another module's attribute may have the same name.
+        self.mentions = {
+            id(node)
+            for function in self.functions
+            for node in ast.walk(function.node)
+            if isinstance(node, ast.Attribute) and node.attr == name
+        }
 
     def remove(self) -> None:
         """Removes the stores of values per edge that nothing reads, and assertions about them."""
@@ -48,7 +56,7 @@ class _Attribute:
             return
         places = [place for function in self.functions for place in _places(function)]
         stores = [p for p in places if self._is_store(p.statement) and not p.in_loop]
-        dead = []
+        dead: list[_Place] = []
         asserted: list[tuple[list[ast.stmt], ast.stmt]] = []
         for place in stores:
             assert isinstance(place.statement, ast.Assign)
@@ -56,23 +64,22 @@ class _Attribute:
                 continue
             if not self._may_be_read(place, places, asserted, set()):
                 dead.append(place)
-        for place in dead:
-            place.block[place.block.index(place.statement)] = ast.Pass()
-        for block, statement in asserted if dead else []:
+        if not dead:
+            return
+        for block, statement in [*((p.block, p.statement) for p in dead), *asserted]:
             if statement in block:
                 block[block.index(statement)] = ast.Pass()
-        for function in {id(p.function): p.function for p in dead}.values():
+        for function in self.functions:
             remove_dead_assignments(function.node)
 
     def _is_own(self) -> bool:
-        """Whether methods of the module alone name the attribute, through ``self``."""
-        for function in self.functions:
-            for node in ast.walk(function.node):
-                if isinstance(node, ast.Attribute) and node.attr == self.name:
-                    through = isinstance(node.value, ast.Name) and node.value.id == "self"
-                    if function.owner is not self.owner or not through:
-                        return False
-        return True
+        """Whether code reaches the attribute through ``self`` alone."""
+        return all(
+            isinstance(node.value, ast.Name) and node.value.id == "self"
+            for function in (*self.functions, *self.others)
+            for node in ast.walk(function.node)
+            if isinstance(node, ast.Attribute) and node.attr == self.name
+        )
 
     def _names(self, node: ast.AST) -> bool:
         """Whether code names the attribute, or calls what does."""
@@ -80,7 +87,7 @@ class _Attribute:
 
         def look(tree: ast.AST) -> bool:
             for child in ast.walk(tree):
-                if isinstance(child, ast.Attribute) and child.attr == self.name:
+                if id(child) in self.mentions:
                     return True
                 called = getattr(child, "target_", None)
                 if isinstance(called, Specialized) and id(called) not in seen:
@@ -95,8 +102,7 @@ class _Attribute:
         return (
             isinstance(statement, ast.Assign)
             and len(statement.targets) == 1
-            and isinstance(statement.targets[0], ast.Attribute)
-            and statement.targets[0].attr == self.name
+            and id(statement.targets[0]) in self.mentions
             and not self._names(statement.value)
         )
 

@@ -129,11 +129,9 @@ class _Tracer(Dropout):
             blocks = [[ast.Return(side)] for side in sides]
             self.split(node.test, blocks[0], blocks[1], frame, frame, then)  # type: ignore[arg-type]
             return True
-        if not isinstance(node, ast.Call):
-            return False
-        if self.without_dropout(node, frame, then):
+        if self.apart(node, frame, then):
             return True
-        if self.inlined(node) is None:
+        if not isinstance(node, ast.Call) or self.inlined(node) is None:
             return False
         done, inner = self.enter(node, frame)
         saved = self.save()
@@ -284,23 +282,6 @@ class _Tracer(Dropout):
     def test(self, node: ast.expr, frame: Frame) -> ast.expr:
         """A condition, to be written where it stands."""
         return self.spelled(self.evaluate(node, frame))
-
-    def decide(self, node: ast.expr, frame: Frame) -> bool | None:
-        """What is known of a condition on this path."""
-        saved = self.save()
-        value = self.evaluate(node, frame)
-        if isinstance(value, Const):
-            return bool(value.value)
-        text = ast.unparse(self.spelled(value))
-        self.restore(saved)
-        if text in self.facts:
-            return self.facts[text]
-        for known, truth in self.facts.items():
-            if known.endswith(" is not None") and text == known.replace(" is not ", " is "):
-                return not truth
-            if known.endswith(" is None") and text == known.replace(" is ", " is not "):
-                return not truth
-        return None
 
     def peek(self, node: ast.expr, frame: Frame) -> bool:
         """Whether an expression has values per edge that are not computed yet."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 
+from gnnscript.passes.repeats import share_repeats
 from gnnscript.specialize.helpers import Import, import_reference, is_op
 from gnnscript.specialize.program import Program
 from gnnscript.specialize.tree import free_name, names_read
@@ -25,10 +26,11 @@ _SORTING = frozenset(
 
 
 def share_plans(program: Program) -> None:
-    """Has the ``forward`` of the root keep sorted edges, where several calls may ask for them."""
+    """Has the ``forward`` of the root keep what several calls ask for: sorted edges, equal work."""
     calls = sum(_sorts(node) for f in program.functions() for node in ast.walk(f.node))
     owner = program.owners.get(id(program.root.module))
-    if owner is None or calls < 2:
+    repeats = share_repeats(program)
+    if owner is None or (calls < 2 and not repeats):
         return
     for method in owner.methods:
         if method.name == "forward":

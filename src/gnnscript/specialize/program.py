@@ -57,6 +57,7 @@ class Specialized:
         parameters: Names and types of the arguments that remain.
         node: The residual function.
         value: What is known of its result.
+        types: The types of its variables, as far as they are known.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Specialized:
     node: ast.FunctionDef
     value: Value
     defaults: dict[str, ast.expr] = field(default_factory=dict)
+    types: dict[str, Type] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
@@ -362,6 +364,8 @@ class Program:
                 owner.names.discard(final)
             raise
         done = Specialized(final, owner, source, parameters, node, value)
+        done.types.update((held, t) for held_as in frame.variants.values() for t, held in held_as)
+        done.types.update(parameters)
         if owner is not None:
             owner.methods.append(done)
         self._memo[memo] = done

@@ -1,10 +1,15 @@
-// The sorted edges of one forward: layers that ask for the rows of the same index share them.
+// What one forward keeps: sorted edges, and what layers compute of them; later layers take it over.
 //
-// Equal calls of csr are often not equal to a compiler: the number of nodes is the size of another
-// tensor in each layer. What a thread has sorted between share_plans(True) and share_plans(False)
-// is kept, together with the index, so that no other index can come to lie at its address. A write
-// to an index counts as another version of it, and tensors that have no versions are not kept.
+// Equal calls are often not equal to a compiler: the number of nodes is the size of another tensor
+// in each layer. What a thread has computed between share_plans(True) and share_plans(False) is
+// kept, together with the tensors that it was computed from, so that no others can come to lie at
+// their addresses. A write to a tensor counts as another version of it, and what comes of tensors
+// that have no versions is not kept.
+#include <algorithm>
 #include <array>
+#include <initializer_list>
+#include <optional>
+#include <string>
 #include <tuple>
 #include <vector>
 
@@ -19,23 +24,7 @@ namespace {
 using torch::stable::detail::from;
 using torch::stable::detail::to;
 
-constexpr size_t kMostPlans = 8;  // more are forgotten, the oldest first
-
-struct Plan {
-  Tensor index;
-  int64_t version, size;
-  Tensor ptr, perm;
-};
-
-thread_local bool sharing = false;
-thread_local std::vector<Plan> plans;
-
-// The tensor is not read: TorchScript would call an op of constants alone when it compiles.
-bool share_plans(const Tensor&, bool active) {
-  plans.clear();
-  sharing = active;
-  return true;
-}
+constexpr size_t kMost = 8;  // of each kind; more are forgotten, the oldest first
 
 template <typename T, typename... Args>
 T call(const char* name, const Args&... args) {
@@ -45,24 +34,130 @@ T call(const char* name, const Args&... args) {
   return to<T>(stack[0]);
 }
 
-bool is_same(const Tensor& a, const Tensor& b) {
-  return a.data_ptr() == b.data_ptr() && a.numel() == b.numel() && a.stride(0) == b.stride(0) &&
-         a.scalar_type() == b.scalar_type() && a.device() == b.device();
+// Whether a tensor is what its memory holds, and says when that is written to. On CPU alone:
+// elsewhere, work goes to streams.
+bool is_plain(const Tensor& tensor) {
+  int32_t layout = 0;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_layout(tensor.get(), &layout));
+  return tensor.is_cpu() && layout == aoti_torch_layout_strided() &&
+         !call<bool>("aten::is_inference", tensor) && !call<bool>("aten::is_conj", tensor) &&
+         !call<bool>("aten::is_neg", tensor);
+}
+
+// A tensor as it was: which memory, and how many times that had been written to.
+class Snapshot {
+ public:
+  explicit Snapshot(const Tensor& tensor)
+      : tensor_(tensor), version_(call<int64_t>("aten::_version", tensor)) {}
+
+  bool is_still(const Tensor& other) const {
+    if (tensor_.data_ptr() != other.data_ptr() || tensor_.dim() != other.dim() ||
+        tensor_.scalar_type() != other.scalar_type() || tensor_.device() != other.device() ||
+        version_ != call<int64_t>("aten::_version", other)) {
+      return false;
+    }
+    for (int64_t d = 0; d < tensor_.dim(); ++d) {
+      if (tensor_.size(d) != other.size(d) || tensor_.stride(d) != other.stride(d)) return false;
+    }
+    return true;
+  }
+
+ private:
+  Tensor tensor_;
+  int64_t version_;
+};
+
+struct Plan {
+  Snapshot index;
+  int64_t size;
+  Tensor ptr, perm;
+};
+
+struct Known {
+  std::string key;
+  std::vector<Snapshot> given;
+  std::vector<int64_t> numbers;
+  bool gradients;
+  std::vector<Tensor> made;
+};
+
+struct Shared {
+  bool active = false;
+  std::vector<Plan> plans;
+  std::vector<Known> known;
+};
+
+thread_local Shared shared;
+
+template <typename T>
+void keep(std::vector<T>& kept, T&& one) {
+  if (kept.size() == kMost) kept.erase(kept.begin());
+  kept.push_back(std::move(one));
+}
+
+// The first tensor is not read: TorchScript would call an op of constants alone when it compiles,
+// and make one of two equal calls.
+bool share_plans(const Tensor&, bool active) {
+  shared = Shared();
+  shared.active = active;
+  return true;
 }
 
 std::tuple<Tensor, Tensor> shared_csr(const Tensor& index, int64_t size) {
-  const bool may_keep = sharing && index.dim() == 1 && index.numel() > 0;
-  if (!may_keep || call<bool>("aten::is_inference", index)) return csr(index, size);
-  const int64_t version = call<int64_t>("aten::_version", index);
-  for (const Plan& plan : plans) {
-    if (plan.size == size && plan.version == version && is_same(plan.index, index)) {
-      return {plan.ptr, plan.perm};
-    }
+  const bool may_keep = shared.active && index.dim() == 1 && index.numel() > 0;
+  if (!may_keep || !is_plain(index)) return csr(index, size);
+  for (const Plan& plan : shared.plans) {
+    if (plan.size == size && plan.index.is_still(index)) return {plan.ptr, plan.perm};
   }
   const auto [ptr, perm] = csr(index, size);
-  if (plans.size() == kMostPlans) plans.erase(plans.begin());
-  plans.push_back({index, version, size, ptr, perm});
+  keep(shared.plans, Plan{Snapshot(index), size, ptr, perm});
   return {ptr, perm};
+}
+
+using Some = std::optional<Tensor>;
+
+std::vector<Tensor> listed(const Tensor& first, std::initializer_list<Some> others) {
+  std::vector<Tensor> tensors{first};
+  for (const Some& other : others) {
+    if (other) tensors.push_back(*other);
+  }
+  return tensors;
+}
+
+std::vector<Tensor> find_known(
+    const Tensor&, std::string key, std::vector<int64_t> numbers, const Tensor& given_0,
+    Some given_1, Some given_2, Some given_3) {
+  if (!shared.active) return {};
+  const auto given = listed(given_0, {given_1, given_2, given_3});
+  if (!std::all_of(given.begin(), given.end(), is_plain)) return {};
+  const bool gradients = aoti_torch_grad_mode_is_enabled();
+  for (const Known& known : shared.known) {
+    if (known.key == key && known.numbers == numbers && known.gradients == gradients &&
+        std::equal(known.given.begin(), known.given.end(), given.begin(), given.end(),
+                   [](const Snapshot& a, const Tensor& b) { return a.is_still(b); })) {
+      return known.made;
+    }
+  }
+  return {};
+}
+
+// What has a gradient is not kept: each use has a graph of its own, to go back through once.
+bool keep_known(
+    const Tensor&, std::string key, std::vector<int64_t> numbers, const Tensor& given_0,
+    Some given_1, Some given_2, Some given_3, const Tensor& made_0, Some made_1, Some made_2,
+    Some made_3) {
+  if (!shared.active) return true;
+  const auto given = listed(given_0, {given_1, given_2, given_3});
+  const auto made = listed(made_0, {made_1, made_2, made_3});
+  const bool constant = std::all_of(made.begin(), made.end(), [](const Tensor& tensor) {
+    return call<bool>("aten::is_leaf", tensor);
+  });
+  if (constant && std::all_of(given.begin(), given.end(), is_plain)) {
+    std::vector<Snapshot> as_given(given.begin(), given.end());
+    const bool gradients = aoti_torch_grad_mode_is_enabled();
+    keep(shared.known, Known{key, as_given, numbers, gradients, made});
+  }
+  return true;
 }
 
 }  // namespace
@@ -70,6 +165,12 @@ std::tuple<Tensor, Tensor> shared_csr(const Tensor& index, int64_t size) {
 STABLE_TORCH_LIBRARY_IMPL(gnnscript, CPU, m) {
   m.impl("share_plans", TORCH_BOX(&share_plans));
   m.impl("shared_csr", TORCH_BOX(&shared_csr));
+}
+
+// For any device: what is not kept is computed again.
+STABLE_TORCH_LIBRARY_IMPL(gnnscript, CompositeExplicitAutograd, m) {
+  m.impl("find_known", TORCH_BOX(&find_known));
+  m.impl("keep_known", TORCH_BOX(&keep_known));
 }
 
 }  // namespace gnnscript

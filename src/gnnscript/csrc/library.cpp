@@ -22,12 +22,11 @@ STABLE_TORCH_LIBRARY(gnnscript, m) {
   // What code named by a key has made of some tensors and numbers, likewise. The tensors are no list:
   // kernels of the stable ABI take them out of lists, which a compiler may let other calls share.
   m.def(
-      "find_known(Tensor unknown, str key, int[] numbers, Tensor given, Tensor? given_1, "
-      "Tensor? given_2, Tensor? given_3) -> Tensor[]");
+      "find_known(Tensor unknown, str key, int[] numbers, Tensor? a, Tensor? b, Tensor? c, "
+      "Tensor? d) -> Tensor[]");
   m.def(
-      "keep_known(Tensor unknown, str key, int[] numbers, Tensor given, Tensor? given_1, "
-      "Tensor? given_2, Tensor? given_3, Tensor made, Tensor? made_1, Tensor? made_2, "
-      "Tensor? made_3) -> bool");
+      "keep_known(Tensor unknown, str key, int[] numbers, Tensor? a, Tensor? b, Tensor? c, "
+      "Tensor? d, Tensor made, Tensor? made_1, Tensor? made_2, Tensor? made_3) -> bool");
   m.def("gather(Tensor src, Tensor index) -> Tensor");
   m.def("segment_reduce(Tensor src, Tensor ptr, Tensor? perm, str reduce) -> Tensor");
   m.def("segment_reduces(Tensor src, Tensor ptr, Tensor? perm, str[] reduces) -> Tensor[]");

@@ -315,56 +315,61 @@ def share_plans(active: bool) -> None:
 
 def find_known(
     key: str,
-    given: List[Tensor],  # noqa: UP006
-    sizes: Optional[List[int]] = None,  # noqa: UP006, UP045
+    sizes: List[int],  # noqa: UP006
+    a: Optional[Tensor],  # noqa: UP045
+    b: Optional[Tensor] = None,  # noqa: UP045
+    c: Optional[Tensor] = None,  # noqa: UP045
+    d: Optional[Tensor] = None,  # noqa: UP045
 ) -> List[Tensor]:  # noqa: UP006
     """What equal code has made of the same tensors since `share_plans(True)`, in this thread.
 
     Args:
         key: Names the code.
-        given: The tensors, four at most.
-        sizes: The numbers that the code depends on.
+        sizes: The numbers that it depends on.
+        a: A tensor that it depends on.
+        b: Another one.
+        c: Another one.
+        d: Another one.
 
     Returns:
         What was given to `keep_known`; nothing where nobody has, or a tensor was written to since.
     """
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
         return []
-    numbers: List[int] = [] if sizes is None else sizes  # noqa: UP006
     unknown = torch.rand([0], device="cpu")  # as in share_plans
-    return torch.ops.gnnscript.find_known(
-        unknown, key, numbers, given[0], _at(given, 1), _at(given, 2), _at(given, 3)
-    )
+    return torch.ops.gnnscript.find_known(unknown, key, sizes, a, b, c, d)
 
 
 def keep_known(
     key: str,
-    given: List[Tensor],  # noqa: UP006
+    sizes: List[int],  # noqa: UP006
     made: List[Tensor],  # noqa: UP006
-    sizes: Optional[List[int]] = None,  # noqa: UP006, UP045
+    a: Optional[Tensor],  # noqa: UP045
+    b: Optional[Tensor] = None,  # noqa: UP045
+    c: Optional[Tensor] = None,  # noqa: UP045
+    d: Optional[Tensor] = None,  # noqa: UP045
 ) -> None:
     """Keep what code has made of some tensors, for `find_known`.
 
     Args:
         key: Names the code.
-        given: The tensors, four at most.
-        made: What it has made of them, four at most, which nobody may write to. With a gradient it
+        sizes: The numbers that it depends on.
+        made: What it has made, one to four tensors, which nobody may write to. With a gradient it
             is not kept.
-        sizes: The numbers that the code depends on.
+        a: A tensor that it depends on.
+        b: Another one.
+        c: Another one.
+        d: Another one.
     """
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
-        numbers: List[int] = [] if sizes is None else sizes  # noqa: UP006
         unknown = torch.rand([0], device="cpu")
+        others: List[Optional[Tensor]] = [None, None, None]  # noqa: UP006, UP045
+        for place, one in enumerate(made[1:]):
+            others[place] = one
         if not torch.ops.gnnscript.keep_known(
-            unknown, key, numbers, given[0], _at(given, 1), _at(given, 2), _at(given, 3),
-            made[0], _at(made, 1), _at(made, 2), _at(made, 3),
-        ):  # fmt: skip
+            unknown, key, sizes, a, b, c, d, made[0], others[0], others[1], others[2]
+        ):
             raise RuntimeError("values cannot be kept")
-
-
-def _at(tensors: List[Tensor], place: int) -> Optional[Tensor]:  # noqa: UP006, UP045
-    """The tensor at a place, if there are that many."""
-    return tensors[place] if place < len(tensors) else None
 
 
 def _num_nodes(index: Tensor, size: Optional[int]) -> int:  # noqa: UP045

@@ -1,18 +1,19 @@
-"""Work that depends on some tensors and numbers alone: what it reads, and whether it does no more."""
+"""Work that depends on some tensors and numbers alone: what it reads, and what it binds."""
 
 from __future__ import annotations
 
 import ast
 import builtins
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from gnnscript.analyze.types import BOOL, DTYPE, INT, TENSOR
-from gnnscript.passes.uses import Uses, callee, is_random, known_to_torch
+from gnnscript.analyze.types import BOOL, DTYPE, INT, TENSOR, optional
+from gnnscript.passes.uses import Uses, arguments, callee, is_random, known_to_torch
 from gnnscript.specialize.helpers import Import
 from gnnscript.specialize.program import Specialized
-from gnnscript.specialize.tree import is_simple
+from gnnscript.specialize.tree import clone, is_simple
 
 __all__ = ["PureWork", "Reads"]
 
@@ -54,7 +55,7 @@ class Reads:
     """What code depends on, and what it binds.
 
     Args:
-        tensors: Variables whose tensors it reads.
+        tensors: Variables whose tensors it reads; ``self`` among them where it reads the module.
         numbers: Sizes, dtypes and other numbers, each by its text.
         bound: Variables that it binds in any case.
         perhaps: Variables that it binds on some of its ways.
@@ -67,6 +68,11 @@ class Reads:
     perhaps: set[str] = field(default_factory=set)
     fits: bool = True
 
+    @property
+    def assigned(self) -> set[str]:
+        """All variables that it may bind."""
+        return self.bound | self.perhaps
+
 
 class PureWork:
     """Tells such work from other code; functions are looked at once."""
@@ -74,6 +80,7 @@ class PureWork:
     def __init__(self) -> None:
         self.uses = Uses()
         self._pure: dict[int, bool] = {}
+        self._inner: dict[int, Reads] = {}
         self._texts: dict[int, str] = {}
 
     def is_pure(self, function: Specialized, statement: ast.stmt) -> bool:
@@ -85,13 +92,18 @@ class PureWork:
 
     def reads(self, function: Specialized, body: list[ast.stmt]) -> Reads:
         """What statements depend on."""
-        reader = _Reader(function)
-        for statement in body:
-            reader.visit(statement)
-        found = reader.found
-        sized = {text: _root(node) for text, node in found.numbers.items()}
-        found.numbers = {t: n for t, n in found.numbers.items() if sized[t] not in found.tensors}
+        found = _Reader(function, self.inner_reads).all(body)
+        whole = found.tensors
+        found.numbers = {t: n for t, n in found.numbers.items() if _root(n) not in whole}
         return found
+
+    def inner_reads(self, function: Specialized) -> Reads:
+        """What the body of a function depends on: of its arguments, and of its module."""
+        if id(function) not in self._inner:
+            everything = {name for name, _ in function.parameters}
+            self._inner[id(function)] = Reads(tensors=everything, fits=False)  # recursion
+            self._inner[id(function)] = self.reads(function, function.node.body)
+        return self._inner[id(function)]
 
     def text(self, body: list[ast.stmt]) -> str:
         """The text of statements and of all that they call: equal for equal work alone."""
@@ -147,13 +159,9 @@ class PureWork:
         key = id(function)
         if key not in self._pure:
             self._pure[key] = False  # recursion
-            reader = _Reader(function)
-            reader.found.bound |= {name for name, _ in function.parameters}
-            for statement in function.node.body:
-                reader.visit(statement)
             uses = [self.uses.of_parameter(function, name) for name, _ in function.parameters]
             self._pure[key] = (
-                not reader.reads_self
+                "self" not in self.inner_reads(function).tensors
                 and not any(use.changed or use.stored for use in uses)
                 and self._allows(function.node.body)
             )
@@ -163,11 +171,17 @@ class PureWork:
 class _Reader(ast.NodeVisitor):
     """Collects what statements depend on, one after the other."""
 
-    def __init__(self, function: Specialized) -> None:
+    def __init__(self, function: Specialized, inner: Callable[[Specialized], Reads]) -> None:
         self.types = function.types
+        self.inner = inner
         self.found = Reads()
-        self.reads_self = False
         self.depth = 0
+
+    def all(self, body: list[ast.stmt]) -> Reads:
+        """What statements depend on."""
+        for statement in body:
+            self.visit(statement)
+        return self.found
 
     # Statements ###################################################################
 
@@ -253,13 +267,29 @@ class _Reader(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         """The function is no value, unless it is a method of one."""
-        if self.size(node, node.func, bool(node.args) or _is(node.func, "dim", "numel")):
+        if self.size(
+            node, node.func, bool(node.args) or _is(node.func, "dim", "get_device", "numel")
+        ):
             return
-        if isinstance(node.func, ast.Attribute) and callee(node) is None:
-            if not hasattr(_base(node.func), "target_"):
-                self.visit(node.func.value)
+        target = callee(node)
+        if target is not None:
+            self.visit_inner(node, target)
+            return
+        if isinstance(node.func, ast.Attribute) and not hasattr(_base(node.func), "target_"):
+            self.visit(node.func.value)
         for part in [*node.args, *(k.value for k in node.keywords)]:
             self.visit(part)
+
+    def visit_inner(self, node: ast.Call, target: Specialized) -> None:
+        """A function may look at no more than the sizes of what it is given."""
+        inner = self.inner(target)
+        for name, value in arguments(node, target):
+            sizes = [n for n in inner.numbers.values() if _root(n) == name]
+            if name in inner.tensors or not sizes or not self.is_tensor(value):
+                self.visit(value)
+            else:
+                for size in sizes:
+                    self.visit(clone(size, {name: value}))
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
         """``x.shape[0]`` is a number; a store to an element changes the whole."""
@@ -286,9 +316,9 @@ class _Reader(ast.NodeVisitor):
         if name in self.found.bound:
             return
         if name == "self":
-            self.reads_self = True
+            self.found.tensors.add(name)
             self.found.fits = False
-        elif self.types.get(name) == TENSOR:
+        elif self.types.get(name) in (TENSOR, optional(TENSOR)):
             self.found.tensors.add(name)
         elif self.types.get(name) in _NUMBERS:
             number: ast.expr = ast.Name(name, ast.Load())
@@ -308,13 +338,13 @@ class _Reader(ast.NodeVisitor):
         """
         if not isinstance(func, ast.Attribute) or not is_simple(func.value):
             return False
-        names = ("dtype", "device") if node is func else ("shape",)
+        names: tuple[str, ...] = ("dtype", "device") if node is func else ("shape",)
         if called is not None:
-            names = ("size", "dim", "numel") if called else ()
+            names = ("size", "dim", "numel", "get_device") if called else ()
         if func.attr not in names or not self.is_tensor(func.value):
             return False
         text = ast.unparse(node)
-        always = func.attr in ("dtype", "device", "dim", "numel")
+        always = func.attr not in ("size", "shape")
         if self.depth and not always and text not in self.found.numbers:
             return False  # the tensor need not have such a dimension
         if func.attr == "device":
@@ -323,20 +353,21 @@ class _Reader(ast.NodeVisitor):
         return True
 
     def is_tensor(self, node: ast.expr) -> bool:
-        """Whether an expression is a tensor from before, or of the module."""
+        """Whether an expression is a tensor from before, one of a pair of them, or the module's."""
         root = _base(node)
-        if not isinstance(root, ast.Name) or hasattr(root, "target_") or root.id in self.found.bound:
+        if not isinstance(root, ast.Name) or hasattr(root, "target_"):
+            return False
+        if root.id in self.found.bound:
             return False
         if root.id == "self":
             return node is not root
         held = self.types.get(root.id)
-        if node is root:
-            return held == TENSOR
-        pair = held is not None and held.name == "Tuple" and isinstance(node, ast.Subscript)
-        at = node.slice if isinstance(node, ast.Subscript) and node.value is root else None
-        if not pair or held is None or not isinstance(at, ast.Constant) or type(at.value) is not int:
-            return False
-        return at.value < len(held.args) and held.args[at.value] == TENSOR
+        if isinstance(node, ast.Subscript) and node.value is root and held is not None:
+            at = node.slice.value if isinstance(node.slice, ast.Constant) else None
+            if held.name != "Tuple" or not isinstance(at, int) or at >= len(held.args):
+                return False
+            return held.args[at] == TENSOR
+        return node is root and held == TENSOR
 
 
 def _base(node: ast.expr) -> ast.expr:

@@ -14,12 +14,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Hashable
 
-from gnnscript.analyze.types import BOOL, DTYPE, INT, TENSOR
+from gnnscript.analyze.types import BOOL, DTYPE, INT, TENSOR, optional
 from gnnscript.passes.pure_work import PureWork
 from gnnscript.passes.uses import arguments, callee, is_view
 from gnnscript.specialize.helpers import Import, import_reference
 from gnnscript.specialize.program import Program, Specialized
 from gnnscript.specialize.tree import free_name, names_read
+from gnnscript.specialize.values import static_type
 
 __all__ = ["share_repeats"]
 
@@ -113,7 +114,7 @@ class _Finder:
         self._counts[key] += 1
         self._statements.setdefault(id(statement), set()).add(key)
         self._calls(statement, origins)
-        origins.update((name, (key, name)) for name in reads.bound | reads.perhaps)
+        origins.update((name, (key, name)) for name in reads.assigned)
 
     def _calls(self, node: ast.AST, origins: Origins) -> None:
         for call in ast.walk(node):
@@ -158,9 +159,7 @@ class _Rewriter:
         """Rewrites the function."""
         self.function.node.body = self._block(self.function.node.body, [], loop=False)
 
-    def _block(
-        self, body: list[ast.stmt], after: list[ast.stmt], *, loop: bool
-    ) -> list[ast.stmt]:
+    def _block(self, body: list[ast.stmt], after: list[ast.stmt], *, loop: bool) -> list[ast.stmt]:
         done: list[ast.stmt] = []
         at = 0
         while at < len(body):
@@ -229,12 +228,12 @@ class _Rewriter:
         if not self.work.is_pure(self.function, body[place]):
             return False
         reads = self.work.reads(self.function, [body[place]])
-        bound = reads.bound | reads.perhaps
+        bound = reads.assigned
         if reads.tensors or not bound or not all(self._is(n, INT, BOOL, DTYPE) for n in bound):
             return False
         others = [body[earlier] for earlier in run]
         theirs = self.work.reads(self.function, others)
-        names = theirs.bound | theirs.perhaps
+        names = theirs.assigned
         read = set(names_read(ast.Module(others, [])))
         return not names & set(names_read(body[place])) and not bound & (names | read)
 
@@ -249,12 +248,14 @@ class _Rewriter:
             return None
         if not any(map(self._is_costly, run)):
             return None
-        bound = reads.bound | reads.perhaps
+        bound = reads.assigned
         own = names_read(ast.Module(run, []))
         results = {name for name in bound if self.reads.get(name, 0) > own.get(name, 0)}
         if loop:
             results |= bound & reads.tensors
-        if not 0 < len(results) <= _MOST or results & reads.perhaps or not all(self._is(n, TENSOR) for n in results):
+        if not 0 < len(results) <= _MOST or results & reads.perhaps:
+            return None
+        if not all(self._is(n, TENSOR) or self._is_present(run, n) for n in results):
             return None
         uses = self.work.uses
         given = uses.of_names(self.function, run, reads.tensors)
@@ -262,6 +263,25 @@ class _Rewriter:
         if given.changed or given.stored or made.changed or made.stored or made.returned:
             return None
         return self._written(run, sorted(reads.tensors), reads.numbers, sorted(results))
+
+    def _is_present(self, run: list[ast.stmt], name: str) -> bool:
+        """Whether a variable that may hold no tensor holds one behind a run."""
+        if not self._is(name, optional(TENSOR)):
+            return False
+        last = next(
+            s for s in reversed(run) if name in self.work.reads(self.function, [s]).assigned
+        )
+        if not isinstance(last, ast.Assign):
+            return False
+        target, value = last.targets[0], last.value
+        called = callee(value) if isinstance(value, ast.Call) else None
+        if called is None:
+            return isinstance(target, ast.Name) and isinstance(value, ast.BinOp)
+        found = static_type(called.value)
+        if isinstance(target, ast.Tuple) and found.name == "Tuple":
+            names = [getattr(part, "id", None) for part in target.elts]
+            return len(names) == len(found.args) and found.args[names.index(name)] == TENSOR
+        return isinstance(target, ast.Name) and found == TENSOR
 
     def _is_costly(self, statement: ast.stmt) -> bool:
         """Whether a statement does more than look at tensors in other ways."""
@@ -289,32 +309,34 @@ class _Rewriter:
         results: list[str],
     ) -> list[ast.stmt]:
         text = "\n".join([self.work.text(run), *given, *numbers, *results])
-        key = hashlib.sha256(text.encode()).hexdigest()[:16]
-        inputs = self._named("given", [ast.Name(name, ast.Load()) for name in given])
-        statements: list[ast.stmt] = [inputs[0]]
-        args = [ast.Constant(key), inputs[1]]
+        key = ast.Constant(hashlib.sha256(text.encode()).hexdigest()[:16])
+        statements: list[ast.stmt] = []
+
+        def hold(wish: str, value: ast.expr) -> ast.expr:
+            name = free_name(wish, self.taken)
+            statements.append(_assign(name, value))
+            return ast.Name(name, ast.Load())
+
+        bound = set().union(*(self.work.reads(self.function, [s]).assigned for s in run))
+        tensors: list[ast.expr] = [ast.Name(name, ast.Load()) for name in given]
+        for at, name in enumerate(given):
+            if name in bound:  # what it holds before
+                tensors[at] = hold(f"given_{name}", tensors[at])
+        sizes: ast.expr = ast.List([*numbers.values()], ast.Load())
         if numbers:
-            sizes = self._named("sizes", list(numbers.values()))
-            statements.append(sizes[0])
-            args.append(sizes[1])
-        known = free_name("known", self.taken)
+            sizes = hold("sizes", sizes)
         found = import_reference("gnnscript.ops.fused", "find_known", "find_known")
-        statements.append(_assign(known, ast.Call(found, args, [])))
+        known = hold("known", ast.Call(found, [key, sizes, *tensors], []))
         take = [
-            _assign(name, ast.Subscript(ast.Name(known, ast.Load()), ast.Constant(at), ast.Load()))
+            _assign(name, ast.Subscript(known, ast.Constant(at), ast.Load()))
             for at, name in enumerate(results)
         ]
         keep = import_reference("gnnscript.ops.fused", "keep_known", "keep_known")
-        held = ast.List([ast.Name(name, ast.Load()) for name in results], ast.Load())
-        rest = [args[0], args[1], held, *args[2:]]
-        count = ast.Call(ast.Name("len", ast.Load()), [ast.Name(known, ast.Load())], [])
+        made = ast.List([ast.Name(name, ast.Load()) for name in results], ast.Load())
+        kept = ast.Expr(ast.Call(keep, [key, sizes, made, *tensors], []))
+        count = ast.Call(ast.Name("len", ast.Load()), [known], [])
         test = ast.Compare(count, [ast.Gt()], [ast.Constant(0)])
-        statements.append(ast.If(test, take, [*run, ast.Expr(ast.Call(keep, rest, []))]))
-        return statements
-
-    def _named(self, wish: str, items: list[ast.expr]) -> tuple[ast.stmt, ast.expr]:
-        name = free_name(wish, self.taken)
-        return _assign(name, ast.List(items, ast.Load())), ast.Name(name, ast.Load())
+        return [*statements, ast.If(test, take, [*run, kept])]
 
 
 def _assign(name: str, value: ast.expr) -> ast.stmt:

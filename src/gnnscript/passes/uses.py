@@ -15,7 +15,7 @@ from gnnscript.specialize.helpers import Import
 from gnnscript.specialize.inference import TENSOR_ATTRIBUTES
 from gnnscript.specialize.program import Specialized
 
-__all__ = ["Use", "Uses", "arguments", "callee", "is_in_place", "is_random", "is_view", "known_to_torch"]
+__all__ = ["Use", "Uses", "arguments", "callee", "is_random", "is_view", "known_to_torch"]
 
 # Functions that may return what they are given, which their schemas do not say.
 _PASSING_ON = frozenset(
@@ -206,7 +206,8 @@ class _Reader:
             return any(map(_is_list, sides)) and any(map(self.shares, sides))
         if isinstance(node, ast.Call):
             return self.call_shares(node)
-        return any(self.shares(c) for c in ast.walk(node) if c is not node and _is_expr(c))
+        parts = [child for child in ast.walk(node) if isinstance(child, ast.expr)]
+        return any(self.shares(part) for part in parts if part is not node)
 
     def call_shares(self, node: ast.Call) -> bool:
         values = [*node.args, *(k.value for k in node.keywords)]
@@ -331,7 +332,3 @@ def _is_list(node: ast.expr) -> bool:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         return node.func.id == "list"
     return isinstance(node, (ast.List, ast.ListComp))
-
-
-def _is_expr(node: ast.AST) -> bool:
-    return isinstance(node, ast.expr)

@@ -7,7 +7,6 @@
 // that have no versions is not kept.
 #include <algorithm>
 #include <array>
-#include <initializer_list>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -23,6 +22,9 @@ namespace {
 
 using torch::stable::detail::from;
 using torch::stable::detail::to;
+
+using Some = std::optional<Tensor>;
+using Given = std::array<Some, 4>;
 
 constexpr size_t kMost = 8;  // of each kind; more are forgotten, the oldest first
 
@@ -75,7 +77,7 @@ struct Plan {
 
 struct Known {
   std::string key;
-  std::vector<Snapshot> given;
+  std::array<std::optional<Snapshot>, 4> given;
   std::vector<int64_t> numbers;
   bool gradients;
   std::vector<Tensor> made;
@@ -114,27 +116,23 @@ std::tuple<Tensor, Tensor> shared_csr(const Tensor& index, int64_t size) {
   return {ptr, perm};
 }
 
-using Some = std::optional<Tensor>;
-
-std::vector<Tensor> listed(const Tensor& first, std::initializer_list<Some> others) {
-  std::vector<Tensor> tensors{first};
-  for (const Some& other : others) {
-    if (other) tensors.push_back(*other);
-  }
-  return tensors;
+bool are_plain(const Given& given) {
+  return std::all_of(given.begin(), given.end(), [](const Some& one) {
+    return !one || is_plain(*one);
+  });
 }
 
 std::vector<Tensor> find_known(
-    const Tensor&, std::string key, std::vector<int64_t> numbers, const Tensor& given_0,
-    Some given_1, Some given_2, Some given_3) {
-  if (!shared.active) return {};
-  const auto given = listed(given_0, {given_1, given_2, given_3});
-  if (!std::all_of(given.begin(), given.end(), is_plain)) return {};
+    const Tensor&, std::string key, std::vector<int64_t> numbers, Some a, Some b, Some c, Some d) {
+  const Given given{a, b, c, d};
+  if (!shared.active || !are_plain(given)) return {};
   const bool gradients = aoti_torch_grad_mode_is_enabled();
   for (const Known& known : shared.known) {
     if (known.key == key && known.numbers == numbers && known.gradients == gradients &&
-        std::equal(known.given.begin(), known.given.end(), given.begin(), given.end(),
-                   [](const Snapshot& a, const Tensor& b) { return a.is_still(b); })) {
+        std::equal(given.begin(), given.end(), known.given.begin(),
+                   [](const Some& one, const std::optional<Snapshot>& then) {
+                     return one ? then && then->is_still(*one) : !then;
+                   })) {
       return known.made;
     }
   }
@@ -143,20 +141,20 @@ std::vector<Tensor> find_known(
 
 // What has a gradient is not kept: each use has a graph of its own, to go back through once.
 bool keep_known(
-    const Tensor&, std::string key, std::vector<int64_t> numbers, const Tensor& given_0,
-    Some given_1, Some given_2, Some given_3, const Tensor& made_0, Some made_1, Some made_2,
-    Some made_3) {
-  if (!shared.active) return true;
-  const auto given = listed(given_0, {given_1, given_2, given_3});
-  const auto made = listed(made_0, {made_1, made_2, made_3});
-  const bool constant = std::all_of(made.begin(), made.end(), [](const Tensor& tensor) {
-    return call<bool>("aten::is_leaf", tensor);
-  });
-  if (constant && std::all_of(given.begin(), given.end(), is_plain)) {
-    std::vector<Snapshot> as_given(given.begin(), given.end());
-    const bool gradients = aoti_torch_grad_mode_is_enabled();
-    keep(shared.known, Known{key, as_given, numbers, gradients, made});
+    const Tensor&, std::string key, std::vector<int64_t> numbers, Some a, Some b, Some c, Some d,
+    const Tensor& made, Some made_1, Some made_2, Some made_3) {
+  const Given given{a, b, c, d};
+  if (!shared.active || !are_plain(given)) return true;
+  Known known{key, {}, numbers, aoti_torch_grad_mode_is_enabled(), {}};
+  for (const Some& one : Given{made, made_1, made_2, made_3}) {
+    if (!one) break;
+    if (!call<bool>("aten::is_leaf", *one)) return true;
+    known.made.push_back(*one);
   }
+  for (size_t i = 0; i < given.size(); ++i) {
+    if (given[i]) known.given[i].emplace(*given[i]);
+  }
+  keep(shared.known, std::move(known));
   return true;
 }
 

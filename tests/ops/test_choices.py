@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import gc
+import hashlib
+import os
+import re
+import shutil
+import subprocess
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +107,50 @@ def test_a_library_of_another_version_says_so(run_python: RunPython, native: Any
     assert "was built for another version of gnnscript" in out
     assert "gnnscript::newer" in out
     assert "make native" in out
+
+
+SCHEMAS = 2, "95b49ed92cb428a3"
+
+
+def test_whoever_changes_schemas_raises_the_interface() -> None:
+    source = Path(library.__file__).parents[1] / "csrc"
+    text = (source / "library.cpp").read_text(encoding="utf-8")
+    schemas = "".join(
+        re.findall(r'"((?:[^"\\]|\\.)*)"', text[text.index("STABLE_TORCH_LIBRARY") :])
+    )
+    digest = hashlib.sha256(schemas.encode()).hexdigest()[:16]
+    assert (library.INTERFACE, digest) == SCHEMAS, "raise INTERFACE, and write both here"
+    told = re.search(r"GNNSCRIPT_INTERFACE (\d+)", (source / "interface.h").read_text("utf-8"))
+    assert told is not None
+    assert int(told[1]) == library.INTERFACE
+
+
+@pytest.mark.parametrize(("told", "age"), [(None, "older"), (1, "older"), (9999, "newer")])
+def test_a_stale_library_is_refused_when_it_is_loaded(
+    run_python: RunPython, tmp_path: Path, told: int | None, age: str
+) -> None:
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        pytest.skip("no C compiler")
+    stale = tmp_path / "libgnnscript.so"
+    code = "" if told is None else f"int gnnscript_interface(void) {{ return {told}; }}"
+    command = [compiler, "-shared", "-fPIC", "-x", "c", "-", "-o", str(stale)]
+    subprocess.run(command, input=code, text=True, check=True)
+    code = (
+        "import warnings\nimport torch, gnnscript\nfrom gnnscript import ops\n"
+        "with warnings.catch_warnings(record=True) as caught:\n"
+        "    warnings.simplefilter('always')\n"
+        "    print(ops.csr(torch.tensor([1, 0]), 2)[1].tolist())\n"
+        "print(caught[0].message)\n"
+        "try:\n    with gnnscript.kernels('native'):\n        ops.csr(torch.tensor([0]), 1)\n"
+        "except gnnscript.GnnscriptError as error:\n    print(error)\n"
+    )
+    environment = {"GNNSCRIPT_LIBRARY": str(stale), "GNNSCRIPT_KERNELS": ""}
+    out, warned, refused = run_python(code, env=environment).stdout.splitlines()
+    assert out == "[1, 0]"
+    for message in (warned, refused):
+        assert f"{stale} was built for another version of gnnscript, which is {age}" in message
+        assert "make native" in message
 
 
 def test_a_library_that_does_not_load_says_why(run_python: RunPython, tmp_path: Path) -> None:

@@ -11,7 +11,14 @@
 // CMakeLists.txt finds files of these names by itself. Meta kernels, gradients and autocast are
 // registered from Python (ops/fake.py, ops/autograd.py, ops/autocast.py). docs/ops.md is the
 // reference of what the ops mean.
+//
+// A library and a package that do not fit would fail in the middle of a model: whoever changes ops
+// raises GNNSCRIPT_INTERFACE in interface.h and INTERFACE in ops/library.py.
 #include <torch/csrc/stable/library.h>
+
+#include "interface.h"
+
+GNNSCRIPT_TELL_INTERFACE(gnnscript_interface)
 
 STABLE_TORCH_LIBRARY(gnnscript, m) {
   // Rows of edges: row n owns the edges perm[ptr[n]] .. perm[ptr[n + 1] - 1].

@@ -13,6 +13,7 @@ from gnnscript import _config
 from gnnscript._errors import GnnscriptError
 
 __all__ = [
+    "INTERFACE",
     "NativeLibraryWarning",
     "has_kernels",
     "implementation",
@@ -20,6 +21,9 @@ __all__ = [
     "load",
     "paths",
 ]
+
+INTERFACE = 2
+"""Which libraries fit this package: those that tell this number, of ``csrc/interface.h``."""
 
 _REMEDY = (
     "build it with 'make native' in a checkout, or install gnnscript where a C++ compiler and "
@@ -81,6 +85,9 @@ def _try_to_load() -> str:
     from gnnscript.ops import attention_gradients, autocast, autograd, edge_gradients, fake
 
     for path in found:
+        reason = _misfit(path)
+        if reason:
+            return reason
         _follow_checks(path)
     try:
         fake.register()
@@ -94,6 +101,21 @@ def _try_to_load() -> str:
     if len(found) > 1:
         _state.devices = (*_state.devices, "cuda")
     return ""
+
+
+def _misfit(path: Path) -> str:
+    """Why a library belongs to another version of this package; empty if it does not."""
+    loaded = ctypes.CDLL(str(path))
+    name = "gnnscript_cuda_interface" if "cuda" in path.stem else "gnnscript_interface"
+    interface = getattr(loaded, name, None)
+    told = 1 if interface is None else interface()
+    if told == INTERFACE:
+        return ""
+    age = "older" if told < INTERFACE else "newer"
+    return (
+        f"{path} was built for another version of gnnscript, which is {age}: it has interface "
+        f"{told}, and this version needs {INTERFACE}"
+    )
 
 
 def _follow_checks(path: Path) -> None:

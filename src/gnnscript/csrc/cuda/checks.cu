@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "cuda/device.h"
+#include "interface.h"
 
 namespace gnnscript {
 namespace {
@@ -80,3 +81,5 @@ void check_rows(const DeviceScope& scope, const Sorted& sorted) {
 extern "C" __attribute__((visibility("default"))) void gnnscript_cuda_checks(int enabled) {
   gnnscript::enabled() = enabled != 0;
 }
+
+GNNSCRIPT_TELL_INTERFACE(gnnscript_cuda_interface)

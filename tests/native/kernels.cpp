@@ -18,12 +18,14 @@
 #include <type_traits>
 #include <vector>
 
+#include "cpu/attention.h"
 #include "cpu/csr.h"
 #include "cpu/edge_program.h"
 #include "cpu/gather.h"
 #include "cpu/segment.h"
 
 // The kernels themselves.
+#include "cpu/attention_kernels.cpp"
 #include "cpu/csr_kernels.cpp"
 #include "cpu/edge_program_kernels.cpp"
 #include "cpu/gather_kernels.cpp"
@@ -372,6 +374,96 @@ void check_programs(const Graph& graph, int64_t features, std::mt19937& random, 
   }
 }
 
+// Messages weighted by the softmax of scores, and what their gradient needs, against plain sums.
+template <typename T>
+void check_attention(const Graph& graph, int64_t heads, int64_t width, std::mt19937& random,
+                     Dtype dtype, double tolerance) {
+  using A = compute_t<T>;
+  const int64_t edges = graph.edges(), nodes = graph.nodes, lanes = heads * width;
+  std::normal_distribution<float> normal;
+  const auto values = [&](int64_t count) {
+    std::vector<T> made(count);
+    for (T& value : made) kernels::store<A, 1>(&value, static_cast<A>(normal(random)));
+    return made;
+  };
+  const auto at = [](const std::vector<T>& v, int64_t i) {
+    return static_cast<double>(kernels::load<A, 1>(&v[i]));
+  };
+  const std::vector<T> x = values(nodes * lanes), e = values(edges * heads),
+                       grad = values(nodes * lanes);
+  std::vector<int32_t> other(edges);
+  for (int32_t& node : other) node = static_cast<int32_t>(random() % nodes);
+  const EdgeOperand row{x.data(), lanes, 'j', Spread::full, 1, nullptr, 0};
+  const EdgeOperand score{e.data(), heads, 'e', Spread::full, 1, nullptr, 0};
+  const auto scores = compile_program("e0");
+  for (const char* text : {"j0", "j0 * 2.0"}) {
+    const auto program = compile_program(text);
+    const double scale = std::strlen(text) > 2 ? 2 : 1;
+    AttentionArgs args{};
+    args.heads = heads;
+    args.score.program = scores.get();
+    args.score.operands = &score;
+    args.score.lanes = heads;
+    args.score.index = graph.index.data();
+    args.score.other = other.data();
+    args.score.wide_index = true;
+    args.score.index_bound = args.score.other_bound = nodes;
+    args.score.perm = graph.perm.data();
+    args.score.group = 1;
+    args.score.bad_edge = args.score.bad_index = args.score.bad_other = -1;
+    args.message = args.score;
+    args.message.program = program.get();
+    args.message.operands = &row;
+    args.message.lanes = lanes;
+    args.score.dtype = args.message.dtype = dtype;
+    args.score.edges = args.message.edges = edges;
+    args.message.rows = Rows{graph.ptr.data(), nodes, chunk_units(lanes * int64_t{sizeof(T)})};
+    std::vector<T> out(nodes * lanes), weight(edges * heads), slope(edges * heads);
+    std::vector<A> high(nodes * heads), total(nodes * heads), mean(nodes * heads);
+    std::vector<A> partials(args.message.rows.chunks() * 2 * (2 * heads + lanes));
+    args.message.out = out.data();
+    args.message.partials = partials.data();
+    args.high = high.data();
+    args.total = total.data();
+    kernels::attention_forward(args);
+    args.grad = grad.data();
+    args.mean = mean.data();
+    args.weight = weight.data();
+    args.slope = slope.data();
+    args.end = edges;
+    kernels::attention_backward(args);
+    for (int64_t node = 0; node < nodes; ++node) {
+      const int64_t h = node % heads, f = h * width + node % width;
+      double largest = -INFINITY, sum = 0, wanted = 0;
+      for (int64_t k = graph.ptr[node]; k < graph.ptr[node + 1]; ++k) {
+        largest = std::max(largest, at(e, graph.perm[k] * heads + h));
+      }
+      for (int64_t k = graph.ptr[node]; k < graph.ptr[node + 1]; ++k) {
+        sum += std::exp(at(e, graph.perm[k] * heads + h) - largest);
+      }
+      for (int64_t k = graph.ptr[node]; k < graph.ptr[node + 1]; ++k) {
+        const int64_t edge = graph.perm[k];
+        const double w = std::exp(at(e, edge * heads + h) - largest) / sum;
+        double along = 0;
+        for (int64_t l = h * width; l < (h + 1) * width; ++l) {
+          along += scale * at(x, other[edge] * lanes + l) * at(grad, node * lanes + l);
+        }
+        wanted += w * scale * at(x, other[edge] * lanes + f);
+        expect(close(at(weight, edge * heads + h), w, tolerance), "the weight of an edge");
+        expect(close(at(slope, edge * heads + h), w * along, tolerance * (1 + std::abs(along))),
+               "the gradient of a score");
+      }
+      expect(close(at(out, node * lanes + f), wanted, tolerance), "weighted messages");
+    }
+    if (edges == 0) continue;
+    std::vector<int32_t> wrong = other;
+    wrong.back() = static_cast<int32_t>(nodes);
+    args.score.other = wrong.data();
+    kernels::attention_forward(args);
+    expect(args.score.bad_other == edges - 1, "a node that is none is found, and not read");
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -390,6 +482,12 @@ int main() {
       check_programs<float>(graph, features, random, Dtype::float32, 1e-4);
       check_programs<Half>(graph, features, random, Dtype::float16, 1e-2);
       check_programs<BFloat16>(graph, features, random, Dtype::bfloat16, 5e-2);
+    }
+    for (const auto& [heads, width] : {std::pair<int64_t, int64_t>{1, 37}, {4, 8}, {3, 1}}) {
+      check_attention<double>(graph, heads, width, random, Dtype::float64, 1e-9);
+      check_attention<float>(graph, heads, width, random, Dtype::float32, 1e-4);
+      check_attention<Half>(graph, heads, width, random, Dtype::float16, 1e-2);
+      check_attention<BFloat16>(graph, heads, width, random, Dtype::bfloat16, 5e-2);
     }
   }
   if (failures == 0) std::puts("all kernels: no fault");

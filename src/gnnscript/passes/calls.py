@@ -403,11 +403,8 @@ class Calls(Operators):
 
     def is_off(self, called: Expression) -> bool:
         """Whether dropout drops nothing, as far as that is known on this path."""
-        test = self.attribute(called, "training")
-        return (
-            getattr(called, "value", None).p == 0
-            or self.facts.get(ast.unparse(self.spelled(test))) is False
-        )
+        test = ast.unparse(self.spelled(self.attribute(called, "training")))
+        return getattr(called.value, "p", 1.0) == 0 or self.facts.get(test) is False  # type: ignore[attr-defined]
 
     # Methods of tensors ###########################################################
 

@@ -165,6 +165,77 @@ def test_edge_programs(
         torch.testing.assert_close(out.double(), expected, rtol=scale, atol=bound)
 
 
+ATTENTION = (
+    ("leaky_relu(j0 + i1, 0.2)", [(300, 4), (300, 4)], 0, "j0", [(300, 4, 16)]),
+    ("leaky_relu(i0 + j1, 0.2) * s2", [(300, 1, 8), (300, 4, 8), (4, 8)], 1, "j0", [(300, 4, 8)]),
+    ("i0 * (j1 + e2)", [(300, 1, 5), (300, 1, 5), (9000, 1, 5)], 1, "j0", [(300, 1, 5)]),
+    ("e0", [(9000, 2)], 0, "t0 = tanh(j0); t0 * e1", [(300, 2, 3), (9000, 2, 1)]),
+    ("e0 * 0.5", [(9000, 24)], 0, "j0", [(300, 24)]),
+    ("e0", [(9000,)], 0, "j0 - i1", [(300, 24), (300, 24)]),
+)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("score", "scored", "sum_dims", "message", "sent"), ATTENTION)
+def test_attention(
+    score: str,
+    scored: list[tuple[int, ...]],
+    sum_dims: int,
+    message: str,
+    sent: list[tuple[int, ...]],
+    dtype: torch.dtype,
+    native: Any,
+    device: torch.device,
+) -> None:
+    index, other = (make_index(300, 9000, 6, device), make_index(300, 9000, 1, device).int())
+    ptr, perm = native.csr(index, 300)
+    given = [torch.randn(s, device=device).to(dtype).requires_grad_() for s in (*scored, *sent)]
+    exact = [operand.detach().double().requires_grad_() for operand in given]
+    count = len(scored)
+
+    def run() -> Tensor:
+        return torch.ops.gnnscript.edge_attention(  # type: ignore[no-any-return]
+            score, given[:count], sum_dims, message, given[count:], index, other, ptr, perm
+        )[0]
+
+    out = run()
+    expected, _ = evaluate.edge_attention(
+        score, exact[:count], sum_dims, message, exact[count:], index, other, 300
+    )
+    scale = TOLERANCES[dtype]["rtol"]
+    bound = scale * (1 + expected.abs().max().item())
+    torch.testing.assert_close(out.double(), expected, rtol=scale, atol=bound)
+    assert torch.equal(out, run()), "other bits again"
+    found = torch.autograd.grad(out.square().sum(), given)
+    wanted = torch.autograd.grad(expected.square().sum(), exact)
+    for grad, want in zip(found, wanted, strict=True):
+        bound = 10 * scale * (1 + want.abs().max().item())
+        torch.testing.assert_close(grad.double(), want, rtol=10 * scale, atol=bound)
+
+
+def test_attention_over_empty_rows_and_edges_of_no_row(native: Any, device: torch.device) -> None:
+    """Rows without edges hold 0; edges of no row have neither weight nor gradient."""
+    ops = torch.ops.gnnscript
+    index = torch.tensor([0, 0, 0, 0, 0, 2, 2, 2, 2], device=device)
+    ptr = torch.tensor([2, 5, 5, 7], device=device)
+    perm = torch.arange(9, device=device)
+    score = torch.randn(9, 2, device=device, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(9, 2, 3, device=device, dtype=torch.float64, requires_grad=True)
+    out = ops.edge_attention("e0", [score], 0, "e0", [x], index, index, ptr, perm)[0]
+    weight = score[2:5].softmax(0)
+    torch.testing.assert_close(out[0], (weight[..., None] * x[2:5]).sum(0))
+    assert out[1].eq(0).all()
+    first, second = torch.autograd.grad(out.square().sum(), [score, x])
+    assert first[[0, 1, 7, 8]].eq(0).all()
+    assert second[[0, 1, 7, 8]].eq(0).all()
+    assert not first[2:7].eq(0).any()
+    none = index[:0]
+    ptr, perm = native.csr(none, 3)
+    empty = ops.edge_attention("e0", [score[:0]], 0, "e0", [x[:0]], none, none, ptr, perm)[0]
+    assert torch.equal(empty, torch.zeros_like(empty))
+    assert empty.shape == (3, 2, 3)
+
+
 def test_gradients(native: Any, device: torch.device) -> None:
     index = torch.tensor([5, 0, 3, 3, 1, 5, 0, 4, 5, 1, 3, 5, 0], device=device)
     ptr, perm = native.csr(index, 7)
@@ -187,6 +258,14 @@ def test_gradients(native: Any, device: torch.device) -> None:
     assert gradcheck(program, (nodes, src))
     assert gradgradcheck(program, (nodes, src))
 
+    def attention(x: Tensor, w: Tensor) -> Tensor:
+        edges = (index, index.flip(0), ptr, perm)
+        given = ([x, x.square(), w], 1, "tanh(j0)", [x])
+        return torch.ops.gnnscript.edge_attention("i0 * j1 + e2", *given, *edges)[0]  # type: ignore[no-any-return]
+
+    assert gradcheck(attention, (nodes, src))
+    assert gradgradcheck(attention, (nodes, src))
+
 
 def test_opcheck(native: Any, device: torch.device) -> None:
     index = make_index(7, 30, 1, device)
@@ -201,6 +280,8 @@ def test_opcheck(native: Any, device: torch.device) -> None:
     opcheck(ops.edge_softmax, (src, ptr, perm))
     opcheck(ops.edge_reduce, ("e0 * j1", [src, nodes], index, index, ptr, perm, "sum"))
     opcheck(ops.edge_map, ("i0 + j1", [nodes, nodes], index, index, 1))
+    call = ("i0 + e1", [nodes, src], 1, "j0", [nodes], index, index, ptr, perm)
+    opcheck(ops.edge_attention, call)
 
 
 # -- neighbours ------------------------------------------------------------------------------------

@@ -404,10 +404,8 @@ void check_attention(const Graph& graph, int64_t heads, int64_t width, std::mt19
     args.score.program = scores.get();
     args.score.operands = &score;
     args.score.lanes = heads;
-    args.score.index = graph.index.data();
     args.score.other = other.data();
-    args.score.wide_index = true;
-    args.score.index_bound = args.score.other_bound = nodes;
+    args.score.other_bound = nodes;
     args.score.perm = graph.perm.data();
     args.score.group = 1;
     args.score.bad_edge = args.score.bad_index = args.score.bad_other = -1;
@@ -430,7 +428,6 @@ void check_attention(const Graph& graph, int64_t heads, int64_t width, std::mt19
     args.mean = mean.data();
     args.weight = weight.data();
     args.slope = slope.data();
-    args.end = edges;
     kernels::attention_backward(args);
     for (int64_t node = 0; node < nodes; ++node) {
       const int64_t h = node % heads, f = h * width + node % width;

@@ -9,6 +9,7 @@ from gnnscript.passes.expressions import (
     Code,
     Const,
     Expression,
+    Linear,
     Map,
     Scatter,
     Softmax,
@@ -44,11 +45,21 @@ class Attention(Hoist):
         sent = program_of(self.simplified(message), indices, scatter.dim)
         if scored is None or sent is None or not (scored.operands and sent.operands):
             return None
-        if len(sent.operands) > _MOST_FACTORS:
+        if len(sent.operands) > _MOST_FACTORS or self._has_layer(sent, scored):
             return None
         self.gains += 1
         self.attentions += 1
         return self._call(scatter, weights, scored, sent, summed)
+
+    def _has_layer(self, sent: Program, scored: Program) -> bool:
+        """Whether messages have a layer of edge features, which other ops run part by part."""
+        return any(
+            isinstance(operand, Linear)
+            and not operand.operand.per_edge
+            and id(operand) not in self.memo
+            and operand not in scored.operands
+            for operand in sent.operands
+        )
 
     def _call(
         self, scatter: Scatter, weights: Weights, scored: Program, sent: Program, summed: int
@@ -178,6 +189,14 @@ def _is_whole(element: ast.expr) -> bool:
 
 def has_softmax(expression: Expression, softmax: Softmax | None = None) -> bool:
     """Whether a value is made of a softmax, of a certain one if it is given."""
-    if isinstance(expression, Softmax) and softmax in (None, expression):
-        return True
-    return any(has_softmax(part, softmax) for part in expression.parts)
+    seen: set[int] = set()
+
+    def look(part: Expression) -> bool:
+        if id(part) in seen:
+            return False
+        seen.add(id(part))
+        if isinstance(part, Softmax) and softmax in (None, part):
+            return True
+        return any(map(look, part.parts))
+
+    return look(expression)

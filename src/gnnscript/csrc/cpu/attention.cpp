@@ -11,12 +11,11 @@ namespace {
 // The arguments of both programs; what they point to stays alive as long.
 struct Call {
   Call(const AttentionOperands& operands, const Sorted& sorted, const Tensor& index,
-       const Tensor& other, bool reads_index)
+       const Tensor& other)
       : score(operands.score, index, other), message(operands.message, index, other) {
     EdgeArgs& found = score.args;  // its indices are those of both programs
     found.group = operands.group;
-    found.index = reads_index ? score.index.const_data_ptr() : nullptr;
-    found.index_bound = sorted.num_rows();
+    found.index = nullptr;  // an edge's node is the row that it is in
     found.other = operands.reads('j') ? score.other.const_data_ptr() : nullptr;
     found.other_bound = operands.other_bound();
     found.perm = sorted.perm_data();
@@ -50,7 +49,7 @@ std::tuple<Tensor, Tensor, Tensor> edge_attention(
   if (operands.is_empty()) {
     return {torch::stable::zero_(out), torch::stable::zero_(high), torch::stable::zero_(total)};
   }
-  Call call(operands, sorted, index, other, operands.reads('i'));
+  Call call(operands, sorted, index, other);
   AttentionArgs& args = call.args;
   args.score = call.score.args;
   args.message = call.message.args;
@@ -90,7 +89,7 @@ std::tuple<Tensor, Tensor> edge_attention_backward(
     slope = torch::stable::zero_(slope);
   }
   if (operands.is_empty()) return {weight, slope};
-  Call call(operands, sorted, index, other, true);
+  Call call(operands, sorted, index, other);
   AttentionArgs& args = call.args;
   args.score = call.score.args;
   args.message = call.message.args;
@@ -100,8 +99,6 @@ std::tuple<Tensor, Tensor> edge_attention_backward(
   args.mean = mean.const_data_ptr();
   args.weight = weight.mutable_data_ptr();
   args.slope = slope.mutable_data_ptr();
-  args.begin = sorted.ptr_data()[0];
-  args.end = sorted.ptr_data()[rows];
   GNNSCRIPT_SELECT(attention_backward)(args);
   call.finish(sorted);
   return {weight, slope};

@@ -8,7 +8,7 @@ namespace gnnscript {
 // One call. Each edge has a score per head, and a message of `message.lanes` features, the first
 // lanes / heads of which belong to the first head.
 struct AttentionArgs {
-  EdgeArgs score;    // its group is what lanes are summed to a score; finds all bad indices
+  EdgeArgs score;    // its group is what lanes are summed to a score; has the indices of both
   EdgeArgs message;  // rows, perm, out, partials [chunks, 2, 2 heads + lanes] of the compute type
   int64_t heads;
   // Of each row, [rows, heads] of the compute type: the largest score, and the sum of exponentials
@@ -21,7 +21,6 @@ struct AttentionArgs {
   const void* mean;
   void* weight;
   void* slope;
-  int64_t begin, end;  // the positions of edges that rows have
 };
 
 // Rows of messages, weighted by the softmax of the scores.

@@ -154,22 +154,33 @@ struct Attention {
     return args.message.operands[args.message.program->pattern_other];
   }
 
-  // Calls run(task, work, scores): `work` has the workspaces of both programs.
+  // Calls run(chunk, begin, end, score, message, scores) for the sorted edges of each chunk, with
+  // the workspaces of both programs; their ids are found, but for chunks with bad ones.
   template <typename F>
-  void in_tasks(int64_t chunks, int64_t size, const F& run) const {
+  void for_chunks(const F& run) const {
+    const Rows& rows = args.message.rows;
+    const int64_t chunks = rows.chunks(), size = rows.chunk;
     const int64_t batch = ceil_div(chunks, 64);
     parallel_tasks(ceil_div(chunks, batch > 0 ? batch : 1), [&](int64_t task) {
       Workspace<T> score(args.score, size), message(args.message, size);
       Scores<T> scores(size, heads);
       message.ids = score.ids;
       const int64_t last = (task + 1) * batch < chunks ? (task + 1) * batch : chunks;
-      for (int64_t chunk = task * batch; chunk < last; ++chunk) run(chunk, score, message, scores);
+      for (int64_t chunk = task * batch; chunk < last; ++chunk) {
+        int64_t begin = 0, end = 0;
+        rows.edges(chunk, &begin, &end);
+        if (!score.resolve(args.score, begin, end)) continue;
+        // The node of an edge is its row: reading it off `index` would be to look all over memory.
+        rows.for_each(chunk, [&](int64_t row, int64_t from, int64_t to, bool, bool) {
+          for (int64_t k = from; k < to; ++k) score.ids.index[k - begin] = row;
+        });
+        for (int64_t k = end - begin; k < end - begin + 8; ++k) score.ids.other[k] = 0;  // prefetched
+        run(chunk, begin, end, score, message, scores);
+      }
     });
   }
 
-  bool is_sound() const {
-    return args.score.bad_edge < 0 && args.score.bad_index < 0 && args.score.bad_other < 0;
-  }
+  bool is_sound() const { return args.score.bad_edge < 0 && args.score.bad_other < 0; }
 };
 
 // -- forward --------------------------------------------------------------------------------------
@@ -221,12 +232,8 @@ struct Forward : Attention<T> {
     });
   }
 
-  void run_chunk(int64_t chunk, Workspace<T>& score, Workspace<T>& message,
-                 Scores<T>& scores) const {
-    int64_t begin = 0, end = 0;
-    rows.edges(chunk, &begin, &end);
-    if (!score.resolve(args.score, begin, end)) return;
-    for (int64_t k = end - begin; k < end - begin + 8; ++k) score.ids.other[k] = 0;  // prefetched
+  void run_chunk(int64_t chunk, int64_t begin, int64_t end, Workspace<T>& score,
+                 Workspace<T>& message, Scores<T>& scores) const {
     sum_edges<T>(args.score, score, end - begin, scores.values);
     weigh(chunk, begin, end, scores.values);
     const int64_t tile = is_direct ? lanes : message.tile;
@@ -315,9 +322,10 @@ struct Forward : Attention<T> {
   }
 
   void run() const {
-    this->in_tasks(rows.chunks(), rows.chunk,
-                   [&](int64_t chunk, Workspace<T>& score, Workspace<T>& message,
-                       Scores<T>& scores) { run_chunk(chunk, score, message, scores); });
+    this->for_chunks([&](int64_t chunk, int64_t begin, int64_t end, Workspace<T>& score,
+                         Workspace<T>& message, Scores<T>& scores) {
+      run_chunk(chunk, begin, end, score, message, scores);
+    });
     if (this->is_sound()) join();
   }
 };
@@ -372,9 +380,7 @@ struct Backward : Attention<T> {
   void run_chunk(int64_t begin, int64_t end, Workspace<T>& score, Workspace<T>& message,
                  Scores<T>& scores) const {
     const int64_t count = end - begin;
-    if (!score.resolve(args.score, begin, end)) return;
     const Ids& ids = score.ids;
-    for (int64_t k = count; k < count + 8; ++k) ids.other[k] = 0;  // prefetched
     A* weights = scores.values;
     A* slopes = scores.slopes;
     sum_edges<T>(args.score, score, count, weights);
@@ -399,12 +405,9 @@ struct Backward : Attention<T> {
   }
 
   void run() const {
-    const int64_t size = args.message.rows.chunk;
-    const int64_t chunks = ceil_div(args.end - args.begin, size);
-    this->in_tasks(chunks, size, [&](int64_t chunk, Workspace<T>& score, Workspace<T>& message,
-                                     Scores<T>& scores) {
-      const int64_t begin = args.begin + chunk * size;
-      run_chunk(begin, begin + size < args.end ? begin + size : args.end, score, message, scores);
+    this->for_chunks([&](int64_t, int64_t begin, int64_t end, Workspace<T>& score,
+                         Workspace<T>& message, Scores<T>& scores) {
+      run_chunk(begin, end, score, message, scores);
     });
   }
 };

@@ -220,6 +220,9 @@ GNNSCRIPT_ALWAYS void widen(A* d, const T* from, int64_t count) {
   constexpr int W = kLanes<A>;
   int64_t l = 0;
   for (; l + W <= count; l += W) store<A, W>(d + l, load<A, W>(from + l));
+  if constexpr (W > 4) {  // few lanes, such as a score for every head
+    for (; l + 4 <= count; l += 4) store<A, 4>(d + l, load<A, 4>(from + l));
+  }
   for (; l < count; ++l) d[l] = load<A, 1>(from + l);
 }
 

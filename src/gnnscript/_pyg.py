@@ -25,6 +25,7 @@ __all__ = [
     "declared_arguments",
     "inspector",
     "is_data_class",
+    "is_edge_index",
     "is_message_passing",
     "is_own",
     "is_sparse_tensor",
@@ -160,6 +161,12 @@ def is_sparse_tensor(cls: type) -> bool:
     if loaded is not None and issubclass(cls, loaded.SparseTensor):
         return True
     return cls.__name__ == "SparseTensor" and cls.__module__.split(".")[0] == "torch_sparse"
+
+
+def is_edge_index(value: object) -> bool:
+    """Whether a value is one of PyG's ``EdgeIndex``; imports nothing."""
+    loaded = sys.modules.get("torch_geometric.edge_index")
+    return loaded is not None and type(value) is loaded.EdgeIndex
 
 
 def is_data_class(cls: type) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["cached_csr"]
+__all__ = ["cached_csr", "keep_csr"]
 
 _CAPACITY = 16
 
@@ -48,17 +48,39 @@ def cached_csr(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
     # Asked for first: dynamo does not trace the other questions.
     if torch.compiler.is_compiling() or not _may_keep(index):
         return torch.ops.gnnscript.csr(index, size)  # type: ignore[no-any-return]
-    owner = index._base if index._base is not None else index
-    key = (
-        id(owner), index._version, index.storage_offset(), index.stride(), index.shape, index.dtype,
-        size,
-    )  # fmt: skip
+    key, owner = _key(index, size)
     found = _plans.find(key, owner)
     if found is not None:
         return found
     ptr, perm = torch.ops.gnnscript.csr(index, size)
     _plans.keep(key, owner, ptr, perm)
     return ptr, perm
+
+
+def keep_csr(index: Tensor, ptr: Tensor, perm: Tensor | None) -> None:
+    """Has :func:`cached_csr` return what somebody knows of an index.
+
+    Args:
+        index: Node of each edge, `[E]`.
+        ptr: Where the edges of each node begin and end, `[N + 1]`.
+        perm: The edges in sorted order, `[E]`; None where they are sorted.
+    """
+    if not _may_keep(index):
+        return
+    key, owner = _key(index, ptr.numel() - 1)
+    if _plans.find(key, owner) is None:
+        if perm is None:
+            perm = torch.arange(index.numel(), device=index.device)
+        _plans.keep(key, owner, ptr.long(), perm.long())
+
+
+def _key(index: Tensor, size: int) -> tuple[tuple[Any, ...], Tensor]:
+    """By what the rows of an index are told, and the tensor that it is a view of."""
+    owner = index._base if index._base is not None else index
+    return (
+        id(owner), index._version, index.storage_offset(), index.stride(), index.shape, index.dtype,
+        size,
+    ), owner  # fmt: skip
 
 
 def _may_keep(index: Tensor) -> bool:

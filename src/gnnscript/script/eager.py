@@ -16,6 +16,7 @@ from gnnscript._errors import GnnscriptError
 from gnnscript.ops import library
 from gnnscript.passes import optimize
 from gnnscript.script.configuration import Read, configuration, read_again
+from gnnscript.script.handed import taken_apart
 from gnnscript.script.lowered import lowered_class
 from gnnscript.script.policy import Policy
 from gnnscript.specialize.single import specialize_method
@@ -60,9 +61,14 @@ def run(conv: Any, name: str, edge_index: Any, given: dict[str, Any]) -> Any:
         What the method returns, or ``NOT_RUN``: for inputs that are not plain dense tensors, where
         something watches the call, or where nothing is gained.
     """
-    if type(edge_index) is not Tensor or _is_small(edge_index):
+    if not _is_plain_call(conv):
         return NOT_RUN
-    if not _is_plain_call(conv, edge_index):
+    if type(edge_index) is not Tensor or edge_index.layout is not torch.strided:
+        found_edges = taken_apart(conv, name, edge_index, given)
+        if found_edges is None:
+            return NOT_RUN
+        edge_index, given = found_edges
+    if _is_small(edge_index) or not _is_pair(edge_index):
         return NOT_RUN
     form: list[Any] = [name]
     for key, value in given.items():
@@ -125,7 +131,17 @@ def _is_small(edge_index: Tensor) -> bool:
     return few and _config.options().kernels is None
 
 
-def _is_plain_call(conv: Any, edge_index: Tensor) -> bool:
+def _is_pair(edge_index: Tensor) -> bool:
+    """Whether edges are pairs of nodes, on a device that has kernels."""
+    return (
+        edge_index.dim() == 2
+        and edge_index.size(0) == 2
+        and edge_index.dtype in (torch.int64, torch.int32)
+        and library.has_kernels(edge_index.device.type)
+    )
+
+
+def _is_plain_call(conv: Any) -> bool:
     """Whether nothing watches, records or transforms what happens."""
     held = conv.__dict__
     if any(held.get(hooks) for hooks in _HOOKS):
@@ -133,11 +149,6 @@ def _is_plain_call(conv: Any, edge_index: Tensor) -> bool:
     module = torch.nn.modules.module
     return (
         library.implementation() == "native"
-        and edge_index.dim() == 2
-        and edge_index.size(0) == 2
-        and edge_index.dtype in (torch.int64, torch.int32)
-        and edge_index.layout is torch.strided
-        and library.has_kernels(edge_index.device.type)
         and not held.get("_explain")
         and held.get("_decomposed_layers", 1) == 1
         and not module._global_forward_hooks

@@ -58,6 +58,12 @@ CASES = [
     ("gather", (SRC, INDEX, 2), IndexError, "Dimension out of range"),
     ("check_edge_index", (torch.ones(2, 3),), ValueError, r"integer .* \[2, E\], got a floating"),
     ("check_edge_index", (torch.ones(2, 3).bool(),), ValueError, "got a boolean tensor"),
+    (
+        "check_edge_index",
+        (torch.eye(3).to_sparse_coo(),),
+        ValueError,
+        "layout torch.sparse_coo:.*flip",
+    ),
     ("check_edge_index", (INDEX,), ValueError, "two-dimensional, .* got 1 dimensions"),
     ("check_edge_index", (INDEX.view(4, 1),), ValueError, r"size 2 .* got shape \[4, 1\]"),
 ]

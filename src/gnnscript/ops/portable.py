@@ -200,11 +200,19 @@ def check_edge_index(edge_index: Tensor) -> None:
             int64.
 
     Raises:
-        ValueError: If the dtype, the number of dimensions or the first size is another.
+        ValueError: If it is sparse, or the dtype, the number of dimensions or the first size is
+            another.
 
     Source: the input check of ``torch_geometric.nn.MessagePassing.propagate``.
     """
     integers = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64]
+    if edge_index.layout != torch.strided:
+        raise ValueError(
+            "expected edge_index to be an integer tensor of shape [2, E], got a matrix of layout "
+            f"{_describe_layout(edge_index)}: give the model the edges of it, for adj_t of shape "
+            "[targets, sources] adj_t.to_sparse_coo().coalesce().indices().flip(0), and its "
+            "values() as edge weights"
+        )
     if edge_index.dtype not in integers:
         raise ValueError(
             "expected edge_index to be an integer tensor of shape [2, E], "
@@ -220,6 +228,13 @@ def check_edge_index(edge_index: Tensor) -> None:
             "expected edge_index to have size 2 in its first dimension, shape [2, E], "
             f"got shape {list(edge_index.size())}"
         )
+
+
+def _describe_layout(value: Tensor) -> str:
+    """Name the layout of a sparse tensor."""
+    if value.layout == torch.sparse_coo:
+        return "torch.sparse_coo"
+    return "torch.sparse_csr" if value.layout == torch.sparse_csr else "torch.sparse_csc or blocked"
 
 
 def as_int(value: Tensor) -> int:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import environment, extra_memory, interleaved, verdict, write
+from common import environment, extra_memory, interleaved, map_tensors, verdict, write
 from torch import Tensor, nn
 from torch.nn import Linear, ReLU, Sequential
 from torch_geometric import nn as pyg
@@ -234,6 +234,7 @@ def table(
 
 def memory(options: argparse.Namespace) -> dict[str, Any]:
     """Peak memory of a layer beyond its inputs, parameters and what the process held."""
+    map_tensors()
     rows: dict[str, Any] = {}
     figures = []
     print("\nextra memory, MB".ljust(15), *(name.rjust(14) for name in ("eager", "ours_scripted")))

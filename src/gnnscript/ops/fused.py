@@ -301,6 +301,27 @@ def add_edge_bias(
     return out + degree.to(out.dtype).view(shape) * bias
 
 
+def add_to(left: Tensor, right: Tensor) -> Tensor:
+    """Add two tensors, in the memory of the first where that makes no difference but in memory.
+
+    Args:
+        left: A tensor that nobody else holds.
+        right: Broadcast to the first; one that shares no memory with it.
+
+    Returns:
+        The sum.
+
+    Raises:
+        RuntimeError: Shapes do not broadcast.
+    """
+    keeps = right.size() == left.size()
+    if right.dim() == 1 and left.dim() > 1:
+        keeps = right.size(0) == left.size(-1)
+    if not keeps or torch.is_grad_enabled() or left.requires_grad or left.dtype != right.dtype:
+        return left + right
+    return left.add_(right)
+
+
 def share_plans(active: bool) -> None:
     """Keep the edges that are sorted from here on, for equal calls in this thread, or forget them.
 

@@ -1,8 +1,16 @@
 """Rewrites specialised methods: fusion, hoisting, one sort of the edges; and what export needs."""
 
 from gnnscript.passes.exportable import make_exportable, rebind_marked
+from gnnscript.passes.in_place import add_in_place
 from gnnscript.passes.pipeline import optimize
 from gnnscript.passes.sharing import share_plans
 from gnnscript.passes.shortcuts import omit_shortcuts
 
-__all__ = ["make_exportable", "omit_shortcuts", "optimize", "rebind_marked", "share_plans"]
+__all__ = [
+    "add_in_place",
+    "make_exportable",
+    "omit_shortcuts",
+    "optimize",
+    "rebind_marked",
+    "share_plans",
+]

@@ -8,10 +8,11 @@ tensor: to TorchScript these are different calls. A model that has several of th
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 
 from gnnscript.passes.repeats import share_repeats
 from gnnscript.specialize.helpers import Import, import_reference, is_op
-from gnnscript.specialize.program import Program
+from gnnscript.specialize.program import Program, Specialized
 from gnnscript.specialize.tree import free_name, names_read
 
 __all__ = ["share_plans"]
@@ -27,13 +28,10 @@ _SORTING = frozenset(
 
 def share_plans(program: Program) -> None:
     """Has the ``forward`` of the root keep what several calls ask for: sorted edges, equal work."""
-    calls = sum(_sorts(node) for f in program.functions() for node in ast.walk(f.node))
-    owner = program.owners.get(id(program.root.module))
     repeats = share_repeats(program)
-    if owner is None or (calls < 2 and not repeats):
-        return
-    for method in owner.methods:
-        if method.name == "forward":
+    owner = program.owners.get(id(program.root.module))
+    for method in owner.methods if owner is not None else ():
+        if method.name == "forward" and (repeats or _sorts(method.node.body, []) > 1):
             taken = set(names_read(method.node)) | {a.arg for a in method.node.args.args}
             taken |= {n.id for n in ast.walk(method.node) if isinstance(n, ast.Name)}
             body = _ended(method.node.body, taken)
@@ -42,9 +40,29 @@ def share_plans(program: Program) -> None:
             method.node.body = [_call(True), *body]
 
 
-def _sorts(node: ast.AST) -> bool:
-    target = getattr(node, "target_", None)
-    return isinstance(target, Import) and is_op(target) and target.name in _SORTING
+def _sorts(body: Sequence[ast.AST], within: list[Specialized]) -> int:
+    """How many times code asks for sorted edges: none, once, or more often."""
+    count = 0
+    for at, node in enumerate(body):
+        if count > 1:
+            break
+        if isinstance(node, ast.If):
+            count += _sorts([node.test], within)
+            ends = isinstance(node.body[-1], (ast.Return, ast.Raise))
+            other = [*node.orelse, *(body[at + 1 :] if ends else ())]
+            count += max(_sorts(node.body, within), _sorts(other, within))
+            if ends:
+                break
+            continue
+        inner = _sorts([*ast.iter_child_nodes(node)], within)
+        count += 2 * inner if isinstance(node, (ast.For, ast.While, ast.ListComp)) else inner
+        target = getattr(node, "target_", None)
+        if isinstance(target, Import):
+            count += is_op(target) and target.name in _SORTING
+        elif isinstance(node, ast.Call) and isinstance(target, Specialized):
+            if target not in within:
+                count += _sorts(target.node.body, [*within, target])
+    return count
 
 
 def _call(active: bool) -> ast.Expr:

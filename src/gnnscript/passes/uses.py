@@ -15,7 +15,18 @@ from gnnscript.specialize.helpers import Import
 from gnnscript.specialize.inference import TENSOR_ATTRIBUTES
 from gnnscript.specialize.program import Specialized
 
-__all__ = ["Use", "Uses", "arguments", "callee", "is_random", "is_view", "known_to_torch"]
+__all__ = [
+    "Reader",
+    "Use",
+    "Uses",
+    "arguments",
+    "callee",
+    "is_in_place",
+    "is_random",
+    "is_view",
+    "known_to_torch",
+    "returns_new",
+]
 
 # Functions that may return what they are given, which their schemas do not say.
 _PASSING_ON = frozenset(
@@ -25,7 +36,8 @@ _PASSING_ON = frozenset(
         "feature_alpha_dropout", "feature_dropout", "float", "half", "hsplit", "int", "long",
         "meshgrid", "pin_memory", "short", "sum_to_size", "to_dense", "to_sparse",
         "to_sparse_coo", "to_sparse_csc", "to_sparse_csr", "type", "type_as", "vsplit", "dsplit",
-        "bfloat16", "tensor_split", "list", "tuple", "_unwrap_optional", "as_tensor",
+        "bfloat16", "cartesian_prod", "conj_physical", "tensor_split", "list", "tuple",
+        "_unwrap_optional", "as_tensor",
     }
 )  # fmt: skip
 
@@ -40,6 +52,18 @@ def _overloads(name: str) -> tuple[Any, ...]:
 def known_to_torch(name: str) -> bool:
     """Whether ``aten`` has an operator of a name."""
     return bool(torch._C._jit_get_schemas_for_operator(f"aten::{name}"))
+
+
+@functools.cache
+def returns_new(name: str) -> bool:
+    """Whether an operator returns one tensor, and always a new one."""
+    overloads = _overloads(name)
+    own = [overload for overload in overloads if "out" not in overload._overloadname]
+    single = all(
+        len(overload._schema.returns) == 1 and str(overload._schema.returns[0].type) == "Tensor"
+        for overload in own
+    )
+    return bool(own) and single and not is_view(name) and not is_in_place(name)
 
 
 @functools.cache
@@ -104,12 +128,12 @@ class Uses:
 
     def of_names(self, function: Specialized, body: list[ast.stmt], names: set[str]) -> Use:
         """What statements of a function do with what its variables hold before them."""
-        reader = _Reader(self, function, set(names))
+        reader = Reader(self, function, set(names))
         reader.block(body)
         return Use(reader.changed, reader.stored, reader.returned)
 
 
-class _Reader:
+class Reader:
     """Follows, statement by statement, which variables may share memory with some tensors."""
 
     def __init__(self, uses: Uses, function: Specialized, names: set[str]) -> None:
@@ -121,10 +145,12 @@ class _Reader:
     # Statements ###################################################################
 
     def block(self, body: Iterable[ast.stmt]) -> None:
+        """Follows statements one after the other."""
         for statement in body:
             self.statement(statement)
 
     def statement(self, node: ast.stmt) -> None:
+        """Follows one statement."""
         if isinstance(node, ast.If):
             self.calls(node.test)
             before = set(self.names)
@@ -165,6 +191,7 @@ class _Reader:
             self.calls(node)
 
     def bind(self, target: ast.expr, value: ast.expr) -> None:
+        """Follows an assignment; ``a, b = x, y`` binds each to its own value."""
         parts = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
         if parts and len(target.elts) == len(value.elts):  # type: ignore[attr-defined]
             shared = [self.shares(item) for item in value.elts]  # type: ignore[attr-defined]
@@ -174,6 +201,7 @@ class _Reader:
             self.assign(target, self.shares(value))
 
     def assign(self, target: ast.expr, shares: bool) -> None:
+        """Notes that a target holds what shares memory with the tensors, or does not."""
         if isinstance(target, ast.Name):
             (self.names.add if shares else self.names.discard)(target.id)
         elif isinstance(target, (ast.Tuple, ast.List)):
@@ -210,6 +238,7 @@ class _Reader:
         return any(self.shares(part) for part in parts if part is not node)
 
     def call_shares(self, node: ast.Call) -> bool:
+        """Whether the result of a call may share memory with the tensors."""
         values = [*node.args, *(k.value for k in node.keywords)]
         target = callee(node)
         if target is not None:
@@ -240,6 +269,7 @@ class _Reader:
                 self.call(child)
 
     def call(self, node: ast.Call) -> None:
+        """Notes what a call does."""
         target = callee(node)
         if target is not None:
             for name, value in arguments(node, target):

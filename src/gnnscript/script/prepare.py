@@ -17,7 +17,14 @@ from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import alternatives, from_annotation, of_value
 from gnnscript.hetero import edge_types, spelled, with_edge_types
 from gnnscript.ops import library
-from gnnscript.passes import make_exportable, omit_shortcuts, optimize, rebind_marked, share_plans
+from gnnscript.passes import (
+    add_in_place,
+    make_exportable,
+    omit_shortcuts,
+    optimize,
+    rebind_marked,
+    share_plans,
+)
 from gnnscript.script.explaining import explained
 from gnnscript.script.lowered import build, discard
 from gnnscript.script.policy import Policy
@@ -169,7 +176,7 @@ def _specialized(
                 _refuse_lazy(name, module)
         if library.implementation() == "native":
             native = functools.partial(optimize, branches=branches)
-            passes = [native, *([share_plans] if sharing else []), *passes]
+            passes = [native, *([share_plans, add_in_place] if sharing else []), *passes]
         return specialize(root, policy, given, known, passes, unions=unions)
 
 

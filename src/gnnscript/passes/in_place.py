@@ -1,0 +1,146 @@
+"""Sums that are written over their first operand, where nobody else sees it.
+
+What a layer adds to its result, a bias or a transformed root, needs no third tensor then. The
+operand must be new, made by a statement before, under one name alone; where gradients are asked
+for, the sum is one as it was written.
+"""
+
+from __future__ import annotations
+
+import ast
+
+import torch
+
+from gnnscript.analyze.types import TENSOR
+from gnnscript.passes.uses import Reader, Uses, callee, returns_new
+from gnnscript.specialize.helpers import import_reference
+from gnnscript.specialize.program import Program, Specialized
+from gnnscript.specialize.tree import names_read
+
+__all__ = ["add_in_place"]
+
+# Ops of ours that return a new tensor whatever they are given.
+_OPS = frozenset(
+    {"add_to", "edge_aggregate", "edge_aggregate_layers", "edge_products", "edge_values"}
+)
+
+
+def add_in_place(program: Program) -> None:
+    """Rewrites the sums of a model that may be written over their first operand."""
+    fresh = _Fresh()
+    for function in program.functions():
+        names = {n.attr for n in ast.walk(function.node) if isinstance(n, ast.Attribute)}
+        if not names & {"set_grad_enabled", "requires_grad_"}:
+            _block(fresh, function, function.node.body, [])
+
+
+def _block(
+    fresh: _Fresh, function: Specialized, block: list[ast.stmt], before: list[ast.stmt]
+) -> None:
+    """Rewrites a block; ``before`` has run whenever it begins."""
+    body = [*before, *block]
+    for at, statement in enumerate(body):
+        if at < len(before):
+            continue
+        for inner in ("body", "orelse"):
+            if isinstance(nested := getattr(statement, inner, None), list):
+                once = isinstance(statement, ast.If)  # not a loop, nor where gradients are off
+                _block(fresh, function, nested, body[:at] if once else [])
+        if not isinstance(statement, (ast.Assign, ast.Return)):
+            continue
+        value = statement.value
+        if not isinstance(value, ast.BinOp) or not isinstance(value.op, ast.Add):
+            continue
+        left, right = value.left, value.right
+        if isinstance(left, ast.Name):
+            free = _ends(statement, left.id) and left.id not in names_read(right)
+            new = free and fresh.is_own(function, body, at, left.id)
+        else:
+            new = fresh.is_new(function, left)
+        if new:
+            add = import_reference("gnnscript.ops.fused", "add_to", "add_to")
+            statement.value = ast.Call(add, [left, right], [])
+
+
+def _ends(statement: ast.Assign | ast.Return, name: str) -> bool:
+    """Whether a variable has no value of its own behind a statement."""
+    if isinstance(statement, ast.Return):
+        return True
+    return [getattr(target, "id", None) for target in statement.targets] == [name]
+
+
+class _Fresh:
+    """Tells tensors that nothing but an expression, or a variable, holds."""
+
+    def __init__(self) -> None:
+        self.uses = Uses()
+        self._functions: dict[int, bool] = {}
+
+    def is_new(self, function: Specialized, node: ast.expr) -> bool:
+        """Whether the value of an expression is a tensor made by it."""
+        if isinstance(node, ast.BinOp):
+            sides = (node.left, node.right)
+            names = [getattr(side, "id", "") for side in sides]
+            known = any(function.types.get(name) == TENSOR for name in names)
+            return known or any(self.is_new(function, side) for side in sides)
+        if not isinstance(node, ast.Call):
+            return False
+        target = callee(node)
+        if target is not None:
+            return self._returns_new(target)
+        kind, name = Reader(self.uses, function, set()).kind(node.func)
+        if kind == "op":
+            return name in _OPS
+        if kind in ("torch", "method") and isinstance(node.func, ast.Attribute):
+            given = any(keyword.arg in ("out", "inplace") for keyword in node.keywords)
+            return returns_new(name) and not given
+        return False
+
+    def is_own(self, function: Specialized, body: list[ast.stmt], at: int, name: str) -> bool:
+        """Whether a variable holds, before a statement of a block, a new tensor, and alone."""
+        for place in range(at - 1, -1, -1):
+            bound = {
+                n.id
+                for n in ast.walk(body[place])
+                if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+            }
+            if name not in bound:
+                continue
+            made = body[place]
+            if function.types.get(name) != TENSOR:
+                return False
+            if not isinstance(made, ast.Assign) or not self.is_new(function, made.value):
+                return False
+            if [getattr(target, "id", None) for target in made.targets] != [name]:
+                return False
+            reader = Reader(self.uses, function, {name})
+            reader.block(body[place + 1 : at])
+            return reader.names <= {name} and not reader.stored and not reader.returned
+        return False
+
+    def _returns_new(self, function: Specialized) -> bool:
+        key = id(function)
+        if key not in self._functions:
+            self._functions[key] = False  # recursion
+            watched = False
+            if function.owner is not None:
+                module: torch.nn.Module = function.owner.ref.module
+                watched = bool(module._forward_hooks or module._forward_pre_hooks)
+            self._functions[key] = not watched and self._all_new(function, function.node.body)
+        return self._functions[key]
+
+    def _all_new(self, function: Specialized, body: list[ast.stmt]) -> bool:
+        """Whether all that a block returns is new."""
+        for at, statement in enumerate(body):
+            if isinstance(statement, ast.Return):
+                value = statement.value
+                if isinstance(value, ast.Name) and not hasattr(value, "target_"):
+                    if not self.is_own(function, body, at, value.id):
+                        return False
+                elif value is None or not self.is_new(function, value):
+                    return False
+            for inner in ("body", "orelse"):
+                nested = getattr(statement, inner, None)
+                if isinstance(nested, list) and not self._all_new(function, nested):
+                    return False
+        return True

@@ -1,0 +1,169 @@
+"""Sums that take the memory of their first operand, where nobody can tell."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import GCNConv, MessagePassing, SAGEConv
+
+import gnnscript
+from gnnscript.testing import BareProcess, assert_scripts_like_eager
+
+pytestmark = pytest.mark.usefixtures("native", "auto")
+
+WIDTH = 4
+
+
+def graph(nodes: int, edges: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(nodes)
+    x = torch.randn(nodes, WIDTH, generator=generator)
+    return x, torch.randint(max(nodes - 2, 1), (2, edges), generator=generator)
+
+
+class Conv(MessagePassing):
+    """What the classes below have in common."""
+
+    def __init__(self) -> None:
+        super().__init__(aggr="add")
+        self.first, self.second = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.bias = nn.Parameter(torch.randn(WIDTH))
+
+    def message(self, x_j: Tensor) -> Tensor:
+        return x_j
+
+
+class Rooted(Conv):
+    """A root and a bias, one after the other."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        out = self.propagate(edge_index, x=x)
+        out = out + self.second(x)
+        if x.size(0) > 6:
+            out = out + self.bias
+        return out.relu()
+
+
+class Transformed(Conv):
+    """A new tensor by an operator."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        out = 2 * self.propagate(edge_index, x=x)
+        out = out + self.bias
+        return out.relu()
+
+
+class Named(Conv):
+    """Two names for one tensor."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.propagate(edge_index, x=x)
+        kept = out
+        out = out + self.bias
+        return out, kept
+
+
+class Listed(Conv):
+    """Earlier sums are in a list."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        steps = []
+        out = self.propagate(edge_index, x=x)
+        for _ in range(3):
+            steps.append(out)
+            out = out + self.bias
+        return torch.cat(steps, dim=-1)
+
+
+class Viewed(Conv):
+    """A view of the first operand is alive, or is the second."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.propagate(edge_index, x=x)
+        half = out[:, :2]
+        out = out + self.bias
+        turned = self.propagate(edge_index, x=out)
+        turned = turned + turned.flip(0)
+        return torch.cat([out, turned], dim=-1), half
+
+
+class Given(Conv):
+    """The first operand is the caller's, or the module's."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        x = x + self.bias
+        out = self.bias
+        out = out + x
+        h = x.view(-1, WIDTH)
+        h = h + 1.0
+        return out + h + x + self.propagate(edge_index, x=x)
+
+
+class Wider(Conv):
+    """The sum is larger than its first operand, or of another type."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        out = self.propagate(edge_index, x=x).sum(dim=0)
+        out = out + x
+        small = x.half()
+        small = small * 2
+        return small + out
+
+
+class Halting(Conv):
+    """What was made with gradients is needed by them, though the sum has none."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        factor = torch.ones_like(x) * 3
+        h = x * factor * self.bias
+        with torch.no_grad():
+            factor = factor + 1
+        return h.exp() + factor + self.propagate(edge_index, x=h)
+
+
+TAKEN = {"rooted": Rooted, "transformed": Transformed}
+LEFT = {"named": Named, "listed": Listed, "viewed": Viewed, "given": Given}
+OTHERS = {"wider": Wider, "halting": Halting}
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("name", [*TAKEN, *LEFT, *OTHERS])
+def test_scripted_like_eager(name: str, gradients: bool, bare: BareProcess) -> None:
+    model = ({**TAKEN, **LEFT, **OTHERS})[name]()
+    assert_scripts_like_eager(
+        model, graph(9, 40), graph(5, 0), graph(12, 31), gradients=gradients, reload=bare
+    )
+
+
+@pytest.mark.parametrize(("name", "times"), [("rooted", 2), ("transformed", 1)])
+def test_sums_of_what_is_new_need_no_memory(name: str, times: int) -> None:
+    model = TAKEN[name]()
+    assert gnnscript.source(model).count("out = add_to(out, ") == times
+    scripted = torch.jit.script(model)
+    x, edge_index = graph(9, 40)
+    before = x.clone(), edge_index.clone(), model.bias.detach().clone()
+    for gradients in (False, True):
+        with torch.set_grad_enabled(gradients):
+            for _ in range(3):
+                scripted(x, edge_index)
+    torch.testing.assert_close((x, edge_index, model.bias.detach()), before)
+
+
+@pytest.mark.parametrize("name", ["named", "listed"])
+def test_what_has_other_names_is_left_alone(name: str) -> None:
+    assert "add_to(" not in gnnscript.source(LEFT[name]())
+
+
+def test_layers_of_pyg_add_to_what_they_have_made() -> None:
+    for layer in (SAGEConv(WIDTH, WIDTH), GCNConv(WIDTH, WIDTH)):
+        assert "out = add_to(out, " in gnnscript.source(layer)
+
+
+def test_a_hook_may_keep_what_a_layer_returns() -> None:
+    model = SAGEConv(WIDTH, WIDTH)
+
+    def keep(module: nn.Module, given: tuple[Tensor], out: Tensor) -> None:
+        pass
+
+    model.lin_l.register_forward_hook(keep)
+    assert "add_to(" not in gnnscript.source(model)

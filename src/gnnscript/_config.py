@@ -14,7 +14,7 @@ from typing import Any
 
 __all__ = ["Options", "checks", "kernels", "options", "watch"]
 
-_KERNELS = ("native", "portable")
+_KERNELS = ("native", "portable", "torch_scatter")
 _TRUE = ("1", "true", "on", "yes")
 _FALSE = ("", "0", "false", "off", "no")
 
@@ -24,8 +24,8 @@ class Options:
     """The choices in force.
 
     Args:
-        kernels: ``"native"`` or ``"portable"``; None, the default, is native where the library
-            loads.
+        kernels: ``"native"``, ``"portable"`` or ``"torch_scatter"``; None, the default, is native
+            where the library loads.
         checks: Whether ops read the values of indices on CUDA to refuse those out of range, which
             waits for the device. On CPU they always do.
     """
@@ -35,7 +35,8 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.kernels is not None and self.kernels not in _KERNELS:
-            raise ValueError(f"expected kernels to be 'native' or 'portable', got {self.kernels!r}")
+            names = "'native', 'portable' or 'torch_scatter'"
+            raise ValueError(f"expected kernels to be {names}, got {self.kernels!r}")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Options:
@@ -98,7 +99,8 @@ def kernels(implementation: str | None) -> _Choice:
 
     Args:
         implementation: ``"native"``, our library of kernels; ``"portable"``, ATen calls only, so
-            that a saved file loads wherever torch loads; None for native where the library loads.
+            that a saved file loads wherever torch loads; ``"torch_scatter"``, the reductions of
+            that library, to compare it with ours; None for native where the library loads.
 
     Returns:
         A context manager that takes the choice back; not entered, the choice stays.

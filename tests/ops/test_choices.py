@@ -46,11 +46,11 @@ def test_the_environment_chooses() -> None:
     assert read({}) == _config.Options(None, False)
     environment = {"GNNSCRIPT_KERNELS": "Portable", "GNNSCRIPT_CHECKS": "1"}
     assert read(environment) == _config.Options("portable", True)
-    with pytest.raises(ValueError, match="'native' or 'portable', got 'fast'"):
+    with pytest.raises(ValueError, match="'portable' or 'torch_scatter', got 'fast'"):
         read({"GNNSCRIPT_KERNELS": "fast"})
     with pytest.raises(ValueError, match="GNNSCRIPT_CHECKS to be 0 or 1, got 'maybe'"):
         read({"GNNSCRIPT_CHECKS": "maybe"})
-    with pytest.raises(ValueError, match="'native' or 'portable', got 'fast'"):
+    with pytest.raises(ValueError, match="'portable' or 'torch_scatter', got 'fast'"):
         gnnscript.kernels("fast")
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gnnscript.ops import clusters, neighbors, portable, rows
-from gnnscript.ops.library import implementation_on
+from gnnscript.ops.library import TORCH_SCATTER, implementation_on
 
 __all__ = [
     "csr",
@@ -49,7 +49,12 @@ _PORTABLE: dict[str, Any] = {
 
 
 def _chosen(name: str, given: Tensor) -> Any:
-    if implementation_on(given.device.type) == "portable":
+    chosen = implementation_on(given.device.type)
+    if chosen == "torch_scatter" and name in TORCH_SCATTER:
+        from gnnscript.ops import scatter_library
+
+        return getattr(scatter_library, name)
+    if chosen != "native":
         return getattr(_PORTABLE[name], name)
     from gnnscript.ops import native
 

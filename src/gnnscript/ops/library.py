@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import warnings
 from pathlib import Path
@@ -14,6 +15,7 @@ from gnnscript._errors import GnnscriptError
 
 __all__ = [
     "INTERFACE",
+    "TORCH_SCATTER",
     "NativeLibraryWarning",
     "has_kernels",
     "implementation",
@@ -24,6 +26,9 @@ __all__ = [
 
 INTERFACE = 2
 """Which libraries fit this package: those that tell this number, of ``csrc/interface.h``."""
+
+TORCH_SCATTER = frozenset({"scatter", "segment", "softmax"})
+"""The ops that are in ``ops.scatter_library``, too."""
 
 _REMEDY = (
     "build it with 'make native' in a checkout, or install gnnscript where a C++ compiler and "
@@ -142,16 +147,19 @@ def load() -> None:
 
 
 def implementation() -> str:
-    """Returns which ops run: ``"native"`` or ``"portable"``.
+    """Returns which ops run: ``"native"``, ``"portable"`` or ``"torch_scatter"``.
 
     Warns once in a process that falls back on portable ops without having been asked to.
 
     Raises:
-        GnnscriptError: If native ops are asked for and the library cannot be used.
+        GnnscriptError: If native ops are asked for and the library cannot be used, or torch_scatter
+            is and is not installed.
     """
     chosen = _config.options().kernels
     if chosen == "native":
         load()
+    if chosen == "torch_scatter":
+        _import_torch_scatter()
     if chosen is not None:
         return chosen
     reason = _load()
@@ -165,6 +173,17 @@ def implementation() -> str:
     return "portable" if reason else "native"
 
 
+def _import_torch_scatter() -> None:
+    try:
+        importlib.import_module("torch_scatter")
+    except (ImportError, OSError) as error:
+        raise GnnscriptError(
+            f"the ops of torch_scatter are chosen, and it cannot be imported: {error}; install it "
+            "for this torch (pip install torch-scatter), or choose the native or portable ops "
+            "(gnnscript.kernels, GNNSCRIPT_KERNELS)"
+        ) from error
+
+
 def implementation_on(device: str) -> str:
     """Returns which ops run on tensors of a type of device.
 
@@ -172,7 +191,7 @@ def implementation_on(device: str) -> str:
     have no kernels, with one warning.
     """
     chosen = implementation()
-    if chosen == "portable" or _config.options().kernels is not None or has_kernels(device):
+    if chosen != "native" or _config.options().kernels is not None or has_kernels(device):
         return chosen
     if not _state.warned:
         _state.warned = True

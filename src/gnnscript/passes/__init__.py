@@ -2,7 +2,7 @@
 
 from gnnscript.passes.exportable import make_exportable, rebind_marked
 from gnnscript.passes.in_place import add_in_place
-from gnnscript.passes.pipeline import optimize
+from gnnscript.passes.pipeline import optimize, use_torch_scatter
 from gnnscript.passes.sharing import share_plans
 from gnnscript.passes.shortcuts import omit_shortcuts
 
@@ -13,4 +13,5 @@ __all__ = [
     "optimize",
     "rebind_marked",
     "share_plans",
+    "use_torch_scatter",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 
+from gnnscript.ops.library import TORCH_SCATTER
 from gnnscript.passes.ends import move_edge_layers
 from gnnscript.passes.joining import join_updates
 from gnnscript.passes.stores import remove_dead_stores
@@ -11,7 +12,7 @@ from gnnscript.passes.tracing import trace
 from gnnscript.specialize.helpers import Import, is_op
 from gnnscript.specialize.program import Program, Specialized
 
-__all__ = ["optimize"]
+__all__ = ["optimize", "use_torch_scatter"]
 
 _METHODS = ("propagate", "edge_updater")
 # What the native ops offer under the name and signature of the portable ones.
@@ -44,7 +45,13 @@ def optimize(program: Program, *, branches: bool = True) -> None:
     for function in program.functions():
         if branches:
             move_edge_layers(function)
-        _use_native(function.node)
+        _import_ops(function.node, "gnnscript.ops.native", _NATIVE)
+
+
+def use_torch_scatter(program: Program) -> None:
+    """Has every reduction of a model run on torch_scatter."""
+    for function in program.functions():
+        _import_ops(function.node, "gnnscript.ops.scatter_library", TORCH_SCATTER)
 
 
 def _rewrite(method: Specialized) -> None:
@@ -68,10 +75,9 @@ def _takes_gradients(node: ast.AST) -> bool:
     return False
 
 
-def _use_native(node: ast.AST) -> None:
-    """Has a piece of specialised code import the native ops."""
+def _import_ops(node: ast.AST, module: str, names: frozenset[str]) -> None:
+    """Has a piece of specialised code import ops from a module of ours."""
     for child in ast.walk(node):
         target = getattr(child, "target_", None)
-        if isinstance(target, Import) and is_op(target) and target.name in _NATIVE:
-            native = Import("gnnscript.ops.native", target.name, target.alias)
-            child.target_ = native  # type: ignore[attr-defined]
+        if isinstance(target, Import) and is_op(target) and target.name in names:
+            child.target_ = Import(module, target.name, target.alias)  # type: ignore[attr-defined]

@@ -24,6 +24,7 @@ from gnnscript.passes import (
     optimize,
     rebind_marked,
     share_plans,
+    use_torch_scatter,
 )
 from gnnscript.script.explaining import explained
 from gnnscript.script.lowered import build, discard
@@ -174,7 +175,10 @@ def _specialized(
         for name, module in root.named_modules():
             if policy(module):
                 _refuse_lazy(name, module)
-        if library.implementation() == "native":
+        implementation = library.implementation()
+        if implementation == "torch_scatter":
+            passes = [use_torch_scatter, *passes]
+        if implementation == "native":
             native = functools.partial(optimize, branches=branches)
             passes = [native, *([share_plans, add_in_place] if sharing else []), *passes]
         return specialize(root, policy, given, known, passes, unions=unions)

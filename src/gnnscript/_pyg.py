@@ -26,6 +26,7 @@ __all__ = [
     "inspector",
     "is_data_class",
     "is_edge_index",
+    "is_invertible",
     "is_message_passing",
     "is_own",
     "is_sparse_tensor",
@@ -193,6 +194,12 @@ def declared_arguments(module: torch.nn.Module) -> dict[str, Any]:
     if loaded is None or not isinstance(found, loaded.Signature):
         return {}
     return {name: parameter.type for name, parameter in found.param_dict.items()}
+
+
+def is_invertible(function: Any) -> bool:
+    """Whether a function runs one of PyG's invertible layers, whose backward pass saves memory."""
+    loaded = sys.modules.get("torch_geometric.nn.models.rev_gnn")
+    return loaded is not None and getattr(function, "__self__", None) is loaded.InvertibleFunction
 
 
 def is_own(function: Any) -> bool:

@@ -94,6 +94,18 @@ class ChosenAtRunTime(Model):
         return torch.stack(outs)
 
 
+class PickedAtRunTime(Model):
+    """Lists in a list, and a dictionary by numbers, that an index of run time picks or fills."""
+
+    def forward(self, x: Tensor, edge_index: Tensor):
+        buckets = [[] for _ in range(2)]
+        means = {}
+        for i in range(x.size(0)):
+            buckets[i % 2].append(x[i])
+            means[i] = x[i].mean()
+        return torch.stack(buckets[0]), len(buckets[1]), sum(means.values())
+
+
 class MeetingDictionaries(Model):
     """Each path has its own dictionary; behind them the entries are joined one by one."""
 
@@ -126,6 +138,7 @@ class FromAMethod(Model):
         Removed,
         Grouped,
         ChosenAtRunTime,
+        PickedAtRunTime,
         MeetingDictionaries,
         FromAMethod,
     ],

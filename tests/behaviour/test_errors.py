@@ -100,8 +100,8 @@ class Numpy(MessagePassing):
 
 class Yields(MessagePassing):
     def parts(self, x: Tensor):  # here
-        yield x  # here: parts
-        yield 2 * x  # here: parts
+        sent = yield x  # here: parts
+        yield 2 * x if sent is None else sent * x
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         for part in self.parts(x):  # here
@@ -317,8 +317,7 @@ def test_place_is_where_the_code_stands():
 
 
 def broken_helper(value: Tensor) -> Tensor:
-    iterator = iter([1.0, 2.0])
-    return value * next(iterator) * next(iterator)  # iterators have a state
+    return value * id(value)  # it is another in each run
 
 
 class InHelper(MessagePassing):

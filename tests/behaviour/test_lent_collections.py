@@ -80,6 +80,26 @@ class Lists(Base):
         return outs.pop()
 
 
+class InnerFunctions(Base):
+    """Functions defined inside change what they are given, and what they capture."""
+
+    def forward(self, x: Tensor, edge_index: Tensor):
+        outs = [x]
+        named = {}
+
+        def add(parts, value):
+            parts.append(value)
+            return len(parts)
+
+        def note(name, value):
+            named[name] = value
+
+        count = add(outs, outs[-1] + 1)
+        note("first", outs[0])
+        note("second", named["first"] * count)
+        return self.run(torch.stack(outs).sum(0), edge_index) + named["second"], len(named)
+
+
 class Copies(Base):
     """What is changed is nobody else's: a copy, a display, the elements of a tuple."""
 
@@ -112,7 +132,7 @@ class PassedOn(Base):
         outs.append(x)
 
 
-@pytest.mark.parametrize("cls", [Dictionary, Lists, Copies])
+@pytest.mark.parametrize("cls", [Dictionary, Lists, InnerFunctions, Copies])
 def test_as_in_eager(cls, check) -> None:
     check(cls())
 

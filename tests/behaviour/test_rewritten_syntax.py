@@ -6,8 +6,8 @@ import functools
 
 import pytest
 import torch
-from torch import Tensor
-from torch_geometric.nn import MessagePassing
+from torch import Tensor, nn
+from torch_geometric.nn import GCNConv, MessagePassing
 
 import gnnscript
 from behaviour.conftest import Check
@@ -102,6 +102,25 @@ class Guards(Base):
         return x
 
 
+class Patterns(Base):
+    """Dictionaries with a rest, sequences with a star, and classes by position."""
+
+    options = ({"kind": "affine", "args": [2.0, 1.0], "more": 3}, ["power", 2, 3], 0.5)
+
+    def prepared(self, x):
+        for option in self.options:
+            match option:
+                case {"kind": "affine", "args": [factor, shift], **rest}:
+                    x = x * factor + shift + len(rest)
+                case {"kind": other}:
+                    x = x * len(other)
+                case [str(name), *exponents, last] if name == "power":
+                    x = x.abs() ** sum(exponents) - last
+                case float(scale):
+                    x = x * scale
+        return x
+
+
 class FinallyAndElse(Base):
     def prepared(self, x):
         try:
@@ -157,6 +176,48 @@ class InnerFunctions(Base):
         return composed(torch.relu, torch.Tensor.tanh, lambda h: halved(h, 2), scale=2.0)(x)
 
 
+class LeftAtRunTime(nn.Module):
+    """``break`` and ``continue`` under tests of run time, in loops over modules and constants."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList([GCNConv(IN, IN) for _ in range(4)])
+        self.weights = nn.ParameterList([nn.Parameter(torch.ones(())) for _ in range(4)])
+
+    def forward(self, x, edge_index):
+        turns = 0
+        for i, (conv, weight) in enumerate(zip(self.convs, self.weights, strict=True)):
+            if i % 2 == 1 and x.mean() > 0:
+                continue
+            x = conv(x, edge_index) * weight
+            if i > 0:
+                if x.abs().max() < 0.2:
+                    break
+                x = x / 2
+            turns += 1
+        pairs = x.new_zeros(())
+        for i, (source, target) in enumerate(edge_index.t()):
+            pairs = pairs + i * x[source].sum() - x[target].sum()
+        return x, turns, pairs
+
+
+class CalledByChoice(nn.Module):
+    """A module or function that the run chooses, by a ternary or by branches."""
+
+    def __init__(self):
+        super().__init__()
+        self.trained, self.used = GCNConv(IN, 4), GCNConv(IN, 4)
+
+    def forward(self, x, edge_index):
+        conv = self.trained if self.training else self.used
+        if x.size(0) > 9:
+            act, scale = torch.relu, 2.0
+        else:
+            act, scale = torch.tanh, 0.5
+        shift = (lambda h: h + 1) if x.mean() > 0 else (lambda h: h - 1)
+        return (act if self.training else shift)(conv(x, edge_index)) + scale * act(x[:, :4])
+
+
 class Chosen(Base):
     """``filter`` over what is known."""
 
@@ -168,12 +229,15 @@ class Chosen(Base):
 
 CLASSES = [
     AssignsInConditions,
+    CalledByChoice,
     Chosen,
     ConditionsInComprehensions,
     ElseBehindLoops,
     FinallyAndElse,
     Guards,
     InnerFunctions,
+    LeftAtRunTime,
+    Patterns,
     ListsOfRunTime,
     NamedContexts,
     UnpacksRows,
@@ -182,7 +246,7 @@ CLASSES = [
 
 @pytest.mark.usefixtures("auto")
 @pytest.mark.parametrize("cls", CLASSES)
-def test_runs_as_in_eager(cls: type[Base], check: Check) -> None:
+def test_runs_as_in_eager(cls: type[nn.Module], check: Check) -> None:
     check(cls())
 
 

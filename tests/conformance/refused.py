@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch_geometric.nn as pyg
 import torch_geometric.nn.models as models
 import torch_geometric.utils as utils
 from torch import Tensor, nn
 from torch_geometric.nn.models import tgn
 
-from conformance.graphs import EDGE, IN
+from conformance.graphs import EDGE
 from conformance.modules import ModuleCase
 
 
@@ -40,9 +39,6 @@ REFUSED = [
         "TGNMemory", lambda: models.TGNMemory(
             10, EDGE, 8, 6, tgn.IdentityMessage(EDGE, 8, 6), tgn.LastAggregator()),
         lambda g: (torch.arange(4),), cause="known only at run time", place="tgn.py"),
-    RefusedCase(
-        "GroupAddRev", lambda: models.GroupAddRev(pyg.SAGEConv(IN // 2, IN // 2), num_groups=2),
-        lambda g: (g.x, g.edge_index), cause="a backward pass of its own", place="rev_gnn.py"),
     RefusedCase(
         "homophily-edge_insensitive", Homophily, lambda g: (g.edge_index, g.kind[: g.x.size(0)]),
         cause="values of different types", place="_homophily.py"),

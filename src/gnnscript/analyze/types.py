@@ -32,6 +32,7 @@ __all__ = [
     "filled",
     "from_annotation",
     "from_schema",
+    "holds_number",
     "is_optional",
     "is_sparse",
     "is_subtype",
@@ -96,6 +97,14 @@ SPARSE = Type("Tensor", (), "sparse")
 SPARSE_COO = Type("Tensor", (), "sparse_coo")
 SPARSE_CSR = Type("Tensor", (), "sparse_csr")
 SPARSE_CSC = Type("Tensor", (), "sparse_csc")
+
+
+def holds_number(t: Type) -> bool:
+    """Whether a part of a type is a number that may be an integer or a float.
+
+    TorchScript infers such a type, and knows no annotation for it.
+    """
+    return t == NUMBER or any(map(holds_number, t.args))
 
 
 def is_sparse(t: Type) -> bool:

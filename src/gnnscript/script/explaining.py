@@ -73,11 +73,14 @@ def explained(
             cause = f"it depends on the values that a tensor holds ({undecided.group(1)})"
         elif hint and "data-dependent" not in text.lower():
             remedy = hint.group(1).rstrip(".")
-        return UnsupportedError(
-            f"{by} does not accept this: {cause.rstrip(':')}",
-            remedy,
-            places[0 if by == "TorchScript" else -1],
+        if by != "TorchScript":
+            places.reverse()
+        found = UnsupportedError(
+            f"{by} does not accept this: {cause.rstrip(':')}", remedy, places[0]
         )
+        for outer in places[1:]:
+            found.called_from(outer)
+        return found
     for name, module in root.named_modules() if by == "TorchScript" else ():
         for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
             compiled = getattr(hook, "__code__", None)

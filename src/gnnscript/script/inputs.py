@@ -103,7 +103,9 @@ def _read(
     bases = {id(n.value) for n in attributes}
     for node in sorted(attributes, key=lambda n: (n.lineno, n.col_offset)):
         of_holder = isinstance(node.value, ast.Name) and node.value.id == holder
-        if of_holder and hasattr(data, node.attr):
+        if of_holder and inspect.ismethod(getattr(data, node.attr, None)):
+            bases.discard(id(node.value))  # it may read any field
+        elif of_holder and hasattr(data, node.attr):
             found.setdefault(node.attr, node)
     passed = (n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id == holder)
     whole = next((n for n in passed if id(n) not in bases), None)

@@ -199,6 +199,11 @@ def script(compile_: Any, root: torch.nn.Module, *args: Any, **kwargs: Any) -> A
     Raises:
         UnsupportedError: The model cannot be scripted; says where, why and what to do.
     """
+    if hasattr(root, "_orig_mod"):
+        raise UnsupportedError(
+            "the model is one that torch.compile has made, which runs in Python",
+            "script the model that it was made of: torch.jit.script(model._orig_mod)",
+        )
     given = _from_examples(root, kwargs.pop("example_inputs", None))
     compile_ = functools.partial(_compiled, compile_, root, given, args, kwargs)
     with _lock:  # TorchScript compiles a class once, for all threads

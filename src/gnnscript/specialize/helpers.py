@@ -261,6 +261,19 @@ def as_list(node: ast.expr) -> ast.expr:
     return node if _is_list(node) else ast.Call(ast.Name("list", ast.Load()), [node], [])
 
 
+def filled_range(node: ast.expr) -> ast.expr:
+    """``range(n)`` as a list, where TorchScript takes no range: anywhere but in loops."""
+    is_range = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "range"
+    return ast.Call(ast.Name("list", ast.Load()), [node], []) if is_range else node
+
+
+def is_display(node: ast.expr) -> bool:
+    """Whether an expression is a part of a list or dictionary that is made on the spot."""
+    while isinstance(node, (ast.Subscript, ast.Attribute)):
+        node = node.value
+    return isinstance(node, (ast.List, ast.Tuple, ast.Dict))
+
+
 def _is_list(node: ast.expr) -> bool:
     """Whether an expression is evidently a list in Python, too."""
     if isinstance(node, ast.BinOp):

@@ -169,10 +169,13 @@ def _bind(
 def match(name: str, args: Sequence[Type], kwargs: dict[str, Type]) -> Signature | None:
     """Matches a call to the schemas of ``aten::name`` as TorchScript would."""
     for strict in (True, False):
-        for schema in _schemas(f"aten::{name}"):
-            found = _bind(schema, args, kwargs, strict=strict)
-            if found is not None:
-                return found
+        fitting = [
+            found
+            for schema in _schemas(f"aten::{name}")
+            if (found := _bind(schema, args, kwargs, strict=strict)) is not None
+        ]
+        if fitting:  # one that takes integers as they are, rather than one for floats
+            return min(fitting, key=lambda found: len(found.floats))
     return None
 
 

@@ -25,7 +25,7 @@ from gnnscript.analyze.types import (
 )
 from gnnscript.specialize import adjacency
 from gnnscript.specialize.declared import declare, warn_of_stale
-from gnnscript.specialize.folding.base import Arguments
+from gnnscript.specialize.folding.base import Arguments, NoReturn
 from gnnscript.specialize.helpers import op_reference
 from gnnscript.specialize.templates import falls_back
 from gnnscript.specialize.values import (
@@ -55,11 +55,14 @@ Handler = Callable[["Frame", ModuleRef, Arguments], "Folded"]
 @functools.cache
 def handlers() -> dict[Any, Handler]:
     """Methods of PyG's ``MessagePassing`` that are written out instead of specialised."""
+    from gnnscript.specialize import collecting
+
     base = _pyg.message_passing()
     return {
         inspect.unwrap(base.propagate): functools.partial(_call, "propagate"),
         inspect.unwrap(base.edge_updater): functools.partial(_call, "edge_updater"),
         inspect.unwrap(base.aggregate): _aggregate,
+        **collecting.handlers(base),
     }
 
 
@@ -90,6 +93,8 @@ def _call(name: str, frame: Frame, ref: ModuleRef, given: Arguments) -> Folded:
     module = ref.module
     called, ref = ref, frame.program.owner(ref).ref
     given = _by_keyword(name, ref, given)
+    if not given.args and "edge_index" not in given.kwargs:
+        raise UnsupportedError(f"'{name}' is given no 'edge_index'", "pass it as first argument")
     edge_index = given.args[0] if given.args else given.kwargs.pop("edge_index")
     size = given.args[1] if len(given.args) > 1 else given.kwargs.pop("size", None)
     if size is None or (name == "edge_updater" and falls_back(type(module), name)):
@@ -101,6 +106,14 @@ def _call(name: str, frame: Frame, ref: ModuleRef, given: Arguments) -> Folded:
         kwargs[key] = declare(value, node, declared.get(key, UNKNOWN))
     if static_type(edge_index[0]) == UNKNOWN:
         edge_index = (Dyn(TENSOR), edge_index[1])
+    t = static_type(edge_index[0])
+    if t == NONE:
+        raise NoReturn  # as in eager mode, on the paths that come here
+    if strip_optional(t) != TENSOR and not adjacency.is_matrix(edge_index[0]):
+        raise UnsupportedError(
+            f"'{name}' is given a '{t}' for its edge index",
+            "pass a tensor of shape [2, E]; annotate the argument as a Tensor",
+        )
     edge_index = frame.present(edge_index[0], frame.needed(*edge_index))
     if adjacency.is_matrix(edge_index[0]):
         fused = adjacency.call_fused(frame, called, edge_index, kwargs, name)
@@ -138,7 +151,7 @@ def write(
 
     def body(inner: Frame) -> None:
         by_flow = falls_back(type(module), name)
-        _Writer(inner, ref, [spec.hooks[h] for h in hooks], keywords, by_flow).write()
+        Writer(inner, ref, [spec.hooks[h] for h in hooks], keywords, by_flow).write()
 
     return program.specialize(
         function_source(function),
@@ -170,7 +183,7 @@ def _by_keyword(name: str, ref: ModuleRef, given: Arguments) -> Arguments:
     return Arguments([given.args[0]], {**named, **given.kwargs})
 
 
-class _Writer:
+class Writer:
     """Writes the body of one ``propagate`` or ``edge_updater``."""
 
     def __init__(
@@ -183,6 +196,7 @@ class _Writer:
     ) -> None:
         self.by_flow = by_flow
         self.frame = frame
+        self.edge_index: ast.expr = ast.Name("edge_index", ast.Load())
         self.ref = ref
         self.hooks = hooks
         self.given: dict[str, Folded] = {
@@ -203,11 +217,7 @@ class _Writer:
     def write(self) -> None:
         """Writes it."""
         frame = self.frame
-        edge_index = ast.Name("edge_index", ast.Load())
-        frame.emit(ast.Expr(ast.Call(op_reference("check_edge_index"), [edge_index], [])))
-        self._read_size()
-        self._lift()
-        self._specials()
+        self.prepare(*frame.fold_Name(ast.Name("size", ast.Load())))
         first, *rest = self.hooks
         frame.origin = (first.source.file, first.source.node.lineno)
         value, node = self._call(first, [])
@@ -227,6 +237,14 @@ class _Writer:
         frame.emit(statement)
         frame.terminated = True
 
+    def prepare(self, value: Value, node: ast.expr | None) -> None:
+        """Writes what the hooks are given, for ``size=value``."""
+        check = ast.Call(op_reference("check_edge_index"), [self.edge_index], [])
+        self.frame.emit(ast.Expr(check))
+        self._read_size(value, node)
+        self._lift()
+        self._specials()
+
     def _named(self, wish: str, value: Value, node: ast.expr | None, what: str) -> Folded:
         """Gives an intermediate result a name of its own."""
         frame = self.frame
@@ -240,9 +258,8 @@ class _Writer:
 
     # Sizes ########################################################################
 
-    def _read_size(self) -> None:
+    def _read_size(self, value: Value, node: ast.expr | None) -> None:
         """``size=(N, M)``, as far as it is given."""
-        value, node = self.frame.fold_Name(ast.Name("size", ast.Load()))
         if isinstance(value, Const) and value.value is None:
             return
         items = constant_items(value)
@@ -406,7 +423,7 @@ class _Writer:
     def _index(self, dim: int) -> ast.expr:
         name = "edge_index_i" if dim == self.i else "edge_index_j"
         if name not in self.values:
-            row = ast.Subscript(ast.Name("edge_index", ast.Load()), ast.Constant(dim), ast.Load())
+            row = ast.Subscript(self.edge_index, ast.Constant(dim), ast.Load())
             self.frame.bind(name, Dyn(TENSOR), row)
             self.values[name] = self.frame.fold_Name(ast.Name(name, ast.Load()))
         node = self.values[name][1]
@@ -417,7 +434,7 @@ class _Writer:
         """What the base class itself provides, where a hook asks for it."""
         wanted = {name for name, p in self.parameters.items() if p.special}
         values = self.values
-        values["edge_index"] = (Dyn(TENSOR), ast.Name("edge_index", ast.Load()))
+        values["edge_index"] = (Dyn(TENSOR), self.edge_index)
         values["adj_t"] = (Const(None), None)
         values["ptr"] = (Const(None), None)
         if wanted & {"index", "edge_index_i"}:

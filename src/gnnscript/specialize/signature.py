@@ -256,6 +256,11 @@ def _receivers(
     for node in ast.walk(source.node):
         if not isinstance(node, ast.Call):
             continue
+        if any(isinstance(a, ast.Name) and a.id == name for a in node.args):
+            # Passed on as a whole beside a method: to be called with them.
+            for beside in (_attribute(root, a) for a in node.args):
+                if inspect.ismethod(beside) and isinstance(beside.__self__, torch.nn.Module):
+                    yield beside.__func__, beside.__self__
         starred = [a.value for a in node.args if isinstance(a, ast.Starred)]
         starred += [k.value for k in node.keywords if k.arg is None]
         if not any(isinstance(n, ast.Name) and n.id == name for n in starred):

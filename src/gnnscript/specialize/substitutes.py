@@ -74,6 +74,28 @@ def isclose(a: float, b: float, *, rel_tol: float = 1e-9, abs_tol: float = 0.0) 
     return a == b or abs(a - b) <= max(rel_tol * max(abs(a), abs(b)), abs_tol)
 
 
+def int_pow(base: int, exponent: int) -> int:
+    """``base ** exponent``, which is no float as in TorchScript."""
+    assert exponent >= 0, "a negative power of an integer: make the base a float"
+    result, square = 1, base
+    while exponent > 0:
+        if exponent % 2 == 1:
+            result = result * square
+        square = square * square
+        exponent = exponent // 2
+    return result
+
+
+def round_to(x: float, digits: int) -> float:
+    """``round(x, digits)``: the nearer of two neighbours, of equally near ones the even."""
+    scale = math.pow(10.0, float(digits))
+    below = math.floor(x * scale)
+    low, high = below / scale, (below + 1) / scale
+    if x - low == high - x:
+        return low if below % 2 == 0 else high
+    return low if x - low < high - x else high
+
+
 def total(iterable: Any, start: Any = 0) -> Any:
     """``sum``, which TorchScript has for lists of numbers only."""
     result = start
@@ -92,10 +114,10 @@ def int_prod(values: List[int]) -> int:  # noqa: UP006
 def int_list(x: Tensor) -> List[int]:  # noqa: UP006
     """``x.tolist()``; a list must have one type, and sizes are what lists are made for."""
     assert not x.is_floating_point(), "tolist() of floats: index the tensor, or use float(x[i])"
-    flat = x.reshape(-1)
+    assert x.dim() == 1, "tolist() of a tensor that is no vector: take its rows one by one"
     values: List[int] = []  # noqa: UP006
-    for i in range(flat.size(0)):
-        values.append(int(flat[i]))  # noqa: PERF401
+    for i in range(x.size(0)):
+        values.append(int(x[i]))  # noqa: PERF401
     return values
 
 
@@ -171,6 +193,21 @@ def sample_range(n: int, k: int) -> List[int]:  # noqa: UP006
         more = torch.randint(0, n, [k - drawn.size(0)])
         drawn = torch.unique(torch.cat([drawn, more]))
     return int_list(drawn[torch.randperm(drawn.size(0))])
+
+
+def random_float() -> float:
+    """``random.random()``."""
+    return float(torch.rand([1], dtype=torch.float64))
+
+
+def random_between(a: float, b: float) -> float:
+    """``random.uniform(a, b)``."""
+    return a + (b - a) * random_float()
+
+
+def random_int(a: int, b: int) -> int:
+    """``random.randint(a, b)``, which may be ``b``."""
+    return int(torch.randint(a, b + 1, [1]))
 
 
 def map_index(

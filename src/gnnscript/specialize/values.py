@@ -6,8 +6,7 @@ import ast
 import enum
 import math
 import re
-import types
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from gnnscript.analyze.types import (
     BOOL,
     FLOAT,
     INT,
+    NUMBER,
     STR,
     TENSOR,
     UNKNOWN,
@@ -33,6 +33,7 @@ from gnnscript.specialize.helpers import torch_name
 from gnnscript.specialize.tree import free_name
 
 __all__ = [
+    "Choice",
     "Closure",
     "Const",
     "Dyn",
@@ -48,6 +49,7 @@ __all__ = [
     "entry_names",
     "generalize",
     "has_mapping",
+    "has_slice",
     "is_mixed",
     "is_object",
     "join_values",
@@ -144,6 +146,15 @@ class Closure(Value):
 
 
 @dataclass(frozen=True, eq=False)
+class Choice(Value):
+    """One of two functions, methods or modules, of which the run decides by a test."""
+
+    test: ast.expr
+    first: Value
+    second: Value
+
+
+@dataclass(frozen=True, eq=False)
 class Poison(Value):
     """A variable that no single type can hold at this point; an error only where it is used."""
 
@@ -180,6 +191,15 @@ def has_mapping(value: Value) -> bool:
     return isinstance(value, Mapping) or (
         isinstance(value, Seq) and any(has_mapping(item) for item in value.items)
     )
+
+
+def has_slice(value: Value) -> bool:
+    """Whether an index is a slice object, or a tuple with one."""
+    if isinstance(value, Seq):
+        return value.cls is slice or any(map(has_slice, value.items))
+    if isinstance(value, Const) and type(value.value) is tuple:
+        return any(isinstance(part, slice) for part in value.value)
+    return isinstance(value, Const) and isinstance(value.value, slice)
 
 
 def is_object(value: Value) -> bool:
@@ -229,8 +249,14 @@ def generalize(value: Value) -> Value:
     return value
 
 
-def join_values(a: Value, b: Value) -> Value:
-    """What is known where two control paths meet."""
+def join_values(a: Value, b: Value, *, numbers: bool = False) -> Value:
+    """What is known where two control paths meet.
+
+    Args:
+        a: The value on one path.
+        b: The value on the other.
+        numbers: Whether an integer and a float may become TorchScript's number that is either.
+    """
     if a is b or key_of(a) == key_of(b):
         return a
     if isinstance(a, Poison) or isinstance(b, Poison):
@@ -247,6 +273,8 @@ def join_values(a: Value, b: Value) -> Value:
     if not _runtime(a) or not _runtime(b):
         return Poison("it is a different function or module on each path")
     joined = join(static_type(a), static_type(b))
+    if joined is None and numbers and {static_type(a), static_type(b)} == {INT, FLOAT}:
+        joined = NUMBER
     if joined is None:
         return Poison(f"it is '{static_type(a)}' on one path and '{static_type(b)}' on another")
     return Dyn(joined)
@@ -356,13 +384,18 @@ def constant_items(value: Value) -> list[Value] | None:
     """The elements of a sequence that is known while specialising, or ``None``."""
     if isinstance(value, Seq):
         return list(value.items)
-    if isinstance(value, Const) and isinstance(
-        value.value, (tuple, list, range, str, dict, set, frozenset, types.MappingProxyType)
-    ):
+    if isinstance(value, Const) and _is_collection(value.value):
         return [Const(item) for item in value.value]
     if isinstance(value, Mapping):
         return [Const(name) for name in value.items]
     return None
+
+
+def _is_collection(value: Any) -> bool:
+    """Whether a Python object has elements that can be listed, as the class of an enum has."""
+    if isinstance(value, (torch.Tensor, torch.nn.Module)):
+        return False
+    return isinstance(value, Collection) and getattr(value, "shape", None) != ()
 
 
 def is_mixed(value: Value) -> bool:
@@ -382,6 +415,8 @@ def modules_in(value: Value) -> list[ModuleRef]:
         return [ref for item in value.items.values() for ref in modules_in(item)]
     if isinstance(value, (Method, Super)):
         return modules_in(value.owner)
+    if isinstance(value, Choice):
+        return modules_in(value.first) + modules_in(value.second)
     if isinstance(value, Closure):
         held = (getattr(binding, "value", binding) for binding in value.env.values())
         # A function sees itself, and its siblings see it.
@@ -413,8 +448,10 @@ def arithmetic(a: Type, b: Type, operator: ast.operator) -> Type:
         return tuple_of(*a.args, *b.args)
     if a == b == STR:
         return STR
-    numbers = {INT, FLOAT, BOOL}
+    numbers = {INT, FLOAT, BOOL, NUMBER}
     if a in numbers and b in numbers:
+        if NUMBER in (a, b):
+            return NUMBER
         if isinstance(operator, ast.Div) or FLOAT in (a, b):
             return FLOAT
         if isinstance(operator, ast.Pow) and a == b == INT:

@@ -6,10 +6,24 @@ import ast
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.annotations import annotation_type
-from gnnscript.analyze.types import TENSOR, UNKNOWN, Type, is_subtype, list_of, strip_optional
+from gnnscript.analyze.types import (
+    TENSOR,
+    UNKNOWN,
+    Type,
+    dict_of,
+    is_subtype,
+    list_of,
+    strip_optional,
+)
 from gnnscript.specialize.folding.base import Arguments, Binding, Folding, store
 from gnnscript.specialize.folding.collections import is_collection
-from gnnscript.specialize.helpers import annotation, is_absent, stored_name
+from gnnscript.specialize.helpers import (
+    annotation,
+    filled_range,
+    is_absent,
+    stored_name,
+    torch_name,
+)
 from gnnscript.specialize.program import is_runtime
 from gnnscript.specialize.tree import free_name, is_simple, names_read
 from gnnscript.specialize.values import (
@@ -23,6 +37,7 @@ from gnnscript.specialize.values import (
     constant_items,
     generalize,
     has_mapping,
+    has_slice,
     is_object,
     literal,
     static_type,
@@ -72,7 +87,8 @@ class Assignment(Folding):
         if isinstance(node.target, ast.Name):
             before = self.env.get(node.target.id)
             held = before.value if before is not None else None
-            grows = isinstance(held, Dyn) and held.type == TENSOR
+            in_place = not isinstance(node.op, ast.MatMult)  # of which tensors have no such form
+            grows = in_place and isinstance(held, Dyn) and held.type == TENSOR
             if grows and before is not None and node.target.id not in self.summed:
                 _, operand = self.fold_needed(node.value)
                 target = ast.Name(before.name or node.target.id, ast.Store())
@@ -85,7 +101,8 @@ class Assignment(Folding):
             self.assign(node.target, *self.fold(load))
             return
         value, element = self.fold(self.as_load(node.target))
-        if isinstance(value, Dyn) and value.type in (TENSOR, UNKNOWN):
+        anew = isinstance(node.op, ast.MatMult)
+        if isinstance(value, Dyn) and value.type in (TENSOR, UNKNOWN) and not anew:
             _, operand = self.fold_needed(node.value)
             if isinstance(node.target, (ast.Subscript, ast.Attribute)):
                 holder, _ = self.fold(node.target.value)
@@ -113,13 +130,43 @@ class Assignment(Folding):
                 self.set_item(holder, base, self.index(target.slice)[0], value, residual)
                 return
             self.fill_item(target, holder, value)
+            self._first_entry(base, self.index(target.slice)[0], value)
             self.forget(set(names_read(self.as_load(target))))
+            if static_type(self.index(target.slice)[0]) == list_of(TENSOR):
+                self._put(target, value, residual)
+                return
             self.emit(ast.Assign([self.store_target(target)], self.needed(value, residual)))
         else:
             raise UnsupportedError(
                 f"assignment to '{ast.unparse(target)}' has no TorchScript form",
                 "assign to plain names",
             )
+
+    def _first_entry(self, base: ast.expr | None, key: Value, value: Value) -> None:
+        """Gives an empty dictionary the types of the first entry that is put into it."""
+        opened = self.open_lists.get(base.id) if isinstance(base, ast.Name) else None
+        if not isinstance(opened, ast.Assign) or not isinstance(opened.value, ast.Dict):
+            return
+        assert isinstance(base, ast.Name)
+        del self.open_lists[base.id]
+        t = dict_of(static_type(key), static_type(value))
+        if not t.known:
+            return
+        opened.annotation_ = annotation(t)  # type: ignore[attr-defined]
+        for name, binding in list(self.env.items()):
+            if binding.name == base.id:
+                self.env[name] = Binding(Dyn(t), binding.name)
+
+    def _put(self, target: ast.Subscript, value: Value, residual: ast.expr | None) -> None:
+        """``x[tuple(edge_index)] = value``: a tensor for each dimension, in a list."""
+        place = self.store_target(target)
+        assert isinstance(place, ast.Subscript)
+        given = self.needed(value, residual)
+        if static_type(value) != TENSOR:
+            given = ast.Call(torch_name("torch.tensor"), [given], [])
+        given = ast.Call(ast.Attribute(given, "to", ast.Load()), [place.value], [])
+        put = torch_name("torch.ops.aten.index_put_")
+        self.emit(ast.Expr(ast.Call(put, [place.value, place.slice, given], [])))
 
     def bind(self, name: str, value: Value, residual: ast.expr | None) -> None:
         """Binds a variable, under another name where its type changes."""
@@ -133,7 +180,8 @@ class Assignment(Folding):
         if isinstance(value, Poison) or residual is None:
             self.env[name] = Binding(value, None)
             return
-        if is_absent(residual) or (has_mapping(value) and name not in self.opened):
+        by_parts = has_mapping(value) or has_slice(value)
+        if is_absent(residual) or (by_parts and name not in self.opened):
             self.env[name] = Binding(value, None, self.hold(name, residual))
             return
         if isinstance(value, Mapping):
@@ -143,6 +191,7 @@ class Assignment(Folding):
             t = static_type(value)
             if items is not None and t.name in ("List", "Dict"):
                 value = Dyn(list_of(UNKNOWN) if not items and t.name == "List" else t)
+        residual = filled_range(residual)
         t = static_type(value)
         declared = self.declared.get(name)
         annotate = False
@@ -166,7 +215,7 @@ class Assignment(Folding):
             pass
         else:
             self.emit(ast.Assign([store], residual))
-            if isinstance(residual, ast.List) and not residual.elts:
+            if isinstance(residual, (ast.List, ast.Dict)) and not _parts(residual):
                 self.open_lists[residual_name] = self.out[-1]
         self.env[name] = Binding(value, residual_name)
 
@@ -238,6 +287,8 @@ class Assignment(Folding):
         self, target: ast.Tuple | ast.List, value: Value, residual: ast.expr | None
     ) -> None:
         starred = [i for i, e in enumerate(target.elts) if isinstance(e, ast.Starred)]
+        if residual is not None:
+            value, residual = self.present(value, residual)
         items = constant_items(value)
         if items is None and isinstance(value, ModuleRef):
             items = list(self.module_items(value))
@@ -404,6 +455,7 @@ class Assignment(Folding):
         """The residual form of ``x[...]`` or ``x.y`` as an assignment target."""
         if isinstance(node, ast.Subscript):
             _, base = self.present(*self.fold_needed(node.value))
+            self.refuse_lost(node.value, base)
             if not isinstance(base, ast.Name):  # TorchScript stores into slices of variables only
                 base = self.hold("target", base) or base
             return ast.Subscript(base, self.index(node.slice)[1], ast.Store())
@@ -417,3 +469,7 @@ class Assignment(Folding):
         raise UnsupportedError(
             f"'{ast.unparse(node)}' cannot be assigned to", "assign to plain names"
         )
+
+
+def _parts(display: ast.List | ast.Dict) -> list[ast.expr]:
+    return display.values if isinstance(display, ast.Dict) else display.elts

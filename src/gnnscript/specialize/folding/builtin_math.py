@@ -6,9 +6,10 @@ import ast
 import collections
 import copy
 import functools
+import inspect
 import math
+import numbers
 import operator
-import random
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,7 @@ from gnnscript.analyze.types import (
     FLOAT,
     INT,
     NUMBER,
+    STR,
     TENSOR,
     UNKNOWN,
     Type,
@@ -33,8 +35,6 @@ from gnnscript.specialize.substitutes import (
     SUBSTITUTES,
     int_hash,
     ints_hash,
-    sample,
-    sample_range,
     tuple_hash,
 )
 from gnnscript.specialize.values import (
@@ -44,6 +44,7 @@ from gnnscript.specialize.values import (
     Seq,
     Value,
     arithmetic,
+    constant_items,
     literal,
     static_type,
 )
@@ -161,6 +162,9 @@ def numpy_function(frame: Frame, function: Any, given: Arguments) -> Folded | No
         return frame.wrap(frame.compute(spelled, function, *args, **kwargs)), None
     name = getattr(function, "__name__", "")
     types, _ = given.types()
+    if inspect.isclass(function) and issubclass(function, numbers.Real):
+        plain = int if issubclass(function, numbers.Integral) else float
+        return frame.call(Const(plain), given, None)
     if name in _ELEMENTWISE and types and types[0] in (INT, FLOAT, BOOL, NUMBER):
         return frame.call(Const(getattr(math, name)), given, None)
     if name in _AS_TORCH and types and types[0] in (TENSOR, UNKNOWN):
@@ -174,6 +178,9 @@ def numpy_function(frame: Frame, function: Any, given: Arguments) -> Folded | No
 @for_(torch.tensor)
 def _tensor(frame: Frame, function: Any, given: Arguments) -> Folded:
     """Of a tensor, a copy without history, which TorchScript spells otherwise."""
+    done = _of_array(frame, function, given)
+    if done is not None:
+        return done
     if not given.args or static_type(given.args[0][0]) != TENSOR:
         if given.args:
             given = Arguments([_of_one_type(frame, given.args[0]), *given.args[1:]], given.kwargs)
@@ -188,19 +195,50 @@ def _tensor(frame: Frame, function: Any, given: Arguments) -> Folded:
     return Dyn(TENSOR), copied
 
 
+@for_(torch.as_tensor)
+def _as_tensor(frame: Frame, function: Any, given: Arguments) -> Folded:
+    return _of_array(frame, function, given) or frame.call_torch(function, given)
+
+
+def _of_array(frame: Frame, function: Any, given: Arguments) -> Folded | None:
+    """The tensor of a constant array, or of a list of numbers of several types or of none.
+
+    An array knows the type of its numbers, as no list of TorchScript's does.
+    """
+    data = given.args[0][0] if given.args else None
+    if data is not None and constant_items(data) == []:
+        empty = Const([0])
+        return frame.call_torch(torch.zeros, Arguments([(empty, literal(empty))], given.kwargs))
+    if not isinstance(data, Const) or not given.constant:
+        return None
+    args, kwargs = given.values()
+    if not hasattr(data.value, "__array__") and len(set(map(type, _flat(data.value)))) < 2:
+        return None
+    return Const(frame.compute(ast.Constant("torch.tensor"), function, *args, **kwargs)), None
+
+
+def _flat(numbers: Any) -> list[Any]:
+    """The numbers of nested lists."""
+    if not isinstance(numbers, (list, tuple)):
+        return [numbers]
+    return [number for part in numbers for number in _flat(part)]
+
+
 def _of_one_type(frame: Frame, numbers: Folded) -> Folded:
     """A list of numbers: as floats where one is, as TorchScript's lists have one type."""
     value, node = numbers
     if not isinstance(value, Seq) or node is None:
         return numbers
     types = {static_type(item) for item in value.items}
-    if len(types) < 2 or FLOAT not in types or not types <= {INT, FLOAT, BOOL, NUMBER}:
+    mixed = FLOAT in types and types <= {INT, FLOAT, BOOL, NUMBER}
+    if len(types) < 2 or not (mixed or types == {INT, BOOL}):
         return numbers
+    t, name = (FLOAT, "float") if mixed else (INT, "int")
     nodes: list[ast.expr | None] = [
-        ast.Call(ast.Name("float", ast.Load()), [element], [])
+        ast.Call(ast.Name(name, ast.Load()), [element], [])
         for element in frame.element_nodes(node, len(value.items)).elts
     ]
-    return frame.sequence("list", [Dyn(FLOAT) for _ in nodes], nodes)
+    return frame.sequence("list", [Dyn(t) for _ in nodes], nodes)
 
 
 _TYPED = {
@@ -239,39 +277,33 @@ def _from_numpy(frame: Frame, function: Any, given: Arguments) -> Folded:
     return done
 
 
-@for_(random.sample)
-def _sample(frame: Frame, function: Any, given: Arguments) -> Folded:
-    population, node = given.args[0]
-    if isinstance(population, Const) and isinstance(population.value, range):
-        whole = population.value
-        if whole == range(len(whole)):
-            count = Const(len(whole))
-            args = Arguments([(count, literal(count)), *given.args[1:]], given.kwargs)
-            return frame.call_function(sample_range, args, None)
-        population = Const(list(population.value))
-        node = literal(population)
-    is_range = isinstance(node, ast.Call) and ast.unparse(node.func) == "range"
-    if is_range and isinstance(node, ast.Call) and len(node.args) == 1:
-        args = Arguments([(Dyn(INT), node.args[0]), *given.args[1:]], given.kwargs)
-        return frame.call_function(sample_range, args, None)
-    args = Arguments([(population, node), *given.args[1:]], given.kwargs)
-    return frame.call_function(sample, args, None)
-
-
-@for_(copy.copy)
+@for_(copy.copy, copy.deepcopy)
 def _copy(frame: Frame, function: Any, given: Arguments) -> Folded:
     value, node = given.args[0]
+    deep = function is copy.deepcopy
+
+    def copied(folded: Folded) -> Folded:
+        return _copy(frame, function, Arguments([folded], {})) if deep else folded
+
     if isinstance(value, Mapping):
-        entries = frame.entries(value, node)
-        return frame.mapping(dict(value.items), entries, value.default, value.cls)
+        entries = zip(value.items.values(), frame.entries(value, node), strict=True)
+        found = dict(zip(value.items, map(copied, entries), strict=True))
+        values = {key: item for key, (item, _) in found.items()}
+        return frame.mapping(values, [n for _, n in found.values()], value.default, value.cls)
     if isinstance(value, Seq) and node is not None:
-        nodes: list[ast.expr | None] = list(frame.element_nodes(node, len(value.items)).elts)
+        parts = zip(value.items, frame.element_nodes(node, len(value.items)).elts, strict=True)
+        nodes: list[ast.expr | None] = [made for _, made in map(copied, parts)]
         return frame.sequence(value.kind, list(value.items), nodes, value.cls, keep=True)
     if isinstance(value, Const):
-        return frame.wrap(copy.copy(value.value)), node
+        return frame.wrap(function(value.value)), node
     if static_type(value) == TENSOR:
+        clone = ast.Attribute(frame.needed(value, node), "clone", ast.Load())
+        return value, ast.Call(clone, [], []) if deep else node
+    if static_type(value) in (INT, FLOAT, BOOL, STR, NUMBER):
         return value, node
-    raise UnsupportedError("'copy.copy' of this value has no TorchScript form", "use '.clone()'")
+    raise UnsupportedError(
+        f"'copy.{function.__name__}' of this value has no TorchScript form", "use '.clone()'"
+    )
 
 
 @for_(torch.autograd.grad)

@@ -8,15 +8,19 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from gnnscript._errors import UnsupportedError
-from gnnscript.analyze.types import INT, list_of, tuple_of
-from gnnscript.specialize.folding.base import Arguments, Folded
+from gnnscript.analyze.types import INT, NUMBER, TENSOR, list_of, tuple_of
+from gnnscript.specialize.folding.base import Arguments, Binding, Folded
 from gnnscript.specialize.folding.builtins import evaluated, for_, keep
+from gnnscript.specialize.folding.iterators import first_parts, refuse_second_reader
+from gnnscript.specialize.folding.rewritten import located
+from gnnscript.specialize.helpers import filled_range
 from gnnscript.specialize.values import (
     Const,
     Dyn,
     Mapping,
     ModuleRef,
     Seq,
+    Value,
     constant_items,
     literal,
     static_type,
@@ -33,7 +37,9 @@ def _len(frame: Frame, function: Any, given: Arguments) -> Folded:
     if items is not None:
         return Const(len(items)), None
     if isinstance(value, ModuleRef):
-        return Const(len(value.module)), None  # type: ignore[arg-type]
+        return Const(frame.compute(ast.Constant("len"), len, value.module)), None
+    if isinstance(value, Const) and hasattr(value.value, "__len__"):
+        return Const(frame.compute(ast.Constant("len"), len, value.value)), None
     t = static_type(value)
     if t.name == "Tuple":
         return Const(len(t.args)), None
@@ -41,9 +47,43 @@ def _len(frame: Frame, function: Any, given: Arguments) -> Folded:
     return Dyn(INT), ast.Call(ast.Name("len", ast.Load()), [kept], [])
 
 
+@for_(iter)
+def _iter(frame: Frame, function: Any, given: Arguments) -> Folded:
+    parts = parts_of(frame, given.args[0])
+    if parts is None or len(given.args) > 1:
+        raise UnsupportedError(
+            "an iterator is made of what is known only at run time",
+            "use a loop, or a sequence of fixed length",
+        )
+    refuse_second_reader(frame)
+    held = [(value, frame.hold("item", node)) for value, node in parts]
+    return frame.sequence("list", [v for v, _ in held], [n for _, n in held], keep=True)
+
+
+@for_(slice)
+def _slice(frame: Frame, function: Any, given: Arguments) -> Folded:
+    """An index that is kept: it is spelled where it is used."""
+    done = evaluated(frame, function, given)
+    if done is not None:
+        return done
+    none: Folded = (Const(None), None)
+    bounds = [none, *given.args] if len(given.args) == 1 else list(given.args)
+    bounds = [(value, frame.hold("bound", node)) for value, node in [*bounds, none][:3]]
+    return frame.sequence("tuple", [v for v, _ in bounds], [n for _, n in bounds], slice)
+
+
 @for_(range)
 def _range(frame: Frame, function: Any, given: Arguments) -> Folded:
+    given = Arguments([as_int(frame, folded) for folded in given.args], given.kwargs)
     return evaluated(frame, function, given) or keep(frame, function, given, list_of(INT))
+
+
+def as_int(frame: Frame, folded: Folded) -> Folded:
+    """What ``item()`` gives, where only an integer can stand."""
+    value, node = folded
+    if static_type(value) != NUMBER:
+        return folded
+    return Dyn(INT), ast.Call(ast.Name("int", ast.Load()), [frame.needed(value, node)], [])
 
 
 def parts_of(frame: Frame, folded: Folded) -> list[Folded] | None:
@@ -62,7 +102,8 @@ def parts_of(frame: Frame, folded: Folded) -> list[Folded] | None:
     return list(zip(items, frame.element_nodes(node, len(items)).elts, strict=True))
 
 
-def _listed(frame: Frame, parts: list[Folded], kind: str = "list") -> Folded:
+def listed(frame: Frame, parts: list[Folded], kind: str = "list") -> Folded:
+    """A list or tuple of known elements."""
     return frame.sequence(kind, [v for v, _ in parts], [n for _, n in parts])
 
 
@@ -80,10 +121,10 @@ def _enumerate(frame: Frame, function: Any, given: Arguments) -> Folded:
                 "add it to the numbers that are counted from 0",
             )
         start = value.value
-    return _listed(
+    return listed(
         frame,
         [
-            _listed(frame, [(Const(i), ast.Constant(i)), part], "tuple")
+            listed(frame, [(Const(i), ast.Constant(i)), part], "tuple")
             for i, part in enumerate(parts, start)
         ],
     )
@@ -92,9 +133,14 @@ def _enumerate(frame: Frame, function: Any, given: Arguments) -> Folded:
 @for_(zip)
 def _zip(frame: Frame, function: Any, given: Arguments) -> Folded:
     columns = [parts_of(frame, folded) for folded in given.args]
+    known = [len(column) for column in columns if column is not None]
+    if known:
+        columns = [
+            first_parts(folded, min(known)) if column is None else column
+            for column, folded in zip(columns, given.args, strict=True)
+        ]
     if any(column is None for column in columns):
         # one side is known: index the other by position
-        known = [len(column) for column in columns if column is not None]
         if not known:
             elements = [frame.element_type(static_type(v)).type for v, _ in given.args]
             return keep(frame, function, type(given)(given.args, {}), list_of(tuple_of(*elements)))
@@ -105,11 +151,12 @@ def _zip(frame: Frame, function: Any, given: Arguments) -> Folded:
                 nodes = frame.element_nodes(frame.needed(value, node), min(known)).elts
                 columns[position] = [(element, n) for n in nodes]
     rows = zip(*[column for column in columns if column is not None], strict=False)
-    return _listed(frame, [_listed(frame, list(row), "tuple") for row in rows])
+    return listed(frame, [listed(frame, list(row), "tuple") for row in rows])
 
 
-def Arguments_(given: Arguments) -> Arguments:
-    return type(given)(given.args, {})
+def _leading(value: Value) -> Value:
+    """What decides on a value's place in an order: of a pair led by a constant, that."""
+    return value.items[0] if isinstance(value, Seq) and value.items else value
 
 
 @for_(reversed, sorted)
@@ -121,12 +168,24 @@ def _ordered(frame: Frame, function: Any, given: Arguments) -> Folded:
         return frame.by_key(function, given)
     parts = parts_of(frame, given.args[0])
     if parts is not None and function is reversed:
-        return _listed(frame, parts[::-1])
+        return listed(frame, parts[::-1])
+    keys = [_leading(part) for part, _ in parts or ()]
+    if parts is not None and all(isinstance(key, Const) for key in keys):
+        return frame.by_key(function, given, keys)
     t = static_type(given.args[0][0])
     if function is reversed:
-        kept = frame.needed(*given.args[0])
+        kept = filled_range(frame.needed(*given.args[0]))
         return Dyn(t), ast.Subscript(kept, ast.Slice(None, None, ast.Constant(-1)), ast.Load())
-    return keep(frame, function, given, t)
+    reverse = given.kwargs.pop("reverse", None)
+    found, listing = keep(frame, function, given, t)
+    if reverse is None:
+        return found, listing
+    behind_first = ast.Slice(None, None, ast.Constant(-1))
+    turned: ast.expr = ast.Subscript(frame.needed(found, listing), behind_first, ast.Load())
+    decided = frame.truth(*reverse)[0]
+    if not isinstance(decided, Const):
+        raise UnsupportedError("'reverse' is known only at run time", "use a constant")
+    return found, turned if decided.value else listing
 
 
 @for_(list, tuple, set, frozenset)
@@ -142,12 +201,23 @@ def _collection(frame: Frame, function: Any, given: Arguments) -> Folded:
         raise UnsupportedError("TorchScript has no sets", "use a list or a dictionary")
     parts = parts_of(frame, given.args[0])
     if parts is not None:
-        return _listed(frame, parts, function.__name__)
+        return listed(frame, parts, function.__name__)
     value, node = given.args[0]
+    if static_type(value) == TENSOR:
+        rows = ast.Call(ast.Name("list", ast.Load()), [frame.needed(value, node)], [])
+        return Dyn(list_of(TENSOR)), rows
     if function is list:
         element = frame.element_type(static_type(value)).type
         return keep(frame, function, given, list_of(element))
     return value, frame.needed(value, node)
+
+
+@for_(collections.deque)
+def _deque(frame: Frame, function: Any, given: Arguments) -> Folded:
+    """A list, which TorchScript has, unless it is to forget what is in it."""
+    if len(given.args) > 1 or given.kwargs:
+        raise UnsupportedError("a deque of limited length is made", "use a list, and its slices")
+    return _collection(frame, list, given)
 
 
 @for_(collections.defaultdict)
@@ -159,12 +229,40 @@ def _defaultdict(frame: Frame, function: Any, given: Arguments) -> Folded:
     return value, node
 
 
+def _pairs(frame: Frame, folded: Folded) -> dict[Any, Folded] | None:
+    """``[(key, value), ...]`` with known keys, as a dictionary; else ``None``."""
+    if isinstance(folded[0], Const):
+        return None
+    found: dict[Any, Folded] = {}
+    for row in parts_of(frame, folded) or []:
+        pair = parts_of(frame, row)
+        if pair is None or len(pair) != 2 or not isinstance(pair[0][0], Const):
+            return None
+        value, node = pair[1]
+        found[pair[0][0].value] = value, frame.hold("item", node)
+    return found or None
+
+
+@for_(collections.Counter)
+def _counter(frame: Frame, function: Any, given: Arguments) -> Folded:
+    done = evaluated(frame, function, given)
+    if done is None:
+        raise UnsupportedError("values of run time are counted", "use torch.bincount")
+    counted = {key: Const(count) for key, count in getattr(done[0], "value", {}).items()}
+    return frame.mapping(dict(counted), [None] * len(counted), Const(int))
+
+
 @for_(dict, collections.OrderedDict)
 def _dict(frame: Frame, function: Any, given: Arguments) -> Folded:
     items = {k: v for k, (v, _) in given.kwargs.items()}
     if given.args and isinstance(given.args[0][0], Mapping):
         items = given.args[0][0].items | items
     elif given.args:
+        pairs = _pairs(frame, given.args[0])
+        if pairs is not None:
+            entries = {**pairs, **given.kwargs}
+            values = {key: value for key, (value, _) in entries.items()}
+            return frame.mapping(values, [node for _, node in entries.values()])
         done = evaluated(frame, function, given)
         if done is not None:
             return done
@@ -206,7 +304,7 @@ def _filter(frame: Frame, function: Any, given: Arguments) -> Folded:
                 "write a list comprehension",
             )
         chosen += [part] if kept[0].value else []
-    return _listed(frame, chosen)
+    return listed(frame, chosen)
 
 
 @for_(map)
@@ -214,9 +312,15 @@ def _map(frame: Frame, function: Any, given: Arguments) -> Folded:
     callee, callee_node = given.args[0]
     columns = [parts_of(frame, folded) for folded in given.args[1:]]
     known = [column for column in columns if column is not None]
+    if len(known) != len(columns) and len(columns) == 1:
+        names = [frame.fresh(wish) for wish in ("function", "parts")]
+        frame.env[names[0]] = Binding(callee, None, callee_node)
+        frame.bind(names[1], *given.args[1])
+        spelled = f"[{names[0]}(part) for part in {names[1]}]"
+        return frame.fold(located(ast.parse(spelled, mode="eval").body, frame.current))
     if len(known) != len(columns):
         raise UnsupportedError("'map' over an unknown sequence", "write a list comprehension")
-    return _listed(
+    return listed(
         frame,
         [
             frame.call(callee, type(given)(list(row), {}), callee_node)

@@ -170,6 +170,8 @@ def _type_of(frame: Frame, function: Any, given: Arguments) -> Folded:
         return Const(type(value.module)), None
     if isinstance(value, Const):
         return Const(type(value.value)), None
+    if isinstance(value, Mapping):
+        return Const(value.cls), None
     cls = _python_class(static_type(value))
     if cls is None:
         raise UnsupportedError("'type' of a value of unknown type", "use 'isinstance'")
@@ -247,6 +249,12 @@ def _convert(frame: Frame, function: Any, given: Arguments) -> Folded:
         if t not in (TENSOR, INT, FLOAT, NUMBER, UNKNOWN):
             return Dyn(BOOL), test
     value, kept = frame.present(value, frame.needed(value, node))
+    if function is str and static_type(value).name in ("dtype", "layout"):
+        raise UnsupportedError(
+            f"the name of a {static_type(value).name} is asked for, which TorchScript has a number "
+            "for",
+            "compare it: x.dtype == torch.float32",
+        )
     result = {int: INT, float: FLOAT, bool: BOOL, str: STR}[function]
     if static_type(value) == result:
         return value, kept
@@ -263,9 +271,13 @@ def _unary(frame: Frame, function: Any, given: Arguments) -> Folded:
     t = static_type(given.args[0][0])
     if function is not round or t == TENSOR:
         return keep(frame, function, given, t)
-    rounded, kept = keep(frame, function, given, FLOAT)
-    if len(given.args) > 1 or given.kwargs:
-        return rounded, kept
+    digits = [*given.args[1:], *given.kwargs.values()]
+    if digits and not (isinstance(digits[0][0], Const) and digits[0][0].value is None):
+        plain = ast.Call(ast.Name("float", ast.Load()), [frame.needed(*given.args[0])], [])
+        return frame.call_function(
+            substitutes.round_to, Arguments([(Dyn(FLOAT), plain), digits[0]], {}), None
+        )
+    rounded, kept = keep(frame, function, Arguments(given.args[:1], {}), FLOAT)
     # Python's is an integer then, TorchScript's is not.
     return Dyn(INT), ast.Call(ast.Name("int", ast.Load()), [frame.needed(rounded, kept)], [])
 
@@ -276,6 +288,8 @@ def _power(frame: Frame, function: Any, given: Arguments) -> Folded:
     if done is not None:
         return done
     types, _ = given.types()
+    if function is pow and types == [INT, INT]:
+        return frame.int_power(*given.args)
     t = arithmetic(types[0], types[1], ast.Pow())
     return keep(frame, function, given, t if function is pow else tuple_of(t, t))
 
@@ -295,6 +309,9 @@ def _extremum(frame: Frame, function: Any, given: Arguments) -> Folded:
             items = [Dyn(t) for t in static_type(value).args]
         if items == []:
             return given.kwargs["default"]
+        if items is None and static_type(value) == TENSOR:  # of a vector, as in Python
+            found = ast.Attribute(frame.needed(value, node), function.__name__, ast.Load())
+            return Dyn(TENSOR), ast.Call(found, [], [])
         if items is None:
             if given.kwargs:
                 raise UnsupportedError(
@@ -344,6 +361,9 @@ def _sum(frame: Frame, function: Any, given: Arguments) -> Folded:
 def _quantifier(frame: Frame, function: Any, given: Arguments) -> Folded:
     value, node = given.args[0]
     items = constant_items(value)
+    if items is None and static_type(value) == TENSOR:
+        found = ast.Attribute(frame.needed(value, node), function.__name__, ast.Load())
+        return Dyn(BOOL), ast.Call(ast.Name("bool", ast.Load()), [ast.Call(found, [], [])], [])
     if items is None:
         return keep(frame, function, given, BOOL)
     nodes: list[ast.expr | None] = [literal(item) for item in items]
@@ -462,10 +482,8 @@ for _name in (
     "eval",
     "globals",
     "locals",
-    "vars",
     "dir",
     "id",
-    "iter",
     "next",
     "compile",
     "__import__",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import inspect
 import os
 import types
+import typing
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -17,8 +19,13 @@ from gnnscript.analyze.calls import refuse_open_keywords
 from gnnscript.analyze.sources import FunctionSource
 from gnnscript.analyze.types import INT, UNKNOWN, Type, from_annotation, list_of
 from gnnscript.specialize import adjacency, sparse, substitutes
-from gnnscript.specialize.folding import builtin_memory  # noqa: F401  has its functions known
+from gnnscript.specialize.folding import (  # noqa: F401  have their functions known
+    builtin_memory,
+    builtin_objects,
+    builtin_random,
+)
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding
+from gnnscript.specialize.folding.builtin_itertools import Getter
 from gnnscript.specialize.folding.builtin_math import numpy_function
 from gnnscript.specialize.folding.builtin_sequences import parts_of
 from gnnscript.specialize.folding.builtins import BUILTINS, is_logging
@@ -33,6 +40,7 @@ from gnnscript.specialize.helpers import (
     own_op,
 )
 from gnnscript.specialize.values import (
+    Choice,
     Closure,
     Const,
     Dyn,
@@ -78,6 +86,10 @@ class Calls(Folding):
             if chosen is not None:
                 return chosen
             callee, callee_node = self.fold(func)
+        if isinstance(callee, Const) and _pyg.is_invertible(callee.value):
+            # InvertibleFunction.apply(function, inverse, passes, count, *inputs, *weights): only
+            # its backward pass needs more than the function and its inputs.
+            return self.fold(ast.copy_location(ast.Call(node.args[0], [node.args[4]], []), node))
         spread = isinstance(callee, Const) and is_torch_function(callee.value)
         _refuse_own_backward(callee)
         return self.call(callee, self.arguments(node, spread), callee_node)
@@ -102,8 +114,15 @@ class Calls(Folding):
         return self.fold_Name(ast.Name(names[1], ast.Load()))
 
     def _next(self, node: ast.Call) -> Folded | None:
-        """``next(...)`` of an iterator that nothing else holds: its first element."""
+        """``next(...)``: the first element, which a variable that holds the iterator loses."""
         source = node.args[0]
+        if isinstance(source, ast.Name):
+            held, base = self.fold(source)
+            if not isinstance(held, Seq) or held.kind != "list":
+                return None
+            if held.items:
+                return self.change(held, base, "pop", Arguments([(Const(0), None)], {}))
+            return self.fold(node.args[1]) if len(node.args) > 1 else None
         called = source.func if isinstance(source, ast.Call) else None
         if isinstance(source, ast.Call) and isinstance(called, ast.Name) and called.id == "iter":
             source = source.args[0]
@@ -208,6 +227,8 @@ class Calls(Folding):
             return self.call_method(callee, given)
         if isinstance(callee, Closure):
             return self.call_closure(callee, given)
+        if isinstance(callee, Choice):
+            return self._call_choice(callee, given)
         if isinstance(callee, Const):
             return self._call_constant(callee.value, given)
         if isinstance(callee, Seq) and all(isinstance(i, ModuleRef) for i in callee.items):
@@ -219,6 +240,26 @@ class Calls(Folding):
             node = self.needed(callee, callee_node)
             return Dyn(UNKNOWN), ast.Call(node, *self.nodes(given))
         raise UnsupportedError("this cannot be called", "call a function, a method or a module")
+
+    def _call_choice(self, choice: Choice, given: Arguments) -> Folded:
+        """Calls the one of two functions or modules that a test of run time has chosen."""
+        if self.conditional:
+            raise UnsupportedError(
+                "a function or module that is chosen at run time is called inside of a condition",
+                "call it in a statement of its own",
+            )
+        args = [(value, self.hold("given", node)) for value, node in given.args]
+        kwargs = {k: (value, self.hold("given", node)) for k, (value, node) in given.kwargs.items()}
+        name = self.fresh("out")
+        arms = []
+        for callee in (choice.first, choice.second):
+            with self.nested(dict(self.env)) as body:
+                folded = self.call(callee, Arguments(list(args), dict(kwargs)), None)
+                self.bind(name, *folded)
+                arms.append((self.env, body))
+        self.env = self.merge(arms)
+        self.emit(ast.If(choice.test, arms[0][1], arms[1][1]))
+        return self.fold_Name(ast.Name(name, ast.Load()))
 
     def nodes(self, given: Arguments) -> tuple[list[ast.expr], list[ast.keyword]]:
         """Arguments as they stand in the specialised code."""
@@ -232,6 +273,7 @@ class Calls(Folding):
             kwargs = {k: (self.wrap(v), literal(Const(v))) for k, v in function.keywords.items()}
             merged = Arguments([*args, *given.args], kwargs | given.kwargs)
             return self.call(self.wrap(function.func), merged, None)
+        function = typing.get_origin(function) or function  # ``OrderedDict[str, Tensor]()``
         try:
             handler = BUILTINS.get(function)
         except TypeError:
@@ -239,7 +281,10 @@ class Calls(Folding):
         if handler is not None:
             return handler(cast("Frame", self), function, given)
         if inspect.isclass(function):
-            return self._construct(function, given)
+            by_numpy = numpy_function(cast("Frame", self), function, given)
+            return by_numpy or self._construct(function, given)
+        if isinstance(function, Getter):
+            return function.call(cast("Frame", self), given.args[0])
         if isinstance(function, torch.nn.Module):
             forward = type(function).forward
             holder: Folded = (Const(function), None)
@@ -261,6 +306,7 @@ class Calls(Folding):
             return Const(function(*args, **kwargs)), None
         if is_logging(function):
             return Const(None), None
+        builtin_random.drawn(function)
         if isinstance(function, types.MethodType):
             owner = self.wrap(function.__self__)
             if isinstance(owner, ModuleRef):
@@ -361,6 +407,8 @@ class Calls(Folding):
             return Seq(tuple(items), "tuple", cls), node
         if _pyg.is_sparse_tensor(cls):
             return self.call_function(sparse.make, given, None)
+        if dataclasses.is_dataclass(cls) and not hasattr(cls, "__torch_script_class__"):
+            return self.make_object(cls, given)
         if _pyg.is_data_class(cls):
             return self.make_object(_pyg.object_class(cls), given)
         if issubclass(cls, torch.nn.Module):

@@ -107,8 +107,12 @@ class Closures(Folding):
                 nodes[name] = binding.node if held is None else ast.Name(held, ast.Load())
         self.flatten(bound, nodes)
         owner = self.owner_for(list(bound.values()))
-        done = self.program.specialize(source, bound, owner, closure.cls, key="inner")
-        return self.call_specialized(done, nodes)
+        lent = self.lent(source, bound, nodes)
+        done = self.program.specialize(
+            source, bound, owner, closure.cls, key="inner", borrowed=lent
+        )
+        folded = self.call_specialized(done, nodes)
+        return self.take_back(folded, {key: bound[key] for key in lent}) if lent else folded
 
     def _argument(self, name: str, value: Value, residual: ast.expr | None) -> Any:
         if residual is None or isinstance(value, Const):

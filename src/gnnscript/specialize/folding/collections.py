@@ -14,6 +14,7 @@ from typing import Any
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.specialize.folding.base import Arguments, Binding, Folded, Folding, Opened
+from gnnscript.specialize.helpers import is_display
 from gnnscript.specialize.values import (
     Const,
     Mapping,
@@ -23,6 +24,8 @@ from gnnscript.specialize.values import (
     literal,
     static_type,
 )
+
+_BY_POSITION = {"appendleft": "insert", "popleft": "pop"}
 
 
 def is_collection(value: Value) -> bool:
@@ -109,6 +112,26 @@ class Collections(Folding):
             return self.mapping(entries, nodes, value.default, value.cls)
         return self.sequence(value.kind, items, nodes, value.cls)
 
+    def refuse_lost(self, place: ast.expr, base: ast.expr) -> None:
+        """What is changed at ``place`` must be held by a variable, not made where it is read.
+
+        Raises:
+            Opened: A variable known by its elements, of which an index of run time picks one.
+        """
+        if not isinstance(place, ast.Subscript) or not is_display(base):
+            return
+        root: ast.expr = place
+        while isinstance(root, (ast.Subscript, ast.Attribute)):
+            root = root.value
+        names = {root.id} if isinstance(root, ast.Name) else set()
+        raise Opened(
+            self,
+            names - self.opened,
+            "an element of a list or dictionary is changed that an index known only at run time "
+            "picks",
+            "use a constant index, or give all elements one type",
+        )
+
     def set_item(
         self, holder: Value, base: ast.expr | None, key: Value, value: Value, node: ast.expr | None
     ) -> None:
@@ -159,13 +182,16 @@ class Collections(Folding):
 
     def change(self, holder: Value, base: ast.expr | None, name: str, given: Arguments) -> Folded:
         """Calls a method that changes a collection in place."""
-        if given.kwargs and name != "update":
+        if given.kwargs and name not in ("update", "sort"):
             raise UnsupportedError(f"'{name}' is given keywords", "pass them by position")
         if isinstance(holder, Mapping):
             return self._change_mapping(holder, base, name, given)
         assert isinstance(holder, Seq)
         items, nodes = list(holder.items), self._elements(holder, base)
         result: Folded = (Const(None), None)
+        if name in ("appendleft", "popleft"):  # of a deque
+            start: Folded = (Const(0), None)
+            name, given = _BY_POSITION[name], Arguments([start, *given.args], {})
         if name in ("append", "insert"):
             value, node = given.args[-1]
             at = len(items) if name == "append" else self._position(given)

@@ -18,8 +18,10 @@ from gnnscript.analyze.types import (
     strip_optional,
 )
 from gnnscript.specialize.folding.base import OPERATORS, Folded, Folding, SeveralTypes
+from gnnscript.specialize.folding.numbers import as_number
 from gnnscript.specialize.helpers import unwrap_optional
 from gnnscript.specialize.values import (
+    Choice,
     Closure,
     Const,
     Dyn,
@@ -220,7 +222,10 @@ class Conditions(Folding):
         kinds = {static_type(value_a).name, static_type(value_b).name}
         if kinds == {"List", "Tuple"} and node_a is not None and node_b is not None:
             (value_a, node_a), (value_b, node_b) = self.alike((value_a, node_a), (value_b, node_b))
-        value = join_values(value_a, value_b)
+        value = join_values(value_a, value_b, numbers=True)
+        called = is_called(value_a) and is_called(value_b)
+        if isinstance(value, Poison) and called and not self.conditional:
+            return Choice(self.hold("chosen", condition) or condition, value_a, value_b), None
         if isinstance(value, Poison):
             raise SeveralTypes(
                 f"'{ast.unparse(node)}' has no single type: {value.reason}",
@@ -229,7 +234,9 @@ class Conditions(Folding):
         if not isinstance(value, (Dyn, Seq, Mapping)):
             return value, literal(value)
         return value, ast.IfExp(
-            condition, self.needed(value_a, node_a), self.needed(value_b, node_b)
+            condition,
+            as_number(self.needed(value_a, node_a), value, value_a),
+            as_number(self.needed(value_b, node_b), value, value_b),
         )
 
     def fold_Compare(self, node: ast.Compare) -> Folded:
@@ -259,13 +266,24 @@ class Conditions(Folding):
             ):
                 same = key_of(left_value) == key_of(right_value)
                 return Const(same is isinstance(op, ast.Is)), None
-            op = ast.Eq() if isinstance(op, ast.Is) else ast.NotEq()
+            types = {static_type(left_value), static_type(right_value)}
+            if types != {TENSOR}:  # of which TorchScript compares the identity as well
+                op = ast.Eq() if isinstance(op, ast.Is) else ast.NotEq()
         if isinstance(op, (ast.In, ast.NotIn)) and isinstance(right_value, (Mapping, ModuleRef)):
             if isinstance(left_value, Const):
                 names: Any = right_value.items if isinstance(right_value, Mapping) else ()
                 if isinstance(right_value, ModuleRef):
                     names = right_value.module
                 return Const((left_value.value in names) is isinstance(op, ast.In)), None
+        if isinstance(op, (ast.In, ast.NotIn)) and static_type(right_value) == TENSOR:
+            left_node, right_node = (
+                self.needed(left_value, left_node),
+                self.needed(right_value, right_node),
+            )
+            equal = ast.Compare(right_node, [ast.Eq()], [left_node])
+            some = ast.Call(ast.Attribute(equal, "any", ast.Load()), [], [])
+            held = ast.Call(ast.Name("bool", ast.Load()), [some], [])
+            return Dyn(BOOL), held if isinstance(op, ast.In) else _negated(held)
         if isinstance(op, (ast.In, ast.NotIn)):
             right_items = constant_items(right_value)
             if right_items == []:
@@ -282,8 +300,16 @@ class Conditions(Folding):
                 (left_value, left_node), (right_value, right_node)
             )
         tensor = TENSOR in (static_type(left_value), static_type(right_value))
-        result_type = TENSOR if tensor and not isinstance(op, (ast.In, ast.NotIn)) else BOOL
+        plain = isinstance(op, (ast.In, ast.NotIn, ast.Is, ast.IsNot))
+        result_type = TENSOR if tensor and not plain else BOOL
         return Dyn(result_type), ast.Compare(left_node, [op], [right_node])
+
+
+def is_called(value: Value) -> bool:
+    """Whether a value is a function or module, of which two can only be called."""
+    if isinstance(value, Const):
+        return callable(value.value)
+    return isinstance(value, (Choice, Closure, Method, ModuleRef))
 
 
 def _fact(residual: ast.expr) -> tuple[str, frozenset[str]]:

@@ -13,7 +13,7 @@ from gnnscript.analyze.types import TENSOR
 from gnnscript.specialize.folding.base import Folded, Folding, MissingAttribute, store
 from gnnscript.specialize.folding.rewritten import located
 from gnnscript.specialize.helpers import torch_name
-from gnnscript.specialize.values import Const, Dyn, literal, static_type
+from gnnscript.specialize.values import Const, Dyn, Value, literal, static_type
 
 
 class Contexts(Folding):
@@ -35,7 +35,10 @@ class Contexts(Folding):
             callee = self.fold(context.func)[0] if isinstance(context, ast.Call) else None
             if isinstance(callee, Const) and callee.value in _WITHOUT_EFFECT:
                 continue
-            _, residual = self.fold(context)
+            of_torch = str(getattr(getattr(callee, "value", None), "__module__", "")).startswith(
+                "torch"
+            )
+            residual = self.fold(context)[1] if of_torch or callee is None else None
             if residual is None:
                 raise UnsupportedError(
                     f"'with {ast.unparse(context)}' has no TorchScript form",
@@ -174,6 +177,8 @@ class Contexts(Folding):
             env = dict(self.env)
             try:
                 getattr(self, f"_stmt_{type(statement).__name__}")(statement)
+            except UnsupportedError as error:
+                raise error.__cause__ or error from None
             finally:
                 self.env = env
             return True
@@ -203,6 +208,12 @@ class Contexts(Folding):
 
 # Contexts that change nothing of what is computed.
 _WITHOUT_EFFECT = (contextlib.nullcontext, torch.autograd.set_detect_anomaly)
+
+
+def _is_torchs(callee: Value) -> bool:
+    """Whether a context is one of torch's, of which TorchScript knows some."""
+    module = getattr(getattr(callee, "value", None), "__module__", None) or ""
+    return bool(module.split(".")[0] == "torch")
 
 
 def _is_path(node: ast.expr) -> bool:

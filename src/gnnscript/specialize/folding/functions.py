@@ -290,7 +290,7 @@ class Functions(Folding):
         nodes: list[ast.expr | None] = [
             self._unpacked(item, ast.Subscript(node, ast.Constant(position), ast.Load()))
             if is_runtime(item)
-            else None
+            else _empty(item)
             for position, item in enumerate(items)
         ]
         if isinstance(value, Mapping):
@@ -318,6 +318,12 @@ class Functions(Folding):
             return None
         result: ast.expr = clone(expression, args)
         return result
+
+
+def _empty(value: Value) -> ast.expr | None:
+    """An empty list as what it is, which may be filled."""
+    empty = isinstance(value, Seq) and value.kind == "list" and not value.items
+    return ast.List([], ast.Load()) if empty else None
 
 
 def _declared(function: Any) -> Type:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import BOOL, FLOAT, INT, NONE, TENSOR, UNKNOWN, is_optional, list_of
 from gnnscript.specialize.folding.base import Binding, Folding, NeedsConstant, Opened, store
-from gnnscript.specialize.folding.rewritten import tested_apart, unpacked_inside, without_else
+from gnnscript.specialize.folding.numbers import as_number
+from gnnscript.specialize.folding.rewritten import (
+    tested_apart,
+    unpacked_inside,
+    unpacked_parts,
+    with_flags,
+    without_else,
+    yields,
+)
 from gnnscript.specialize.helpers import annotation, is_absent, torch_name
 from gnnscript.specialize.values import (
+    Closure,
     Const,
     Dyn,
     ModuleRef,
@@ -33,12 +44,17 @@ class _Break(Exception):
     """A ``break`` whose condition was decided, inside an unrolled loop."""
 
 
+class _LeftAtRunTime(UnsupportedError):
+    """An unrolled loop is left under a condition of run time."""
+
+
 class _Continue(Exception):
     """A ``continue`` whose condition was decided, inside an unrolled loop."""
 
 
 def _as_tensor(node: ast.expr, wanted: Value, held: Value) -> ast.expr:
     """A number as the tensor that a loop makes of it; without dimensions, it promotes alike."""
+    node = as_number(node, wanted, held)
     if static_type(wanted) != TENSOR or static_type(held) not in (INT, FLOAT):
         return node
     return ast.Call(torch_name("torch.tensor"), [node], [])
@@ -51,6 +67,7 @@ class Loops(Folding):
         if node.orelse:
             self.block(without_else(node, self.fresh("left")))
             return
+        self._refuse_changes_between(node)
         value, residual = self.fold(node.iter)
         items = constant_items(value)
         if isinstance(value, Const) and isinstance(value.value, range):
@@ -69,12 +86,36 @@ class Loops(Folding):
                 elements = self.element_nodes(residual, len(items)).elts
                 changing = _assigned_names(node.body) | _target_names(node)
                 nodes = [self.hold("item", element, changing) for element in elements]
-            self._unroll(node, items, nodes)
+            before = self._snapshot()
+            try:
+                self._unroll(node, items, nodes)
+            except _LeftAtRunTime:
+                self._return_to(before)
+                flagged = with_flags(node, self.fresh("left"), self.fresh("skipped"))
+                self.block(flagged[:1])
+                assert isinstance(flagged[1], ast.For)
+                self._unroll(flagged[1], items, nodes)
             return
         element = self.element_type(static_type(value))
         if element.type.name != "Tuple" and not isinstance(node.target, ast.Name):
             node = unpacked_inside(node, self.fresh("item"))
+        if isinstance(node.target, ast.Tuple):
+            if any(isinstance(part, (ast.Tuple, ast.List)) for part in node.target.elts):
+                node = unpacked_parts(node, self.fresh)
         self._loop(node, element, self.needed(value, residual))
+
+    def _refuse_changes_between(self, node: ast.For) -> None:
+        """A generator sees what its reader does between two values; here all are computed first."""
+        if not isinstance(node.iter, ast.Call) or not any(map(_changes_in_place, node.body)):
+            return
+        callee = self.fold(node.iter.func)[0]
+        function = getattr(callee, "function", getattr(callee, "value", None))
+        inner = isinstance(callee, Closure) and yields(callee.node)
+        if inner or inspect.isgeneratorfunction(function):
+            raise UnsupportedError(
+                "tensors are changed in place while a generator is read, which may see the change",
+                "assign new tensors (x = x + y, not x += y), or collect the values in a list first",
+            )
 
     @staticmethod
     def _range(r: range) -> ast.expr:
@@ -106,20 +147,28 @@ class Loops(Folding):
 
     def _stays(self, write: Callable[[], None]) -> bool:
         """Writes a loop over constants as a loop, unless its types or names do not settle so."""
-        out = len(self.out)
-        saved = (dict(self.env), dict(self.facts), list(self.returns), self.terminated)
-        variants = {name: list(known) for name, known in self.variants.items()}
+        before = self._snapshot()
         self.trials += 1
         try:
             write()
         except UnsupportedError:
-            del self.out[out:]
-            self.env, self.facts, self.returns, self.terminated = saved
-            self.variants = variants
+            self._return_to(before)
             return False
         finally:
             self.trials -= 1
         return True
+
+    def _snapshot(self) -> tuple[Any, ...]:
+        """What has been written and is known so far."""
+        known = (dict(self.env), dict(self.facts), list(self.returns), self.terminated)
+        variants = {name: list(types) for name, types in self.variants.items()}
+        return len(self.out), known, variants
+
+    def _return_to(self, before: tuple[Any, ...]) -> None:
+        """Takes back what was written since."""
+        written, known, self.variants = before
+        del self.out[written:]
+        self.env, self.facts, self.returns, self.terminated = known
 
     def _unroll(self, node: ast.For, items: list[Value], nodes: list[ast.expr | None]) -> None:
         if len(items) > UNROLL_LIMIT:
@@ -142,7 +191,8 @@ class Loops(Folding):
                 assert isinstance(now.node, ast.Tuple)
                 item, item_node = now.value.items[position], now.node.elts[position]
                 try:
-                    self.assign(node.target, item, None if is_absent(item_node) else item_node)
+                    whole = isinstance(item_node, ast.Name) and is_absent(item_node)
+                    self.assign(node.target, item, None if whole else item_node)
                     self.block(node.body)
                 except _Continue:
                     continue
@@ -263,7 +313,7 @@ class Loops(Folding):
             value = before[name].value
             for env in ends:
                 if name in env:
-                    value = join_values(value, generalize(env[name].value))
+                    value = join_values(value, generalize(env[name].value), numbers=True)
             sums = not self.trials and self._sums_tensors(name, before, ends)
             if isinstance(value, Poison) and sums:
                 value = Dyn(TENSOR)
@@ -370,7 +420,7 @@ class Loops(Folding):
         exits = self.loops[-1]
         if exits is None:
             if self.depth_of_branches:
-                raise UnsupportedError(
+                raise _LeftAtRunTime(
                     "a loop over modules or constants is left under a condition that is known "
                     "only at run time",
                     "compute on every turn, and choose among the results afterwards",
@@ -388,6 +438,19 @@ def _filled(binding: Binding, ends: list[Binding]) -> Binding:
     same = (end for end in ends if end.name == binding.name)
     known = (end for end in same if isinstance(end.value, Dyn) and end.value.type.known)
     return next(known, binding)
+
+
+def _changes_in_place(statement: ast.stmt) -> bool:
+    """Whether a statement has the form of one that changes tensors in place."""
+    for node in ast.walk(statement):
+        if isinstance(node, ast.AugAssign):
+            return True
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+            return True
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr.endswith("_") and not node.func.attr.startswith("_"):
+                return True
+    return False
 
 
 def _within(body: list[ast.stmt]) -> Iterator[ast.AST]:

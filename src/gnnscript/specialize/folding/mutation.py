@@ -7,11 +7,13 @@ import ast
 CHANGE_IN_PLACE = frozenset(
     {
         "append",
+        "appendleft",
         "clear",
         "extend",
         "insert",
         "pop",
         "popitem",
+        "popleft",
         "remove",
         "reverse",
         "setdefault",
@@ -39,6 +41,8 @@ def mutated_names(node: ast.AST) -> set[str]:
         if isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute):
             if child.func.attr in CHANGE_IN_PLACE:
                 names |= _root(child.func.value)
+        elif isinstance(child, ast.Call) and getattr(child.func, "id", "") == "next":
+            names |= _root(child.args[0]) if child.args else set()
         elif isinstance(child, (ast.Subscript, ast.Attribute)):
             if not isinstance(child.ctx, ast.Load):
                 names |= _root(child.value)

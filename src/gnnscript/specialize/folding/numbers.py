@@ -1,15 +1,15 @@
-"""A variable that is a number on one path and a tensor on another, and is only calculated with."""
+"""Variables that are numbers of several types, or a number on one path and a tensor on another."""
 
 from __future__ import annotations
 
 import ast
 
-from gnnscript.analyze.types import FLOAT, INT, TENSOR
+from gnnscript.analyze.types import FLOAT, INT, NUMBER, TENSOR
 from gnnscript.specialize.folding.base import Binding, Folding
 from gnnscript.specialize.helpers import torch_name
-from gnnscript.specialize.values import Dyn, literal, static_type
+from gnnscript.specialize.values import Dyn, Value, literal, static_type
 
-__all__ = ["as_tensors"]
+__all__ = ["as_number", "as_tensors"]
 
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div)
 
@@ -35,13 +35,14 @@ def as_tensors(frame: Folding, name: str, bindings: list[Binding]) -> list[Bindi
             sides = (node.left, node.right)
             operands += sum(isinstance(side, ast.Name) and side.id == name for side in sides)
         elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
-            if node.target.id == name:
-                return None  # in place for a tensor
+            if node.target.id == name and not isinstance(node.op, _ARITHMETIC):
+                return None
             operands += isinstance(node.value, ast.Name) and node.value.id == name
         elif isinstance(node, ast.Name) and node.id == name:
             reads += isinstance(node.ctx, ast.Load)
     if reads != operands:
         return None
+    frame.summed.add(name)  # what is added to a number makes a new one: nothing is done in place
     return [_as_tensor(frame, binding) for binding in bindings]
 
 
@@ -53,3 +54,16 @@ def _as_tensor(frame: Folding, binding: Binding) -> Binding:
     dtype = torch_name("torch.float64" if t == FLOAT else "torch.int64")
     made = ast.Call(torch_name("torch.tensor"), [number], [ast.keyword("dtype", dtype)])
     return Binding(Dyn(TENSOR), None, made)
+
+
+def as_number(node: ast.expr, wanted: Value, held: Value) -> ast.expr:
+    """A number where paths meet on which it is an integer or a float.
+
+    TorchScript's type for both is that of ``item()``, which keeps an integer one.
+    """
+    t = static_type(held)
+    if static_type(wanted) != NUMBER or t not in (INT, FLOAT):
+        return node
+    dtype = torch_name("torch.float64" if t == FLOAT else "torch.int64")
+    made = ast.Call(torch_name("torch.tensor"), [node], [ast.keyword("dtype", dtype)])
+    return ast.Call(ast.Attribute(made, "item", ast.Load()), [], [])

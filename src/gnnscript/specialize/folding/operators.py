@@ -15,6 +15,7 @@ from gnnscript import _pyg
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import (
     BOOL,
+    FLOAT,
     INT,
     NONE,
     SPARSE,
@@ -28,8 +29,10 @@ from gnnscript.analyze.types import (
     list_of,
 )
 from gnnscript.specialize import inference, sparse
-from gnnscript.specialize.folding.base import OPERATORS, Folded, Folding
+from gnnscript.specialize.folding.base import OPERATORS, Arguments, Folded, Folding
+from gnnscript.specialize.folding.torch_arguments import boolean_tensor
 from gnnscript.specialize.helpers import as_list, is_shape
+from gnnscript.specialize.substitutes import int_pow
 from gnnscript.specialize.values import (
     Const,
     Dyn,
@@ -193,6 +196,12 @@ class Operators(Folding):
                 return self.sequence(left.kind, list(left.items) * right.value, list(elements))
         left, left_node = self.present(left, self.needed(left, left_node))
         right, right_node = self.present(right, self.needed(right, right_node))
+        bits = isinstance(node.op, (ast.BitAnd, ast.BitOr, ast.BitXor))
+        if bits and TENSOR in (static_type(left), static_type(right)):
+            left, left_node = boolean_tensor(self, (left, left_node))
+            right, right_node = boolean_tensor(self, (right, right_node))
+        if isinstance(node.op, ast.Pow) and static_type(left) == static_type(right) == INT:
+            return self.int_power((left, left_node), (right, right_node))
         if isinstance(node.op, ast.Mult):
             left_node, right_node = _repeated(left_node), _repeated(right_node)
         if isinstance(node.op, ast.Add):
@@ -201,6 +210,14 @@ class Operators(Folding):
             )
         t = arithmetic(static_type(left), static_type(right), node.op)
         return Dyn(t), ast.BinOp(left_node, node.op, right_node)
+
+    def int_power(self, base: Folded, exponent: Folded) -> Folded:
+        """A power of integers: an integer again, unless the exponent is known to be negative."""
+        known = exponent[0].value if isinstance(exponent[0], Const) else 0
+        if known < 0:
+            power = ast.BinOp(self.needed(*base), ast.Pow(), self.needed(*exponent))
+            return Dyn(FLOAT), power
+        return self.call_function(int_pow, Arguments([base, exponent], {}), None)
 
     def alike(
         self, left: tuple[Value, ast.expr], right: tuple[Value, ast.expr]

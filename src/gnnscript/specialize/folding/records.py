@@ -1,12 +1,13 @@
-"""Named tuples with methods, properties and operators: each is specialised where it is used."""
+"""Methods, properties and operators of named tuples and dataclasses: specialised where used."""
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 from typing import Any
 
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding
-from gnnscript.specialize.values import Const, Dyn, Seq, Value, literal, static_type
+from gnnscript.specialize.values import Const, Dyn, Mapping, Seq, Value, literal, static_type
 
 _OPERATORS: dict[type[ast.operator], str] = {
     ast.Add: "add",
@@ -21,7 +22,7 @@ _OPERATORS: dict[type[ast.operator], str] = {
 
 
 class Records(Folding):
-    """The part of a frame that calls what the class of a named tuple defines."""
+    """The part of a frame that calls what the class of a named tuple or dataclass defines."""
 
     def record_method(
         self, holder: Value, base: ast.expr | None, name: str, given: Arguments
@@ -60,7 +61,12 @@ def _with(first: Folded, given: Arguments) -> Arguments:
 
 
 def _defined(holder: Value, name: str) -> tuple[Any, Any]:
-    """The class of a named tuple, and what its author has defined under a name."""
+    """The class of a named tuple or dataclass, and what its author has defined under a name."""
+    if isinstance(holder, Mapping) and dataclasses.is_dataclass(holder.cls):
+        return next(
+            ((holder.cls, vars(c)[name]) for c in holder.cls.__mro__[:-1] if name in vars(c)),
+            (None, None),
+        )
     if not isinstance(holder, (Seq, Dyn)):
         return None, None
     cls = static_type(holder).cls

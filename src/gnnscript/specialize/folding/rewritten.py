@@ -61,6 +61,67 @@ def unpacked_inside(node: ast.For, item: str) -> ast.For:
     return located(ast.For(ast.Name(item, ast.Store()), node.iter, body, []), node)
 
 
+def with_flags(node: ast.For, left: str, skipped: str) -> list[ast.stmt]:
+    """A loop that is left, or a turn of it, by flags: what ``break`` and ``continue`` do.
+
+    Args:
+        node: The loop.
+        left: The variable that tells whether the loop was left.
+        skipped: The variable that tells whether the rest of a turn is left out.
+    """
+    start, again = (
+        ast.Assign([ast.Name(name, ast.Store())], ast.Constant(False)) for name in (left, skipped)
+    )
+    body = [again, *_guarded(clone(node).body, left, skipped)]
+    guarded = ast.If(ast.UnaryOp(ast.Not(), ast.Name(left, ast.Load())), body, [])
+    loop = ast.For(node.target, node.iter, [guarded], [])
+    return [located(start, node), located(loop, node)]
+
+
+def _guarded(body: list[ast.stmt], left: str, skipped: str) -> list[ast.stmt]:
+    """Statements of which those behind a ``break`` or ``continue`` ask whether it was reached."""
+    for position, statement in enumerate(body):
+        if isinstance(statement, (ast.Break, ast.Continue)):
+            names = [skipped, *([left] if isinstance(statement, ast.Break) else [])]
+            marks = [ast.Assign([ast.Name(n, ast.Store())], ast.Constant(True)) for n in names]
+            return [*body[:position], *(located(mark, statement) for mark in marks)]
+        if not isinstance(statement, (ast.If, ast.With, ast.Try)) or not _leaves_turn(statement):
+            continue
+        for block in ("body", "orelse", "finalbody"):
+            if getattr(statement, block, None):
+                setattr(statement, block, _guarded(getattr(statement, block), left, skipped))
+        rest = _guarded(body[position + 1 :], left, skipped)
+        if rest:
+            going = ast.UnaryOp(ast.Not(), ast.Name(skipped, ast.Load()))
+            rest = [located(ast.If(going, rest, []), statement)]
+        return [*body[: position + 1], *rest]
+    return body
+
+
+def _leaves_turn(statement: ast.AST) -> bool:
+    if isinstance(statement, (ast.For, ast.While)):
+        return any(map(_leaves_turn, statement.orelse))
+    return isinstance(statement, (ast.Break, ast.Continue)) or any(
+        map(_leaves_turn, ast.iter_child_nodes(statement))
+    )
+
+
+def unpacked_parts(node: ast.For, fresh: Callable[[str], str]) -> ast.For:
+    """``for i, (a, b) in pairs`` with the inner pair unpacked at the start of the body."""
+    assert isinstance(node.target, ast.Tuple)
+    target: list[ast.expr] = []
+    unpack: list[ast.stmt] = []
+    for part in node.target.elts:
+        if isinstance(part, ast.Name):
+            target.append(part)
+            continue
+        name = fresh("item")
+        target.append(ast.Name(name, ast.Store()))
+        unpack.append(ast.Assign([part], ast.Name(name, ast.Load())))
+    whole = ast.Tuple(target, ast.Store())
+    return located(ast.For(whole, node.iter, [*unpack, *node.body], []), node)
+
+
 def tested_apart(node: ast.While, test: str) -> list[ast.stmt]:
     """``while`` with its test as statements of their own, where it may assign variables.
 
@@ -150,3 +211,54 @@ def as_branches(node: ast.IfExp, write: Callable[[ast.expr], ast.stmt]) -> ast.I
     """A choice between two values as a statement, each value used by ``write``."""
     arms = [located(write(arm), arm) for arm in (node.body, node.orelse)]
     return located(ast.If(node.test, [arms[0]], [arms[1]]), node)
+
+
+class _Collected(ast.NodeTransformer):
+    """Puts what a generator yields into a list."""
+
+    def __init__(self, items: str) -> None:
+        self.items = items
+
+    def visit_Expr(self, node: ast.Expr) -> ast.stmt:
+        if not isinstance(node.value, (ast.Yield, ast.YieldFrom)):
+            return node
+        method = "append" if isinstance(node.value, ast.Yield) else "extend"
+        add = ast.Attribute(ast.Name(self.items, ast.Load()), method, ast.Load())
+        given = node.value.value or ast.Constant(None)
+        if isinstance(node.value, ast.YieldFrom):
+            given = ast.Call(ast.Name("list", ast.Load()), [given], [])
+        return located(ast.Expr(ast.Call(add, [given], [])), node)
+
+    def visit_Return(self, node: ast.Return) -> ast.stmt:
+        return located(ast.Return(ast.Name(self.items, ast.Load())), node)
+
+    def _leave(self, node: ast.AST) -> ast.AST:
+        return node
+
+    visit_FunctionDef = visit_Lambda = visit_ClassDef = _leave
+
+
+def collected(node: ast.FunctionDef, items: str) -> list[ast.stmt] | None:
+    """The body of a generator that collects in a list what it yields, and returns that.
+
+    ``None`` where it is given values by those who read it, which only a generator is.
+
+    Args:
+        node: The generator.
+        items: The variable that holds the list.
+    """
+    copied = clone(node)
+    body = [_Collected(items).visit(statement) for statement in copied.body]
+    if any(yields(statement) for statement in body):
+        return None
+    empty = ast.Assign([ast.Name(items, ast.Store())], ast.List([], ast.Load()))
+    end = ast.Return(ast.Name(items, ast.Load()))
+    return [located(empty, node.body[0]), *body, located(end, node.body[-1])]
+
+
+def yields(node: ast.AST) -> bool:
+    """Whether a function is a generator, or a statement belongs into one."""
+    if isinstance(node, (ast.Yield, ast.YieldFrom)):
+        return True
+    inner = (ast.FunctionDef, ast.Lambda, ast.ClassDef)
+    return any(yields(n) for n in ast.iter_child_nodes(node) if not isinstance(n, inner))

@@ -9,19 +9,22 @@ from typing import Any
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import (
+    INT,
     NONE,
+    NUMBER,
     STR,
     TENSOR,
     UNKNOWN,
     Type,
     is_optional,
     join,
+    list_of,
     tuple_of,
 )
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding, NeedsConstant
 from gnnscript.specialize.folding.builtin_sequences import parts_of
 from gnnscript.specialize.folding.rewritten import located
-from gnnscript.specialize.helpers import absent, reference
+from gnnscript.specialize.helpers import absent, filled_range, reference, torch_name
 from gnnscript.specialize.values import (
     Const,
     Dyn,
@@ -30,6 +33,7 @@ from gnnscript.specialize.values import (
     Seq,
     Value,
     constant_items,
+    has_slice,
     literal,
     script_key,
     static_type,
@@ -136,14 +140,15 @@ class Sequences(Folding):
         added = functools.reduce(lambda a, b: ast.BinOp(a, ast.Add(), b), lists)
         return self.fold(located(added, elements[0]))
 
-    def by_key(self, function: Any, given: Arguments) -> Folded:
+    def by_key(self, function: Any, given: Arguments, keys: list[Value] | None = None) -> Folded:
         """``sorted``, ``min`` and ``max`` with a ``key``, where that is known of each element."""
         frame: Any = self
         (sequence, *more), options = given.args, dict(given.kwargs)
-        key, key_node = options.pop("key")
+        key, key_node = options.pop("key", (Const(None), None))
         reverse, _ = options.pop("reverse", (Const(False), None))
         parts = [sequence, *more] if more else parts_of(frame, sequence)
-        keys = [self.call(key, Arguments([part], {}), key_node)[0] for part in parts or ()]
+        if keys is None:
+            keys = [self.call(key, Arguments([part], {}), key_node)[0] for part in parts or ()]
         if parts is None or not all(isinstance(k, Const) for k in (*keys, reverse)):
             raise UnsupportedError(
                 f"'{function.__name__}' is given a key, whose values are known only at run time",
@@ -274,8 +279,43 @@ class Sequences(Folding):
         value, residual = self.fold(node)
         if isinstance(value, ModuleRef):
             raise NeedsConstant("a module is used as an index", "use its name or position")
+        if has_slice(value):
+            return value if isinstance(value, Const) else Dyn(UNKNOWN), self.spelled(
+                value, residual
+            )
+        if isinstance(value, Const) and isinstance(value.value, range):
+            r = value.value
+            bounds = [
+                literal(Const(bound)) or ast.Constant(0) for bound in (r.start, r.stop, r.step)
+            ]
+            return Dyn(TENSOR), ast.Call(torch_name("torch.arange"), bounds, [])
         value, residual = self.present(value, self.needed(value, residual))
+        if static_type(value) == NUMBER:
+            return Dyn(INT), ast.Call(ast.Name("int", ast.Load()), [residual], [])
+        if isinstance(value, Dyn) and filled_range(residual) is not residual:
+            assert isinstance(residual, ast.Call)
+            return Dyn(TENSOR), ast.Call(torch_name("torch.arange"), residual.args, [])
         return value, residual
+
+    def spelled(self, value: Value, residual: ast.expr | None) -> ast.expr:
+        """An index that a variable holds, ``slice(0, n)`` or a tuple with it, as it is spelled."""
+        at = value.value if isinstance(value, Const) else None
+        if isinstance(at, slice):
+            bounds = (at.start, at.stop, at.step)
+            return ast.Slice(*(None if b is None else literal(Const(b)) for b in bounds))
+        if isinstance(value, Const) and not isinstance(at, tuple):
+            return self.needed(value, residual)
+        parts = parts_of(self, (value, residual))  # type: ignore[arg-type]
+        if parts is None or not has_slice(value):
+            return self.needed(value, residual)
+        if isinstance(value, Seq) and value.cls is slice:
+            return ast.Slice(
+                *(
+                    None if isinstance(v, Const) and v.value is None else self.needed(v, n)
+                    for v, n in parts
+                )
+            )
+        return ast.Tuple([self.spelled(*part) for part in parts], ast.Load())
 
     def fold_Subscript(self, node: ast.Subscript) -> Folded:
         holder, base = self.fold(node.value)
@@ -339,6 +379,11 @@ class Sequences(Folding):
         if is_optional(t) and t != NONE:
             holder, holder_node = self.unwrap(holder, holder_node)
             t = static_type(holder)
+        holder_node = filled_range(holder_node)
+        if t in (TENSOR, UNKNOWN) and static_type(position) == list_of(TENSOR):
+            # A tuple of tensors in Python, such as ``edge_index.unbind()``: one for each dimension.
+            picked_by = torch_name("torch.ops.aten.index")
+            return Dyn(TENSOR), ast.Call(picked_by, [holder_node, index], [])
         residual = ast.Subscript(holder_node, index, ast.Load())
         if t.name == "Tuple":
             if not known:

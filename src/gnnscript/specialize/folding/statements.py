@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.sources import FunctionSource
-from gnnscript.analyze.types import TENSOR, UNKNOWN
+from gnnscript.analyze.types import TENSOR, UNKNOWN, holds_number
 from gnnscript.specialize.folding.assignment import Assignment
 from gnnscript.specialize.folding.base import (
     Binding,
@@ -22,18 +22,18 @@ from gnnscript.specialize.folding.calls import Calls
 from gnnscript.specialize.folding.closures import Closures
 from gnnscript.specialize.folding.collections import Collections, is_collection
 from gnnscript.specialize.folding.comprehensions import Comprehensions
-from gnnscript.specialize.folding.conditions import Conditions
+from gnnscript.specialize.folding.conditions import Conditions, is_called
 from gnnscript.specialize.folding.contexts import Contexts
 from gnnscript.specialize.folding.functions import Functions
 from gnnscript.specialize.folding.loops import Loops
 from gnnscript.specialize.folding.matching import Matching
 from gnnscript.specialize.folding.modules import Modules
-from gnnscript.specialize.folding.numbers import as_tensors
+from gnnscript.specialize.folding.numbers import as_number, as_tensors
 from gnnscript.specialize.folding.objects import Objects
 from gnnscript.specialize.folding.operators import Operators
 from gnnscript.specialize.folding.parameters import Parameters
 from gnnscript.specialize.folding.records import Records
-from gnnscript.specialize.folding.rewritten import as_branches
+from gnnscript.specialize.folding.rewritten import as_branches, collected, yields
 from gnnscript.specialize.folding.sequences import Sequences
 from gnnscript.specialize.folding.shared import Shared
 from gnnscript.specialize.folding.tables import Tables
@@ -42,6 +42,7 @@ from gnnscript.specialize.helpers import annotation
 from gnnscript.specialize.program import is_runtime
 from gnnscript.specialize.tree import clone, is_simple
 from gnnscript.specialize.values import (
+    Choice,
     Const,
     Dyn,
     Mapping,
@@ -117,13 +118,7 @@ class Frame(
         if isinstance(node, ast.Lambda):
             self._statement(ast.copy_location(ast.Return(node.body), node.body))
             return
-        if any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in ast.walk(node)):
-            raise UnsupportedError(
-                f"'{node.name}' is a generator, which TorchScript cannot express",
-                "collect the values in a list and return it",
-                self.source.location(),
-            )
-        self.block(node.body)
+        self.block(self._collected(node) if yields(node) else node.body)
         if not self.terminated:
             if self.borrowed:
                 self._statement(ast.copy_location(ast.Return(), node))
@@ -131,6 +126,20 @@ class Frame(
             if self.returns and not all(key_of(r) == key_of(Const(None)) for r in self.returns):
                 self.emit(ast.Return(ast.Constant(None)))
             self.returns.append(Const(None))
+
+    def _collected(self, node: ast.FunctionDef) -> list[ast.stmt]:
+        """The body of a generator, of which all values are computed before they are used."""
+        items = self.fresh("items")
+        self.mutated.add(items)
+        body = collected(node, items)
+        if body is None:
+            raise UnsupportedError(
+                f"'{node.name}' is a generator that is sent values, which TorchScript cannot "
+                "express",
+                "collect the values in a list and return it",
+                self.source.location(),
+            )
+        return body
 
     def finish(self, name: str) -> ast.FunctionDef:
         """The residual function."""
@@ -146,7 +155,7 @@ class Frame(
             args=ast.arguments([], args, None, [], [], None, []),
             body=self.out,
             decorator_list=[],
-            returns=annotation(t) if t.known else None,
+            returns=annotation(t) if t.known and not holds_number(t) else None,
         )
 
     def block(self, statements: list[ast.stmt]) -> None:
@@ -186,6 +195,7 @@ class Frame(
                 return
             if error.location is None:
                 error.locate(self.source.location(node))
+            error.called_from(self.source.location(node))
             raise
         except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError) as error:
             raise UnsupportedError(
@@ -241,7 +251,7 @@ class Frame(
         for key in ("__package__", "__name__"):
             namespace[key] = self.source.function.__globals__.get(key)
         code = compile(ast.Module([node], []), self.source.file, "exec", dont_inherit=True)
-        eval(code, namespace)
+        self.compute(ast.Constant(ast.unparse(node)), eval, code, namespace)
         for alias in node.names:
             name = alias.asname or alias.name.split(".")[0]
             self.env[name] = Binding(Const(namespace[name]), None)
@@ -298,6 +308,8 @@ class Frame(
 
     def _packed(self, value: Value, node: ast.expr | None) -> ast.expr | None:
         """Dictionaries known by their entries go to the caller as tuples."""
+        if isinstance(value, Seq) and value.kind == "list" and not value.items:
+            return ast.List([], ast.Load())
         if not is_runtime(value):
             return literal(value)
         if not has_mapping(value):
@@ -365,17 +377,32 @@ class Frame(
         finally:
             self.depth_of_branches -= 1
         (env_a, body_a, left_a), (env_b, body_b, left_b) = arms
+        if not (left_a or left_b):
+            test = self._chosen(test, env_a, env_b)
         if left_a and left_b:
             self.terminated = True
         elif left_a or left_b:
             self.env = env_b if left_a else env_a
         else:
-            self.env = self._merge([(env_a, body_a), (env_b, body_b)])
+            self.env = self.merge([(env_a, body_a), (env_b, body_b)])
         self.emit(ast.If(test, body_a or [ast.Pass()], body_b))
         if left_a != left_b:
             self.refine(node.test, left_b)
 
-    def _merge(self, arms: list[tuple[dict[str, Binding], list[ast.stmt]]]) -> dict[str, Binding]:
+    def _chosen(
+        self, test: ast.expr, first: dict[str, Binding], second: dict[str, Binding]
+    ) -> ast.expr:
+        """Makes variables that hold a function or module on both paths hold the choice."""
+        for name in first.keys() & second.keys():
+            held, other = first[name].value, second[name].value
+            if held is other or not (is_called(held) and is_called(other)):
+                continue
+            if isinstance(join_values(held, other), Poison):
+                test = self.hold("chosen", test) or test
+                first[name] = second[name] = Binding(Choice(test, held, other), None)
+        return test
+
+    def merge(self, arms: list[tuple[dict[str, Binding], list[ast.stmt]]]) -> dict[str, Binding]:
         """Joins variables where paths meet; copies them to a common name where they differ."""
         merged: dict[str, Binding] = {}
         bodies = [body for _, body in arms]
@@ -393,7 +420,7 @@ class Frame(
                 return first
         value = first.value
         for other in bindings[1:]:
-            value = join_values(value, other.value)
+            value = join_values(value, other.value, numbers=True)
         if isinstance(value, Poison):
             tensors = as_tensors(self, name, bindings)
             if tensors is None:
@@ -415,6 +442,7 @@ class Frame(
             if binding.name != residual:
                 node = binding.read or literal(binding.value)
                 if node is not None:
+                    node = as_number(node, value, binding.value)
                     body.append(self.stamped(store(residual, node)))
         return Binding(value, residual)
 

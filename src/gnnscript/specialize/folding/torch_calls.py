@@ -14,10 +14,6 @@ from gnnscript.analyze.types import (
     FLOAT,
     INT,
     NONE,
-    SPARSE,
-    SPARSE_COO,
-    SPARSE_CSC,
-    SPARSE_CSR,
     STR,
     TENSOR,
     UNKNOWN,
@@ -29,10 +25,20 @@ from gnnscript.analyze.types import (
     tuple_of,
 )
 from gnnscript.specialize import inference
-from gnnscript.specialize.folding.base import Arguments, Folded, Folding
+from gnnscript.specialize.folding.base import Arguments, Folded
 from gnnscript.specialize.folding.collections import is_collection
 from gnnscript.specialize.folding.functions import _declared
 from gnnscript.specialize.folding.mutation import CHANGE_IN_PLACE
+from gnnscript.specialize.folding.sparse_calls import (
+    COMPRESSED,
+    COMPRESSED_NAMES,
+    PRODUCTS,
+    SPARSE_FACTORIES,
+    TO_SPARSE,
+    SparseCalls,
+    layout_of,
+)
+from gnnscript.specialize.folding.torch_arguments import prepared, tensor_type
 from gnnscript.specialize.helpers import annotation, interop_reference, op_reference, torch_name
 from gnnscript.specialize.substitutes import int_list, int_prod
 from gnnscript.specialize.tree import is_simple
@@ -51,7 +57,7 @@ from gnnscript.specialize.values import (
 )
 
 
-class TorchCalls(Folding):
+class TorchCalls(SparseCalls):
     """The part of a frame that keeps calls, and knows their types."""
 
     def call_torch(self, function: Any, given: Arguments) -> Folded:
@@ -62,7 +68,7 @@ class TorchCalls(Folding):
             return self._requiring_grad(function, given)
         if function in (torch.unique, torch.unique_consecutive):
             return self._unique(function, given)
-        given = self._present_items(given)
+        given = prepared(self, getattr(function, "__name__", ""), self._present_items(given))
         args, kwargs = given.types()
         if given.constant and getattr(function, "__module__", "") == "math":
             values, named = given.values()
@@ -80,24 +86,25 @@ class TorchCalls(Folding):
             found = inference.function_type(function, args, kwargs)
         given = self.adapted(given, found)
         returns, name = found.returns, getattr(function, "__name__", "")
-        if name in _COMPRESSED:  # as TorchScript has it, gradients of the values would be lost
-            layout = Const(_COMPRESSED[name])
-            named = {_COMPRESSED_NAMES.get(k, k): v for k, v in given.kwargs.items()}
+        if name in COMPRESSED:  # as TorchScript has it, gradients of the values would be lost
+            layout = Const(COMPRESSED[name])
+            named = {COMPRESSED_NAMES.get(k, k): v for k, v in given.kwargs.items()}
             given = Arguments(given.args, named | {"layout": (layout, literal(layout))})
             function = torch.ops.aten.sparse_compressed_tensor
-        if name in _PRODUCTS and len(args) > 1 and is_sparse(args[0]):
+        if name in PRODUCTS and len(args) > 1 and is_sparse(args[0]):
             returns = args[0] if is_sparse(args[1]) else TENSOR
-        if returns in (TENSOR, UNKNOWN) and name in _SPARSE_FACTORIES:
-            returns = _layout_of(given, _SPARSE_FACTORIES[name])
+        if returns in (TENSOR, UNKNOWN) and name in SPARSE_FACTORIES:
+            returns = layout_of(given, SPARSE_FACTORIES[name])
         return Dyn(returns), ast.Call(self.needed(Const(function), None), *self.nodes(given))
 
     def _present_items(self, given: Arguments) -> Arguments:
-        """Lists of tensors, none of which can be ``None``: ``torch.cat([x, edge_attr])``."""
+        """Lists of tensors or sizes, none of which can be ``None``: ``torch.cat([x, attr])``."""
 
         def present(value: Value, node: ast.expr | None) -> Folded:
             if not isinstance(value, Seq) or not isinstance(node, (ast.List, ast.Tuple)):
                 return value, node
-            if not any(static_type(item) == optional(TENSOR) for item in value.items):
+            wanted = (optional(TENSOR), optional(INT))
+            if not any(static_type(item) in wanted for item in value.items):
                 return value, node
             pairs = [self.present(*p) for p in zip(value.items, node.elts, strict=True)]
             nodes: list[ast.expr | None] = [n for _, n in pairs]
@@ -210,6 +217,10 @@ class TorchCalls(Folding):
             done = self.method_of_constant(holder, name, node, given)
             if done is not None:
                 return done
+            if isinstance(holder.value, str) and name == "format" and ":" in holder.value:
+                raise UnsupportedError(
+                    "a format specification has no TorchScript form", "format without one"
+                )
             if isinstance(holder.value, dict) and given.args:
                 table = self.table(holder, base, static_type(given.args[0][0]))
                 holder, base = table or (holder, base)
@@ -238,6 +249,8 @@ class TorchCalls(Folding):
             name = _ALIASES.get(name, name)
         func = ast.Attribute(holder_node, name, ast.Load())
         if t.name in ("List", "Dict") and isinstance(node.func, ast.Attribute):
+            if name in CHANGE_IN_PLACE:
+                self.refuse_lost(node.func.value, holder_node)
             self.fill_by(node.func.value, holder, name, given)
         if t in (TENSOR, UNKNOWN):
             if name == "nonzero" and _is_true(given.kwargs.get("as_tuple")):
@@ -245,6 +258,7 @@ class TorchCalls(Folding):
                 return Dyn(list_of(TENSOR)), ast.Call(pairs, [holder_node], [])
             if name == "nonzero":
                 given.kwargs.pop("as_tuple", None)
+            given = prepared(self, name, self._present_items(given))
             written = self._python_method(holder, holder_node, name, given)
             if written is not None:
                 return written
@@ -255,12 +269,12 @@ class TorchCalls(Folding):
             found = inference.method_type(name, args, kwargs)
             given = self.adapted(given, found)
             returns = found.returns if t == TENSOR else UNKNOWN
-            if name in _TO_SPARSE:
-                return self._to_sparse(holder_node, name, given)
+            if name in TO_SPARSE:
+                return self.to_sparse(holder_node, name, given)
             return Dyn(returns), ast.Call(func, *self.nodes(given))
         call = ast.Call(func, *self.nodes(given))
         if is_sparse(t):
-            return self._method_of_sparse(holder_node, t, name, given, call)
+            return self.method_of_sparse(holder_node, t, name, given, call)
         if t.name == "List":
             return self._method_of_list(holder_node, t, name, given, call)
         if t.name == "Dict":
@@ -302,31 +316,14 @@ class TorchCalls(Folding):
         if name in _DTYPE_METHODS and not given.args:
             dtype = torch_name(f"torch.{_DTYPE_METHODS[name]}")
             return Dyn(TENSOR), ast.Call(ast.Attribute(node, "to", ast.Load()), [dtype], [])
+        kind = given.args[0][0] if name == "type" and given.args else None
+        dtype_named = tensor_type(kind.value) if isinstance(kind, Const) else None
+        if dtype_named is not None:
+            to = ast.Attribute(node, "to", ast.Load())
+            return Dyn(TENSOR), ast.Call(to, [self.needed(dtype_named, literal(dtype_named))], [])
         if name == "numpy" and not given.args:
             return holder, node  # NumPy's functions are written with torch's
         return None
-
-    def _to_sparse(self, node: ast.expr, name: str, given: Arguments) -> Folded:
-        """Conversion to a sparse layout; TorchScript has no ``to_sparse_coo``."""
-        args, kwargs = self.nodes(given)
-        spelled = "to_sparse" if name == "to_sparse_coo" else name
-        func = ast.Attribute(node, spelled, ast.Load())
-        return Dyn(_layout_of(given, _TO_SPARSE[name])), ast.Call(func, args, kwargs)
-
-    def _method_of_sparse(
-        self, node: ast.expr, t: Type, name: str, given: Arguments, call: ast.Call
-    ) -> Folded:
-        if name in _TO_SPARSE:
-            return self._to_sparse(node, name, given)
-        if name in ("t", "transpose"):
-            turned = {SPARSE_CSR: SPARSE_CSC, SPARSE_CSC: SPARSE_CSR}
-            return Dyn(turned.get(t, t)), call
-        if name in ("matmul", "mm") and given.args:
-            other = static_type(given.args[0][0])
-            return Dyn(t if is_sparse(other) else TENSOR), call
-        if name == "size" and not given.args:
-            return Dyn(list_of(INT)), call
-        return Dyn(_SPARSE_METHODS.get(name, t)), call
 
     def _method_of_list(
         self,
@@ -375,9 +372,14 @@ class TorchCalls(Folding):
                 for (k, v), n in zip(holder.items.items(), nodes, strict=True)
             ]
             return self.sequence("list", [v for v, _ in pairs], [n for _, n in pairs])
-        if name == "copy":
+        if name == "to_dict" and is_object(holder):
+            return self.mapping(dict(holder.items), nodes)
+        if name in ("copy", "clone"):
             return self.mapping(dict(holder.items), nodes, holder.default, holder.cls)
         if is_object(holder):
+            done = self.record_method(holder, base, name, given)
+            if done is not None:
+                return done
             raise UnsupportedError(
                 f"the method '{name}' of a '{holder.cls.__name__}' is called", "use its fields"
             )
@@ -388,12 +390,6 @@ def _is_true(folded: Folded | None) -> bool:
     return folded is not None and isinstance(folded[0], Const) and bool(folded[0].value)
 
 
-def _layout_of(given: Arguments, default: Type) -> Type:
-    """The type of a sparse tensor whose layout may be an argument."""
-    value = given.kwargs.get("layout", (None, None))[0]
-    return _LAYOUTS.get(value.value, SPARSE) if isinstance(value, Const) else default
-
-
 # Conversions that TorchScript has no method for.
 _DTYPE_METHODS = {"bool": "bool", "bfloat16": "bfloat16"}
 
@@ -402,59 +398,6 @@ _ALIASES = {"nelement": "numel", "ndimension": "dim"}
 
 # Defaults that tensor methods have in Python, and their operators lack.
 _PYTHON_DEFAULTS: dict[str, dict[str, Any]] = {"norm": {"p": 2}}
-
-_SPARSE_FACTORIES = {
-    "sparse_coo_tensor": SPARSE_COO,
-    "sparse_csr_tensor": SPARSE_CSR,
-    "sparse_csc_tensor": SPARSE_CSC,
-    "sparse_compressed_tensor": SPARSE,
-    "sparse_bsr_tensor": SPARSE,
-    "sparse_bsc_tensor": SPARSE,
-}
-
-_TO_SPARSE = {
-    "to_sparse": SPARSE_COO,
-    "to_sparse_coo": SPARSE_COO,
-    "to_sparse_csr": SPARSE_CSR,
-    "to_sparse_csc": SPARSE_CSC,
-    "to_sparse_bsr": SPARSE,
-    "to_sparse_bsc": SPARSE,
-}
-
-_PRODUCTS = {"mm", "matmul", "_sparse_mm"}
-
-_COMPRESSED = {"sparse_csr_tensor": torch.sparse_csr, "sparse_csc_tensor": torch.sparse_csc}
-
-_COMPRESSED_NAMES = {
-    "crow_indices": "compressed_indices",
-    "ccol_indices": "compressed_indices",
-    "col_indices": "plain_indices",
-    "row_indices": "plain_indices",
-}
-
-_LAYOUTS = {
-    torch.sparse_coo: SPARSE_COO,
-    torch.sparse_csr: SPARSE_CSR,
-    torch.sparse_csc: SPARSE_CSC,
-    torch.strided: TENSOR,
-}
-
-_SPARSE_METHODS: dict[str, Type] = {
-    "to_dense": TENSOR,
-    "indices": TENSOR,
-    "_indices": TENSOR,
-    "values": TENSOR,
-    "_values": TENSOR,
-    "crow_indices": TENSOR,
-    "col_indices": TENSOR,
-    "ccol_indices": TENSOR,
-    "row_indices": TENSOR,
-    "sparse_dim": INT,
-    "dense_dim": INT,
-    "is_coalesced": Type("bool"),
-    "size": INT,
-    "dim": INT,
-}
 
 _MATH: dict[str, Type] = {
     "floor": INT,

@@ -1,0 +1,80 @@
+"""Functions of objects: of dataclasses that the model makes, and of configuration."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from gnnscript._errors import UnsupportedError
+from gnnscript.specialize.folding.base import Arguments, Folded
+from gnnscript.specialize.folding.builtins import evaluated, for_
+from gnnscript.specialize.values import Const, Mapping, is_object
+
+if TYPE_CHECKING:
+    from gnnscript.specialize.folding.statements import Frame
+
+__all__: list[str] = []
+
+
+def _fields(frame: Frame, folded: Folded) -> dict[str, Folded] | None:
+    """The fields of an object that the model makes; ``None`` for what is none."""
+    value, node = folded
+    if not isinstance(value, Mapping) or not is_object(value):
+        return None
+    entries = zip(value.items.values(), frame.entries(value, node), strict=True)
+    return dict(zip(value.items, entries, strict=True))
+
+
+@for_(vars, dataclasses.asdict)
+def _as_dictionary(frame: Frame, function: Any, given: Arguments) -> Folded:
+    fields = _fields(frame, given.args[0]) if given.args else None
+    if fields is not None:
+        return frame.mapping(
+            {name: value for name, (value, _) in fields.items()},
+            [node for _, node in fields.values()],
+        )
+    done = evaluated(frame, function, given) if given.args else None
+    if done is None:
+        raise UnsupportedError(f"'{function.__name__}' has no TorchScript form", "name the fields")
+    return done
+
+
+@for_(dataclasses.astuple)
+def _as_tuple(frame: Frame, function: Any, given: Arguments) -> Folded:
+    fields = _fields(frame, given.args[0])
+    if fields is None:
+        done = evaluated(frame, function, given)
+        if done is None:
+            raise UnsupportedError("'astuple' of what is no dataclass", "name the fields")
+        return done
+    values, nodes = zip(*fields.values(), strict=True)
+    return frame.sequence("tuple", list(values), list(nodes))
+
+
+@for_(dataclasses.replace)
+def _replace(frame: Frame, function: Any, given: Arguments) -> Folded:
+    fields = _fields(frame, given.args[0])
+    if fields is not None and isinstance(given.args[0][0], Mapping):
+        changed = Arguments([], {**fields, **given.kwargs})
+        return frame.call(Const(given.args[0][0].cls), changed, None)
+    value = given.args[0][0]
+    if isinstance(value, Const) and dataclasses.is_dataclass(value.value):
+        held = {f.name: getattr(value.value, f.name) for f in dataclasses.fields(value.value)}
+        kept: dict[str, Folded] = {name: (frame.wrap(v), None) for name, v in held.items()}
+        return frame.call(Const(type(value.value)), Arguments([], {**kept, **given.kwargs}), None)
+    raise UnsupportedError("'replace' of what is no dataclass", "make a new object")
+
+
+@for_(dataclasses.is_dataclass)
+def _is_dataclass(frame: Frame, function: Any, given: Arguments) -> Folded:
+    value = given.args[0][0]
+    held = getattr(value, "cls", None) if isinstance(value, Mapping) else getattr(value, "value", 0)
+    return Const(dataclasses.is_dataclass(held)), None
+
+
+@for_(dataclasses.fields)
+def _field_names(frame: Frame, function: Any, given: Arguments) -> Folded:
+    value = given.args[0][0]
+    held = value.cls if isinstance(value, Mapping) else getattr(value, "value", None)
+    return Const(frame.compute(ast.Constant("fields"), dataclasses.fields, held)), None

@@ -12,12 +12,13 @@ from gnnscript.specialize.program import Program
 
 __all__ = ["omit_shortcuts"]
 
-# For each function, the method of tensors that its test calls, and what holds for the longer way.
+# For each function, what its tests call, and what holds for the longer way.
 _SHORTCUTS = {
-    "torch_geometric.utils._coalesce.coalesce": ("all", False),
-    "torch_geometric.utils._to_dense_adj.to_dense_adj": ("max", True),
-    "torch_geometric.nn.conv.gat_conv.GATConv.edge_update": ("numel", False),
-    "torch_geometric.nn.dense.linear.HeteroLinear.forward": ("any", True),
+    # Without edges it does not ask whether there are some: by then all are known to be single.
+    "torch_geometric.utils._coalesce.coalesce": {"all": False, "len": True},
+    "torch_geometric.utils._to_dense_adj.to_dense_adj": {"max": True},
+    "torch_geometric.nn.conv.gat_conv.GATConv.edge_update": {"numel": False},
+    "torch_geometric.nn.dense.linear.HeteroLinear.forward": {"any": True},
 }
 
 
@@ -28,18 +29,20 @@ def omit_shortcuts(program: Program) -> None:
     """
     for specialized in program.functions():
         function = specialized.source.function
-        known = _SHORTCUTS.get(f"{function.__module__}.{function.__qualname__}")
+        known = _SHORTCUTS.get(f"{function.__module__}.{function.__qualname__}", {})
         for node in ast.walk(specialized.node):
             if isinstance(node, ast.If):
                 if _filters(node):
                     node.test = ast.copy_location(ast.Constant(True), node.test)
-                elif known is not None and any(_calls(node.test, known[0])):
-                    node.test = ast.copy_location(ast.Constant(known[1]), node.test)
+                for called, outcome in known.items():
+                    if any(_calls(node.test, called)):
+                        node.test = ast.copy_location(ast.Constant(outcome), node.test)
 
 
 def _filters(node: ast.If) -> bool:
     """Whether this is ``if not mask.all():``, and all that follows is ``x = x[mask]``."""
-    masks = [ast.unparse(call.value) for call in _calls(node.test, "all")]
+    calls = _calls(node.test, "all")
+    masks = [ast.unparse(call.value) for call in calls if isinstance(call, ast.Attribute)]
     if len(masks) != 1 or not isinstance(node.test, ast.UnaryOp) or node.orelse:
         return False
     test = ast.unparse(node.test)
@@ -55,7 +58,9 @@ def _filters(node: ast.If) -> bool:
     )
 
 
-def _calls(test: ast.expr, method: str) -> list[ast.Attribute]:
-    """The calls of a method in a test."""
+def _calls(test: ast.expr, called: str) -> list[ast.expr]:
+    """The calls of a method or function in a test."""
     calls = [node.func for node in ast.walk(test) if isinstance(node, ast.Call)]
-    return [call for call in calls if isinstance(call, ast.Attribute) and call.attr == method]
+    return [
+        call for call in calls if called in (getattr(call, "attr", ""), getattr(call, "id", ""))
+    ]

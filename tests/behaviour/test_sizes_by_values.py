@@ -178,14 +178,34 @@ def _sum(out: Any) -> Tensor:
     return sum(o.square().sum() for o in (out if isinstance(out, tuple) else (out,)))
 
 
-def test_a_size_for_which_no_program_was_made_raises() -> None:
+def test_a_size_for_which_no_program_was_made_raises_naming_the_line() -> None:
     """Torch makes one program for graphs of one node, and another for those of more."""
     model = Attending().eval()
-    exported = _exported(model)
     single = clouds(1, 1, 1)
     assert model(*single).shape == (3, OUT)
-    with pytest.raises(RuntimeError, match=r"at least 2|Runtime assertion"):
-        exported(*single)
+    line = Attending.forward.__code__.co_firstlineno + 3
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="eager")
+    compiled(*FIRST)
+    for run in (_exported(model), compiled):
+        with pytest.raises(RuntimeError, match=rf"test_sizes_by_values\.py:{line} \(at least 2\)"):
+            run(*single)
+
+
+class Joining(Projecting):
+    """Joins edges that are double, and their values."""
+
+    def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor) -> Tensor:
+        values = x[edge_index[0]] - x[edge_index[1]]
+        edge_index, values = coalesce(edge_index, values, x.size(0), reduce="mean")
+        return self.lin(values).sum(0) + self.propagate(edge_index, x=self.lin(x))
+
+
+def test_edges_that_are_double_are_joined_where_there_are_none() -> None:
+    model = Joining().eval()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="eager")
+    x, edge_index, batch = FIRST
+    for call in (FIRST, (x, edge_index[:, :0], batch)):
+        torch.testing.assert_close(compiled(*call), model(*call))
 
 
 def test_graphs_take_the_longer_way() -> None:

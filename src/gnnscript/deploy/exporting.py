@@ -19,7 +19,7 @@ from gnnscript.deploy.package import Kernels, scripted_for
 from gnnscript.deploy.signature import Signature, derive
 from gnnscript.deploy.structure import Call, bind, calls_of, flat_outputs, named_tensors, refilled
 from gnnscript.deploy.tensors import all_tensors
-from gnnscript.script import lower_for, with_least
+from gnnscript.script import lower_for, name_lines, with_least
 
 __all__ = ["Exported", "export"]
 
@@ -107,7 +107,7 @@ def export(
             strict=False,
             pre_dispatch=not lowered.differentiates,  # a trace above autograd has no gradients
         )
-        return exported, flat
+        return name_lines(exported, least), flat
 
     try:
         program, flat = with_least(attempt)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gnnscript._errors import UnsupportedError
-from gnnscript.script import Lowered, learn_least, lower_for, needs_lowering
+from gnnscript.script import Lowered, learn_least, lower_for, needs_lowering, with_lines
 
 __all__ = ["compile_"]
 
@@ -106,7 +106,10 @@ class _Compiled:
                 return self._run(form, args, kwargs)
             except Exception as error:
                 if not self._whole or not learn_least(self._least, error):
-                    raise
+                    message = with_lines(str(error), self._least)
+                    if message == str(error):
+                        raise
+                    raise RuntimeError(message) from error
                 self._forms.clear()
 
     def _form(self, args: Any, kwargs: Any) -> _Form:

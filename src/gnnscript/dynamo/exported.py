@@ -11,7 +11,14 @@ import torch
 
 from gnnscript import _config
 from gnnscript._errors import UnsupportedError
-from gnnscript.script import explained, lower_for, needs_lowering, with_least, withheld
+from gnnscript.script import (
+    explained,
+    lower_for,
+    name_lines,
+    needs_lowering,
+    with_least,
+    withheld,
+)
 
 __all__ = ["REMEDY", "export"]
 
@@ -51,7 +58,7 @@ def export(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
         if call.differentiates:  # which only a trace below autograd can follow
             given["pre_dispatch"] = False
             _detach(call.module)
-        return wrapped(call.module, call_args, call_kwargs, **given)
+        return name_lines(wrapped(call.module, call_args, call_kwargs, **given), least)
 
     # What ONNX has no operators for.
     portable = torch.onnx.is_in_onnx_export()

@@ -1,6 +1,13 @@
 """Hands the specialised module to TorchScript."""
 
-from gnnscript.script.explaining import explained, learn_least, user_location, with_least
+from gnnscript.script.explaining import (
+    explained,
+    learn_least,
+    name_lines,
+    user_location,
+    with_least,
+    with_lines,
+)
 from gnnscript.script.lowered import Lowered
 from gnnscript.script.policy import MARK, needs_lowering
 from gnnscript.script.prepare import (
@@ -20,10 +27,12 @@ __all__ = [
     "learn_least",
     "lower",
     "lower_for",
+    "name_lines",
     "needs_lowering",
     "script",
     "source",
     "user_location",
     "with_least",
+    "with_lines",
     "withheld",
 ]

@@ -6,7 +6,7 @@ import inspect
 import linecache
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
@@ -15,7 +15,14 @@ from gnnscript._errors import Location, UnsupportedError
 from gnnscript.script.lowered import origins_of
 from gnnscript.script.withheld import withheld
 
-__all__ = ["explained", "learn_least", "user_location", "with_least"]
+__all__ = [
+    "explained",
+    "learn_least",
+    "name_lines",
+    "user_location",
+    "with_least",
+    "with_lines",
+]
 
 _T = TypeVar("_T")
 
@@ -136,6 +143,34 @@ def learn_least(least: dict[tuple[str, int], int], error: Exception) -> bool:
     line = places[-1].file, places[-1].line
     known, least[line] = least.get(line, 0), enough
     return enough > known
+
+
+_ASSERTED = "Runtime assertion failed"
+
+
+def with_lines(message: str, least: Mapping[tuple[str, int], int]) -> str:
+    """What torch says of a size that is smaller than a program takes, and which lines ask for it.
+
+    Args:
+        message: The message of an assertion of torch's; others are returned as they are.
+        least: By file and line, the least sizes that the program was made for.
+    """
+    if not message.startswith(_ASSERTED) or not least:
+        return message
+    lines = ", ".join(f"{file}:{line} (at least {size})" for (file, line), size in least.items())
+    return f"{message}; perhaps a size that values decide is smaller than torch takes here: {lines}"
+
+
+def name_lines(
+    program: torch.export.ExportedProgram, least: Mapping[tuple[str, int], int]
+) -> torch.export.ExportedProgram:
+    """Has the assertions of an exported program name the user's lines; see :func:`with_lines`."""
+    for node in program.graph.find_nodes(
+        op="call_function", target=torch.ops.aten._assert_scalar.default
+    ):
+        node.args = (node.args[0], with_lines(str(node.args[1]), least))
+    program.graph_module.recompile()
+    return program
 
 
 def _enough(expression: str) -> int:

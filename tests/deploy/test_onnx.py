@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Dict, Tuple
 
 import pytest
 import torch
@@ -121,6 +121,31 @@ def test_what_onnx_cannot_express_is_refused(model: nn.Module, text: str, tmp_pa
         deploy.onnx(model, node_call(6, 17), tmp_path / "model.onnx")
     assert "gnnscript.save" in str(raised.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_stand_for_one_tensor(tmp_path: Path) -> None:
+    class Same(nn.Module):
+        def forward(self, x: Tensor, edge_index: Tensor) -> Dict[str, Tensor]:
+            return {"x": x[edge_index[0]]}
+
+    with pytest.raises(gnnscript.DeployError, match="'x' is both an input and a result of 'Same'"):
+        deploy.onnx(Same(), node_call(6, 17), tmp_path / "model.onnx")
+
+
+def test_numbers_come_out(tmp_path: Path) -> None:
+    class Numbers(nn.Module):
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tuple[Tensor, int, float]:
+            return x[edge_index[0]], x.size(0), 2.5
+
+    model = Numbers()
+    manifest = deploy.onnx(model, node_call(6, 17), tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    for size in ((9, 30), (3, 4)):
+        call = node_call(*size)
+        names = [spec.name for spec in manifest.inputs]
+        given = {n: t.numpy() for n, t in zip(names, call, strict=True)}
+        _, *found = session.run(None, given)
+        assert [array.tolist() for array in found] == [[number] for number in model(*call)[1:]]
 
 
 def test_scripted_models_are_refused(tmp_path: Path) -> None:

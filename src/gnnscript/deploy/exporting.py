@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
-from collections.abc import Sequence
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +24,9 @@ from gnnscript.deploy.structure import Call, bind, calls_of, flat_outputs, named
 from gnnscript.deploy.tensors import all_tensors
 from gnnscript.script import lower_for, name_lines, with_least
 
-__all__ = ["Exported", "export"]
+__all__ = ["Exported", "brief", "export", "quiet"]
+
+_TALKATIVE = ("torch.onnx", "torch.onnx._internal.exporter", "torch.fx.experimental")
 
 
 @dataclass(frozen=True)
@@ -100,13 +105,14 @@ def export(
         with choose(kernels or options().kernels):
             lowered = lower_for(model, (), calls[0], everything=True, exportable=True, least=least)
         flat = _Flat(lowered.module, {**lowered.fixed, **lowered.values}, signature)
-        exported = _export(
-            flat,
-            tensors,
-            dynamic_shapes=(shapes,),
-            strict=False,
-            pre_dispatch=not lowered.differentiates,  # a trace above autograd has no gradients
-        )
+        with quiet():
+            exported = _export(
+                flat,
+                tensors,
+                dynamic_shapes=(shapes,),
+                strict=False,
+                pre_dispatch=not lowered.differentiates,  # a trace above autograd has no gradients
+            )
         return name_lines(exported, least), flat
 
     try:
@@ -118,11 +124,35 @@ def export(
             f"'{type(model).__name__}' cannot be exported by torch.export: {brief(error)}; deploy "
             "it as TorchScript with gnnscript.save"
         ) from error
+    found, wanted = len(program.graph_signature.user_outputs), len(signature.outputs)
+    if found != wanted:
+        raise DeployError(
+            f"'{type(model).__name__}' returns numbers that hang on values, and torch.export keeps "
+            f"{found} of {wanted} results; return them as tensors, or deploy it as TorchScript "
+            "with gnnscript.save"
+        )
     return Exported(program, wrapped, signature, calls[0], flat)
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps torch from writing about its own parts, and graphs where the error says enough."""
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
 def brief(error: BaseException) -> str:
-    """The first sentence of an error of torch's, on one line."""
+    """The first sentence of an error of torch's, on one line; that of its cause, if it has one."""
+    error = error.__cause__ or error
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import tempfile
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gnnscript.deploy.comparing import compare
-from gnnscript.deploy.exporting import Exported, brief, export
+from gnnscript.deploy.exporting import Exported, brief, export, quiet
 from gnnscript.deploy.manifest import DeployError, Manifest, TensorSpec
 from gnnscript.deploy.package import evaluating, versions
 from gnnscript.deploy.structure import Call
@@ -84,9 +83,14 @@ def onnx(
 
 def _converted(exported: Exported, name: str) -> Any:
     signature = exported.signature
+    both = {spec.name for spec in signature.inputs} & {spec.name for spec in signature.outputs}
+    if both:
+        raise DeployError(
+            f"ONNX has one name for one tensor, and '{min(both)}' is both an input and a result of "
+            f"'{name}'; rename the argument or the key"
+        )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the converter, about its own parts
+        with quiet():
             program: Any = torch.onnx.export(
                 exported.program,
                 input_names=[spec.name for spec in signature.inputs],

@@ -186,6 +186,9 @@ def named_tensors(name: str, value: Any, *, numbers: bool = False) -> Iterator[t
         yield name, value.reshape(1) if numbers and value.dim() == 0 else value
     elif numbers and isinstance(value, (bool, int, float)):
         yield name, torch.tensor([value])
+    elif numbers and isinstance(value, torch.SymInt):  # a size, in a graph for any
+        fill: Any = value
+        yield name, torch.full((1,), fill, dtype=torch.int64)
     for key, item in parts_of(value) or ():
         yield from named_tensors(part_name(name, key), item, numbers=numbers)
 

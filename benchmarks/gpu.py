@@ -180,6 +180,27 @@ def others(graph: Graph, hub: Graph) -> dict[str, Any]:
             "ours": lambda: ops.edge_softmax(scores, ptr, perm),
             "portable": lambda: portable.softmax(scores, index, None, nodes),
         },
+        "attention of GATv2, 4 heads": {
+            "ours": lambda: ops.edge_attention(
+                "leaky_relu(i0 + j1, 0.2)", "j1", [heads, heads], index, other, ptr, perm, 1
+            )[0],
+            "in three passes": lambda: ops.edge_reduce(
+                "e0 * j1",
+                [
+                    ops.edge_softmax(
+                        ops.edge_map("leaky_relu(i0 + j1, 0.2)", [heads, heads], index, other, 1),
+                        ptr,
+                        perm,
+                    ).unsqueeze(-1),
+                    heads,
+                ],
+                index,
+                other,
+                ptr,
+                perm,
+                "sum",
+            ),
+        },
         "sum w x_j": {
             "ours": lambda: ops.edge_reduce("e0 * j1", [weight, x], index, other, ptr, perm, "sum"),
             "index_add": lambda: torch.zeros_like(x).index_add_(0, index, weight * x[other]),

@@ -165,3 +165,12 @@ OTHERS = {
     "outgoing": Outgoing,
     "largest": Largest,
 }
+
+
+class Inspected(Remembering):
+    """The weights stay, for whoever looks at the module afterwards."""
+
+    def forward(self, x: Tensor, edge_index: Tensor, e: Tensor) -> Tensor:
+        q, k = self.query(x).view(-1, HEADS, 3), self.key(x).view(-1, HEADS, 3)
+        v = x.view(-1, HEADS, WIDTH // HEADS)
+        return self.propagate(edge_index, q=q, k=k, v=v, e=e).flatten(1)

@@ -19,7 +19,7 @@ from torch_geometric.nn import (
 
 import gnnscript
 from gnnscript.testing import BareProcess, assert_scripts_like_eager
-from passes.attention import HEADS, ONE_PASS, OTHERS, WIDTH
+from passes.attention import HEADS, ONE_PASS, OTHERS, WIDTH, Inspected, Remembering
 
 pytestmark = pytest.mark.usefixtures("native", "auto")
 
@@ -263,3 +263,34 @@ def test_eager_calls_take_it_too() -> None:
     assert "gnnscript::edge_attention" in {event.name for event in profile.events()}
     with gnnscript.kernels("portable"):
         torch.testing.assert_close(out, model(*given))
+
+
+def test_weights_that_are_left_in_an_attribute_are_computed() -> None:
+    """Nothing in the code reads them: whoever has the scripted module may."""
+    model = Inspected().eval()
+    scripted = torch.jit.script(model)
+    with torch.no_grad():
+        out = scripted(*graph(*GRAPHS[0]))
+        torch.testing.assert_close(out, model(*graph(*GRAPHS[0])))
+    assert scripted._alpha is not None
+    torch.testing.assert_close(scripted._alpha, model._alpha)
+
+
+def test_weights_that_another_module_takes_are_computed() -> None:
+    """Another module runs ``propagate`` of a conv, whose own ``forward`` would clear them."""
+
+    class Taking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = Remembering()
+
+        def forward(self, x: Tensor, edge_index: Tensor, e: Tensor) -> Tensor:
+            q, k = self.conv.query(x).view(-1, HEADS, 3), self.conv.key(x).view(-1, HEADS, 3)
+            v = x.view(-1, HEADS, WIDTH // HEADS)
+            out = self.conv.propagate(edge_index, q=q, k=k, v=v, e=e).flatten(1)
+            alpha = self.conv._alpha
+            assert alpha is not None
+            return out + alpha.sum() + self.conv(x, edge_index, e)
+
+    calls = [graph(*size) for size in GRAPHS[:2]]
+    assert_scripts_like_eager(Taking(), *calls, modes=("eval",), reload=False)

@@ -16,6 +16,9 @@ from gnnscript.specialize.tree import names_read, remove_dead_assignments
 
 __all__ = ["remove_dead_stores"]
 
+# What only a conv itself calls.
+_HOOKS = frozenset({"propagate", "edge_updater", "message", "edge_update", "aggregate", "update"})
+
 
 def remove_dead_stores(program: Program) -> None:
     """Leaves out what is written to an attribute that is written again before anything reads it."""
@@ -42,6 +45,7 @@ class _Attribute:
         self.functions = [f for f in program.functions() if f.owner is owner]
         self.others = [f for f in program.functions() if f.owner is not owner]
         self.name = name
+        self.is_root = owner.ref.module is program.root.module
         # Another module's attribute may have the same name.
         self.mentions = {
             id(node)
@@ -129,10 +133,22 @@ class _Attribute:
                 break
             elif any(isinstance(n, ast.Return) for n in ast.walk(statement)):
                 return True
+        if self._is_called_elsewhere(place.function):
+            return True
         calls = [p for p in places if _calls(p.statement, place.function)]
-        if not calls or not place.function.owner:
+        if not calls:
             return True
         return any(self._may_be_read(call, places, asserted, seen) for call in calls)
+
+    def _is_called_elsewhere(self, function: Specialized) -> bool:
+        """Whether other modules call a method, or whoever has the model."""
+        if self.is_root and function.name.rstrip("_0123456789") not in _HOOKS:
+            return True
+        return any(
+            getattr(node, "target_", None) is function
+            for other in self.others
+            for node in ast.walk(other.node)
+        )
 
     def _assertion(
         self, statement: ast.stmt, function: Specialized, places: list[_Place]

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from gnnscript._errors import UnsupportedError
+from gnnscript.ops.entries import assembled
 from gnnscript.script import Lowered, learn_least, lower_for, needs_lowering, with_lines
 
 __all__ = ["compile_"]
@@ -128,10 +129,10 @@ class _Compiled:
                 setattr(lowered, name, getattr(eager, name, None))
         try:
             if not self._whole:
-                return form.run(*args, **kwargs)
+                return assembled(form.run(*args, **kwargs))
             trained = self._recurrent and torch.is_grad_enabled()
             with torch._dynamo.config.patch(_CAPTURED), _without_onednn(trained):
-                return form.run(*args, **kwargs)
+                return assembled(form.run(*args, **kwargs))
         finally:
             for eager, lowered, written in form.pairs:
                 for name in written:

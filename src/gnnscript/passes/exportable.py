@@ -21,9 +21,14 @@ __all__ = ["make_exportable", "rebind_marked"]
 # Functions of torch's that take the sizes of an example for those of every call, or branch on them.
 _FIXING = {
     "torch.cdist": "cdist",
+    "torch.ops.aten.sparse_compressed_tensor": "sparse_compressed_tensor",
+    "torch.sparse_coo_tensor": "sparse_coo_tensor",
     "torch._convert_indices_from_coo_to_csr": "coo_to_csr",
     "torch.take_along_dim": "take_along_dim",
 }
+
+
+_PRODUCTS = ("torch.matmul", "torch.mm", "torch.sparse.mm")
 
 
 # What ``math.floor(a / b)`` and ``math.ceil(a / b)`` are. Of sizes, a program rounds integers only.
@@ -105,6 +110,14 @@ class _Exportable(ast.NodeTransformer):
         function = op_reference("ordinary")
         return ast.copy_location(ast.Call(function, [node, ast.Constant(self._here)], []), node)
 
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        """``a @ b``, which may be sparse."""
+        self.generic_visit(node)
+        if not isinstance(node.op, ast.MatMult):
+            return node
+        call = ast.Call(op_reference("matmul"), [node.left, node.right], [])
+        return ast.copy_location(call, node)
+
     def visit_Slice(self, node: ast.Slice) -> ast.expr:
         """``x[start:end]``, whose bounds may be tensors."""
         self.generic_visit(node)
@@ -141,6 +154,8 @@ def _replaced(node: ast.Call) -> ast.Call:
     elif isinstance(first, ast.Call) and function == "int" and _name(first.func) == "item":
         assert isinstance(first.func, ast.Attribute)
         call = "as_int", [first.func.value]
+    elif function in _PRODUCTS and len(node.args) == 2 and not node.keywords:
+        call = "matmul", node.args
     elif isinstance(node.func, ast.Attribute) and node.func.attr == "requires_grad_":
         call = "differentiable", [node.func.value, *node.args]
     elif function == "torch.autograd.grad":  # what it goes through is never let go of

@@ -90,7 +90,8 @@ class Entries:
         ones = torch.ones_like(index, dtype=self.dtype)
         places = torch.arange(number, device=index.device)
         chosen = Entries(places, index, ones, (number, size), self.layout)
-        return chosen.times(self) if dim % 2 == 0 else self.times(chosen.t())
+        found: Entries = chosen.times(self) if dim % 2 == 0 else self.times(chosen.t())
+        return found
 
     def to_dense(self) -> Tensor:
         """The matrix as a dense tensor."""

@@ -87,7 +87,14 @@ def _try_to_load() -> str:
             torch.ops.load_library(str(path))  # type: ignore[no-untyped-call]
     except OSError as error:
         return f"it does not load: {error}"
-    from gnnscript.ops import attention_gradients, autocast, autograd, edge_gradients, fake
+    from gnnscript.ops import (
+        attention_gradients,
+        autocast,
+        autograd,
+        batching,
+        edge_gradients,
+        fake,
+    )
 
     for path in found:
         reason = _misfit(path)
@@ -97,6 +104,7 @@ def _try_to_load() -> str:
     try:
         fake.register()
         autograd.register()
+        batching.register()
         edge_gradients.register()
         attention_gradients.register()
         autocast.register()

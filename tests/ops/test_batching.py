@@ -1,0 +1,82 @@
+"""Vectorised derivatives through the native ops: ``torch.vmap``, and batches of gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import GATConv, GCNConv, PNAConv, SAGEConv
+
+import gnnscript
+from gnnscript.ops import library
+
+pytestmark = pytest.mark.skipif(not library.paths(), reason="no native library: run 'make native'")
+NODES, IN, OUT = 6, 3, 2
+
+
+def graph() -> tuple[Tensor, Tensor]:
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(NODES, IN, generator=random, dtype=torch.float64)
+    return x, torch.randint(NODES, (2, 14), generator=random)
+
+
+CONVS: list[Callable[[], nn.Module]] = [
+    lambda: GCNConv(IN, OUT),
+    lambda: GATConv(IN, OUT, heads=2),
+    lambda: SAGEConv(IN, OUT, aggr=["mean", "max", "std"]),
+    lambda: PNAConv(IN, OUT, ["min", "max", "std"], ["identity"], torch.tensor([1, 2, 3])),
+]
+
+
+@pytest.mark.usefixtures("auto")
+@pytest.mark.parametrize("make", CONVS, ids=["GCN", "GAT", "SAGE", "PNA"])
+def test_vectorised_derivatives_are_those_taken_one_by_one(make: Callable[[], nn.Module]) -> None:
+    x, edge_index = graph()
+    conv = make().double()
+
+    def run(given: Tensor) -> Tensor:
+        return conv(given, edge_index)
+
+    def energy(given: Tensor) -> Tensor:
+        return run(given).square().sum()
+
+    of = torch.autograd.functional
+    with gnnscript.kernels("portable"):
+        expected = of.jacobian(run, x), of.hessian(energy, x)
+    with gnnscript.kernels("native"):
+        found = of.jacobian(run, x, vectorize=True), of.hessian(energy, x, vectorize=True)
+        torch.testing.assert_close(found, expected)
+
+
+def test_ops_are_mapped() -> None:
+    with gnnscript.kernels("native"):
+        assert library.implementation() == "native"
+    ops = torch.ops.gnnscript
+    x, edge_index = graph()
+    ends = edge_index.flip(0)
+    ptr, perm = ops.csr(edge_index[1], NODES)
+    many = torch.stack([x, 2 * x, x - 1], dim=1)  # [nodes, 3, features]
+    edges = many[edge_index[0]]
+
+    def reduced(one: Tensor) -> list[Tensor]:
+        return ops.segment_reduces(one, ptr, perm, ["sum", "max"])
+
+    for name, function, given in [
+        ("gather", lambda one: ops.gather(one, edge_index[0]), many),
+        ("softmax", lambda one: ops.edge_softmax(one, ptr, perm), edges),
+        ("several", reduced, edges),
+        (
+            "program",
+            lambda one: ops.edge_reduce("j0 - i1", [one, one], *ends, ptr, perm, "sum"),
+            many,
+        ),
+    ]:
+        found = torch.vmap(function, in_dims=1)(given)
+        expected = [function(one) for one in given.unbind(1)]
+        if isinstance(found, Tensor):
+            torch.testing.assert_close(found, torch.stack(expected), msg=name)
+        else:
+            for position, part in enumerate(found):
+                torch.testing.assert_close(part, torch.stack([one[position] for one in expected]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import socket
 import threading
 import time
@@ -80,6 +82,7 @@ def test_no_torch_is_needed(server: Server, models, run_python, tmp_path: Path) 
         ((X[:0], EDGES), r"no indices in 'edge_index', as there are no nodes \(N = 0\), got 2"),
         ((X, EDGES.astype(np.float32)), "expected 'edge_index' of dtype int64, got float32"),
         ((X, EDGES.astype(np.uint64) + 2**63), "holds values that int64 cannot hold"),
+        ((X + 1e300, EDGES), "'x' holds values that float32 cannot hold"),
         ((X.astype(complex), EDGES), "expected 'x' of dtype float32, got complex128"),
         ((["a"], EDGES), "expected 'x' of dtype float32"),
         (([[1, 2], [3]], EDGES), "'x' is no array"),
@@ -110,6 +113,42 @@ def test_whatever_numpy_takes_as_an_array_goes_in(edges: Client, models) -> None
         np.testing.assert_allclose(edges(*call), expected, rtol=1e-4, atol=1e-5)
     result = edges(x, edge_index)
     result += 1  # the caller's own
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_process_that_was_forked_has_its_own_connections(url: str, models) -> None:
+    x, edge_index = graph(9, 30)
+    expected = models["edges"](x, edge_index).detach().numpy()
+    with Client(url, "edges", timeout=20) as client:
+        client(x, edge_index)
+        client.submit(x, edge_index).result()
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                found = [client(x, edge_index), client.submit(x, edge_index).result(10)]
+                if all(np.allclose(one, expected, rtol=1e-4, atol=1e-5) for one in found):
+                    code = 0
+            finally:
+                os._exit(code)
+        for _ in range(5):
+            np.testing.assert_allclose(client(x, edge_index), expected, rtol=1e-4, atol=1e-5)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_client_is_copied_and_opened_again(url: str, models) -> None:
+    x, edge_index = graph(9, 30)
+    expected = models["edges"](x, edge_index).detach().numpy()
+    client = Client(url, "edges", timeout=20, retries=3, workers=2)
+    client(x, edge_index)
+    with pickle.loads(pickle.dumps(client)) as copy:
+        np.testing.assert_allclose(copy(x, edge_index), expected, rtol=1e-4, atol=1e-5)
+    client.submit(x, edge_index).result()
+    client.close()
+    client.close()
+    found = client.submit(x, edge_index).result()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    client.close()
 
 
 def test_an_unknown_model(url: str) -> None:

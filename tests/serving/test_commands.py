@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -82,6 +83,16 @@ def test_export_and_serve(
             f"http://127.0.0.1:{PORTS[2]}/metrics\n"
         )
         with Client(f"127.0.0.1:{PORTS[0]}", "edges") as client:
+            assert client(*graph(9, 20)).shape == (20, 4)
+            # A server that dies is started again, where it stood long enough.
+            time.sleep(5)
+            children = Path(f"/proc/{serve.pid}/task/{serve.pid}/children").read_text().split()
+            for child in children:
+                os.kill(int(child), signal.SIGKILL)
+            again = [next(serve.stderr)]
+            while not again[-1].startswith("ready: "):
+                again.append(next(serve.stderr))
+            assert any("with exit code -9; starting it again" in text for text in again), again
             assert client(*graph(9, 20)).shape == (20, 4)
         serve.send_signal(signal.SIGTERM)
         serve.stderr.read()

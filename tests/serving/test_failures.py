@@ -194,6 +194,15 @@ def port_of(url: str) -> int:
     return int(url.rpartition(":")[2])
 
 
+def test_a_port_that_is_taken(server: Server, installation: Installation, alone: Path) -> None:
+    """Another server that answers there must not be taken for the new one."""
+    for kind, url in (("http", server.http_url), ("grpc", server.grpc_url)):
+        port = {f"{kind}_port": port_of(url)}
+        with pytest.raises(ServerError, match=f"cannot listen on port {port_of(url)}"):
+            Server(alone, installation=installation, **port).start()
+    assert server.ready()
+
+
 def restarted(server: Server, installation: Installation) -> Server:
     """A server in the place of one that has ended."""
     return Server(

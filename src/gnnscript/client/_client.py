@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -33,7 +35,8 @@ class Client:
     Arrays go in and come out as numpy's; whatever numpy takes as an array goes in, tensors
     included. Integers are converted to the model's dtype where they fit, and so are floating-point
     numbers. Tuples and dictionaries of arrays are taken where the model takes them. One client may
-    be called from several threads.
+    be called from several threads, and used in a process that was forked or given a copy by pickle,
+    which have connections of their own.
 
     Args:
         url: The server, such as ``http://host:8000``, ``host:8000`` or ``grpc://host:8001``; or
@@ -65,13 +68,34 @@ class Client:
         if timeout <= 0:
             raise ValueError(f"expected a timeout above 0 seconds, got {timeout}")
         self.model = model
+        self._urls = urls
         self._timeout = timeout
         self._retries = retries
         self._workers = workers
-        self._balancer = Balancer([connect(one) for one in urls], model)
         self._known: Signature | None = None
+        self._reset()
+        self._servers()  # a URL that cannot be read is told now
+        _clients.add(self)
+
+    def _reset(self) -> None:
         self._lock = threading.Lock()
+        self._balancer: Balancer | None = None
         self._executor: ThreadPoolExecutor | None = None
+
+    def _servers(self) -> Balancer:
+        with self._lock:
+            if self._balancer is None:
+                self._balancer = Balancer([connect(one) for one in self._urls], self.model)
+            return self._balancer
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("_lock", "_balancer", "_executor")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+        _clients.add(self)
 
     def __enter__(self) -> Self:
         return self
@@ -123,17 +147,22 @@ class Client:
         with self._lock:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(self._workers, "gnnscript-client")
-        return self._executor.submit(self, *args, **kwargs)
+            return self._executor.submit(self, *args, **kwargs)
 
     def ready(self) -> bool:
         """Whether a server answers and has the model ready."""
-        return self._balancer.any_ready()
+        return self._servers().any_ready()
 
     def close(self) -> None:
-        """Waits for what was submitted, and closes the connections."""
-        if self._executor is not None:
-            self._executor.shutdown()
-        self._balancer.close()
+        """Waits for what was submitted, and closes the connections; a later call opens others."""
+        with self._lock:
+            executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown()
+        with self._lock:
+            balancer, self._balancer = self._balancer, None
+        if balancer is not None:
+            balancer.close()
 
     def _signature(self, deadline: float) -> Signature:
         if self._known is None:
@@ -147,14 +176,15 @@ class Client:
     def _send(self, action: Any, deadline: float) -> Any:
         """Lets a server do something; where it is lost, another, and where all are, again."""
         pause = _FIRST_PAUSE
+        balancer = self._servers()
         for turn in range(self._retries + 1):
             tried: list[Endpoint] = []
             failures: list[ClientError] = []
-            while len(tried) < self._balancer.size:
+            while len(tried) < balancer.size:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     break
-                with self._balancer.endpoint(tried) as endpoint:
+                with balancer.endpoint(tried) as endpoint:
                     tried.append(endpoint)
                     try:
                         return action(endpoint.transport, left)
@@ -162,9 +192,9 @@ class Client:
                         # Another server may have the model; of one alone, it is the answer.
                         failures.append(error)
                         if isinstance(error, ServerUnavailableError):
-                            self._balancer.lost(endpoint)
+                            balancer.lost(endpoint)
                     except RequestTimeoutError:
-                        self._balancer.lost(endpoint)
+                        balancer.lost(endpoint)
                         raise
             if failures and all(isinstance(error, UnknownModelError) for error in failures):
                 raise failures[0]
@@ -178,3 +208,16 @@ class Client:
         raise ServerUnavailableError(
             f"no server is available for '{self.model}' ({reasons}); start one, or compare the URL"
         ) from failures[-1]
+
+
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+def _forget_connections() -> None:
+    """In a process that was forked: its parent goes on to use the connections and threads."""
+    for client in _clients:
+        client._reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_connections)

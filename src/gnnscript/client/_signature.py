@@ -199,4 +199,10 @@ def _array(spec: _Tensor, value: Any) -> Array:
             limits = np.iinfo(spec.dtype)
             if int(array.min()) < limits.min or int(array.max()) > limits.max:
                 raise InvalidInputError(f"'{spec.name}' holds values that {spec.dtype} cannot hold")
-    return np.ascontiguousarray(array, dtype=spec.dtype)
+    try:
+        with np.errstate(over="raise"):
+            return np.ascontiguousarray(array, dtype=spec.dtype)
+    except FloatingPointError:
+        raise InvalidInputError(
+            f"'{spec.name}' holds values that {spec.dtype} cannot hold"
+        ) from None

@@ -10,9 +10,13 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import time
 
 from gnnscript._errors import GnnscriptError
 from gnnscript.deploy.server import LOOPBACK, WHEEL, Server, ServerError, install_server
+
+_SOON = 5.0
+"""Seconds within which a server that ends would end again."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +48,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--revive",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="load a model again whose process has died (default: yes)",
+        help="load a model again whose process has died, and start the server again where that has "
+        "(default: yes)",
     )
     parser.add_argument(
         "--option",
@@ -76,14 +81,19 @@ def run(arguments: argparse.Namespace) -> int:
     # Service managers and containers end a process by SIGTERM, terminals by SIGINT.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with server:
-            print(
-                f"ready: {server.http_url}, {server.grpc_url}, {server.metrics_url}",
-                file=sys.stderr,
-                flush=True,
-            )
-            code = server.wait()
-        raise ServerError(f"the server ended with exit code {code}")
+        while True:
+            with server:
+                begun = time.monotonic()
+                print(
+                    f"ready: {server.http_url}, {server.grpc_url}, {server.metrics_url}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                code = server.wait()
+            ended = f"the server ended with exit code {code}"
+            if not arguments.revive or time.monotonic() - begun < _SOON:
+                raise ServerError(ended)
+            print(f"{ended}; starting it again", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         return 0
     finally:

@@ -196,6 +196,21 @@ def _check_libraries(installation: Installation, environment: dict[str, str]) ->
         )
 
 
+def _check_port(address: str, port: int) -> None:
+    """Raises ServerError where something listens on a port: it would be taken for the server."""
+    try:
+        found = socket.getaddrinfo(address or None, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(found[0], found[1]) as probe:
+            # Connections that a server before has left to time out are not in the way.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(found[4])
+    except OSError as error:
+        raise ServerError(
+            f"cannot listen on port {port} of '{address}' ({error.strerror}); stop what does, or "
+            "choose another port"
+        ) from error
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
@@ -285,11 +300,14 @@ class Server:
             timeout: Seconds to wait at most.
 
         Raises:
-            ServerError: A model does not load, or the server ends or is not ready in time.
+            ServerError: A port is in use, a model does not load, or the server ends or is not
+                ready in time.
         """
         if self._process is not None:
             raise ServerError("the server runs already")
         http, grpc, metrics = self._ports
+        for port in self._ports:
+            _check_port(self._address, port)
         repository = self.repository
         if self._revive:
             repository = mirror(repository, self._own_folder() / "models")

@@ -303,6 +303,23 @@ def test_edges_that_are_written_to_are_looked_at_again(bare: BareProcess) -> Non
         torch.testing.assert_close(scripted(*GRAPHS[0]), model(*GRAPHS[0]))
 
 
+class Uncounted(Layers):
+    """Weights are written to in a way that torch does not count."""
+
+    def forward(self, x: Tensor, edge_index: Tensor, weight: OptTensor = None) -> Tensor:
+        assert weight is not None
+        weight = weight.clone()
+        for layer in self.layers:
+            x = layer(x, edge_index, weight)
+            weight.data[:4] *= 3.0
+        return x
+
+
+def test_writes_that_are_not_counted_are_seen(bare: BareProcess) -> None:
+    model = Uncounted(GCNConv(WIDTH, WIDTH), GCNConv(WIDTH, WIDTH))
+    assert_scripts_like_eager(model, *GRAPHS, gradients=False, reload=bare)
+
+
 class Pooled(Layers):
     """Another number of nodes in each layer, on the same edges."""
 

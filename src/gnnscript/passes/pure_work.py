@@ -129,6 +129,9 @@ class PureWork:
             return isinstance(node, _STATEMENTS) and plain
         if isinstance(node, ast.BinOp):
             return not isinstance(node.op, ast.MatMult)
+        if isinstance(node, ast.Name):  # an object that has no name of its own may be any
+            target = getattr(node, "target_", None)
+            return not isinstance(target, Import) or bool(target.module)
         return self._allows_call(node) if isinstance(node, ast.Call) else True
 
     def _allows_call(self, node: ast.Call) -> bool:

@@ -56,9 +56,12 @@ def share_repeats(program: Program) -> bool:
 
 
 def _changes_context(node: ast.AST) -> bool:
-    """Whether code decides what other code computes: its types, by autocast, or its gradients."""
+    """Whether code decides what other code computes: its types, by autocast, or its gradients.
+
+    Or writes to tensors so that they do not count it.
+    """
     names = {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
-    return bool(names & {"autocast", "requires_grad_"})
+    return bool(names & {"autocast", "data", "requires_grad_"})
 
 
 class _Finder:

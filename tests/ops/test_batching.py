@@ -72,6 +72,11 @@ def test_ops_are_mapped() -> None:
             lambda one: ops.edge_reduce("j0 - i1", [one, one], *ends, ptr, perm, "sum"),
             many,
         ),
+        (
+            "attention",
+            lambda one: ops.edge_attention("i0 * j1", [one, one], 1, "j0", [one], *ends, ptr, perm),
+            many,
+        ),
     ]:
         found = torch.vmap(function, in_dims=1)(given)
         expected = [function(one) for one in given.unbind(1)]
@@ -80,3 +85,23 @@ def test_ops_are_mapped() -> None:
         else:
             for position, part in enumerate(found):
                 torch.testing.assert_close(part, torch.stack([one[position] for one in expected]))
+
+
+def test_vectorised_derivatives_of_attention() -> None:
+    with gnnscript.kernels("native"):
+        assert library.implementation() == "native"
+    ops = torch.ops.gnnscript
+    x, edge_index = graph()
+    ptr, perm = ops.csr(edge_index[1], NODES)
+
+    def run(one: Tensor) -> Tensor:
+        edges = (edge_index[1], edge_index[0], ptr, perm)
+        return ops.edge_attention("i0 * j1", [one, one.sin()], 1, "tanh(j0)", [one], *edges)[0]  # type: ignore[no-any-return]
+
+    of = torch.autograd.functional
+    torch.testing.assert_close(of.jacobian(run, x, vectorize=True), of.jacobian(run, x))
+
+    def energy(one: Tensor) -> Tensor:
+        return run(one).square().sum()
+
+    torch.testing.assert_close(of.hessian(energy, x, vectorize=True), of.hessian(energy, x))

@@ -13,6 +13,8 @@ __all__ = ["register"]
 
 _OPS = (
     "csr",
+    "edge_attention",
+    "edge_attention_backward",
     "edge_map",
     "edge_reduce",
     "edge_softmax",

@@ -121,9 +121,37 @@ class Halting(Conv):
         return h.exp() + factor + self.propagate(edge_index, x=h)
 
 
+class Activated(Conv):
+    """An activation has written over the first operand, and returned it."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> tuple[Tensor, ...]:
+        out = self.propagate(edge_index, x=x)
+        by_keyword = nn.functional.relu(out, inplace=True)
+        out = out + self.bias
+        other = self.propagate(edge_index, x=out)
+        by_position = nn.functional.elu(other, 1.0, True)
+        other = other + self.bias
+        return by_keyword, by_position, out, other
+
+
+class Numbered(Conv):
+    """Numbers are added: known ones, sizes and attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = 0.5
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        out = self.propagate(edge_index, x=x)
+        out = out + 1
+        out = out + self.shift
+        out = out + x.size(0)
+        return out + (2 * self.shift + x.size(0))
+
+
 TAKEN = {"rooted": Rooted, "transformed": Transformed}
 LEFT = {"named": Named, "listed": Listed, "viewed": Viewed, "given": Given}
-OTHERS = {"wider": Wider, "halting": Halting}
+OTHERS = {"wider": Wider, "halting": Halting, "activated": Activated, "numbered": Numbered}
 
 
 @pytest.mark.parametrize("gradients", [False, True])

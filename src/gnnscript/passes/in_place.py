@@ -16,6 +16,7 @@ from gnnscript.passes.uses import Reader, Uses, callee, returns_new
 from gnnscript.specialize.helpers import import_reference
 from gnnscript.specialize.program import Program, Specialized
 from gnnscript.specialize.tree import names_read
+from gnnscript.specialize.values import static_type
 
 __all__ = ["add_in_place"]
 
@@ -57,7 +58,7 @@ def _block(
             new = free and fresh.is_own(function, body, at, left.id)
         else:
             new = fresh.is_new(function, left)
-        if new:
+        if new and fresh.is_tensor(function, right):
             add = import_reference("gnnscript.ops.fused", "add_to", "add_to")
             statement.value = ast.Call(add, [left, right], [])
 
@@ -95,6 +96,23 @@ class _Fresh:
             given = any(keyword.arg in ("out", "inplace") for keyword in node.keywords)
             return returns_new(name) and not given
         return False
+
+    def is_tensor(self, function: Specialized, node: ast.expr) -> bool:
+        """Whether the value of an expression is known to be a tensor."""
+        if isinstance(node, ast.Name):
+            return function.types.get(node.id) == TENSOR
+        if isinstance(node, ast.BinOp):
+            return any(self.is_tensor(function, side) for side in (node.left, node.right))
+        reader = Reader(self.uses, function, set())
+        if isinstance(node, ast.Attribute):
+            return isinstance(reader.object(node), torch.Tensor)
+        if not isinstance(node, ast.Call):
+            return False
+        target = callee(node)
+        if target is not None:
+            return static_type(target.value) == TENSOR
+        layer = reader.object(node.func)
+        return isinstance(layer, torch.nn.Linear) or self.is_new(function, node)
 
     def is_own(self, function: Specialized, body: list[ast.stmt], at: int, name: str) -> bool:
         """Whether a variable holds, before a statement of a block, a new tensor, and alone."""

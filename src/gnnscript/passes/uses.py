@@ -256,7 +256,7 @@ class Reader:
                 return self.shares(node.func.value)
             return is_view(name) and (shared or self.shares(node.func.value))
         if kind == "torch":
-            return (is_view(name) or is_in_place(name)) and shared
+            return (is_view(name) or is_in_place(name) or _may_write(node)) and shared
         return shared
 
     def calls(self, node: ast.AST) -> None:
@@ -292,8 +292,7 @@ class Reader:
                 else:
                     self.stored = True
         elif kind == "torch":
-            self.changed |= is_in_place(name) and shared
-            self.changed |= any(k.arg in ("out", "inplace") for k in node.keywords) and shared
+            self.changed |= (is_in_place(name) or _may_write(node)) and shared
         elif kind == "module":
             self.changed |= shared and may_change_arguments(self.object(node.func))
         elif kind == "unknown":
@@ -350,6 +349,15 @@ def callee(node: ast.Call) -> Specialized | None:
     """The specialised function that is called, if it is one."""
     target = getattr(node, "target_", None)
     return target if isinstance(target, Specialized) else None
+
+
+def _may_write(node: ast.Call) -> bool:
+    """Whether a call of a function of torch asks for its result in the memory of an argument.
+
+    ``relu(x, True)`` does; other functions' flags are taken for the same.
+    """
+    flags = (isinstance(arg, ast.Constant) and arg.value is True for arg in node.args)
+    return any(k.arg in ("out", "inplace") for k in node.keywords) or any(flags)
 
 
 def _root(node: ast.expr) -> ast.expr:

@@ -4,6 +4,7 @@
 # ruff: noqa: RUF036
 
 import inspect
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import GCNConv, MessagePassing
+from torch_geometric.utils import to_dense_batch
 
 import gnnscript
 from conformance.forms import Plain
@@ -330,6 +332,28 @@ def test_place_in_a_helper():
     error = refused(Plain(InHelper()))
     lines, first = inspect.getsourcelines(broken_helper)
     assert any(f"test_errors.py:{first + i}" in str(error) for i in range(len(lines)))
+
+
+class Writes(MessagePassing):
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        text = json.dumps({"nodes": x.size(0)})  # here
+        return self.propagate(edge_index, x=x) * len(text)
+
+
+class Sized(MessagePassing):
+    """What PyG's code makes of an argument that it cannot use."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return to_dense_batch(x, "batch")[0]  # here
+
+
+@pytest.mark.usefixtures("auto")
+@pytest.mark.parametrize("cls", [Writes, Sized])
+def test_the_line_that_leads_into_a_library_stands_first(cls):
+    first, _, library, *_ = str(refused(cls())).split("\n")
+    assert first.endswith(places_of(cls)[0])
+    assert library.startswith("in ")
+    assert "test_errors.py" not in library
 
 
 class NotCallableForm(nn.Module):

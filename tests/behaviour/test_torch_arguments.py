@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import random
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -123,6 +127,28 @@ class Items(Passing):
         return x[last], last, largest, order * scale, weight, len(rows), (x > 0).any().item(), total
 
 
+class Plain(Passing):
+    """Python's own functions, given numbers and tensors of run time."""
+
+    def made(self, x):
+        order = x[:, 0].argsort()
+        count = x.size(0)
+        drawn = random.randint(2, 2) + int(random.random()) + int(random.uniform(1, 1.5))
+        parts = copy.deepcopy({"x": x, "parts": [x, count]})
+        parts["x"] = parts["x"] + 1
+        first = x
+        return (
+            round(count / 3, 2) + round(0.125 * count, 1),
+            max(order) + min(order),
+            2 in order and count not in order,
+            any(x[0] > 100) or all(order >= 0),
+            first is x,
+            drawn,
+            parts["parts"][1],
+            parts["x"],
+        )
+
+
 class ByTuples(Passing):
     """A tuple of tensors picks by one for each dimension; ranges pick, too."""
 
@@ -138,7 +164,9 @@ class ByTuples(Passing):
         return dense, dense[tuple(pairs)], x[range(3), 0], list(counted[1:3]), backwards
 
 
-@pytest.mark.parametrize("cls", [Arrays, Booleans, ByTuples, Indices, Integers, Items, Types])
+@pytest.mark.parametrize(
+    "cls", [Arrays, Booleans, ByTuples, Indices, Integers, Items, Plain, Types]
+)
 def test_values_are_those_of_eager_mode(cls: type[Passing], check: Check) -> None:
     check(cls())
 
@@ -148,12 +176,30 @@ class Names(Passing):
         return x if str(x.dtype) == "torch.float32" else x.float()
 
 
+class Draws(Passing):
+    def made(self, x):
+        return x * np.random.rand()  # noqa: NPY002
+
+
+class Clocks(Passing):
+    def made(self, x):
+        return x * time.perf_counter()
+
+
 class Devices(Passing):
     def made(self, x):
         return x.type("torch.cuda.FloatTensor")
 
 
-@pytest.mark.parametrize(("cls", "cause"), [(Names, "name of a dtype"), (Devices, "a device")])
+@pytest.mark.parametrize(
+    ("cls", "cause"),
+    [
+        (Names, "name of a dtype"),
+        (Devices, "a device"),
+        (Draws, "'rand' draws random numbers in Python"),
+        (Clocks, "'time.perf_counter' reads a clock"),
+    ],
+)
 def test_what_torchscript_has_no_name_for_is_refused(cls: type[Passing], cause: str) -> None:
     with pytest.raises(gnnscript.UnsupportedError, match=cause):
         torch.jit.script(cls())

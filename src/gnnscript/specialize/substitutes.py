@@ -96,6 +96,11 @@ def round_to(x: float, digits: int) -> float:
     return low if x - low < high - x else high
 
 
+def leaf_copy(x: Tensor) -> Tensor:
+    """``copy.deepcopy(x)``: no gradient of what is computed with it reaches ``x``."""
+    return x.detach().clone().requires_grad_(x.requires_grad)
+
+
 def total(iterable: Any, start: Any = 0) -> Any:
     """``sum``, which TorchScript has for lists of numbers only."""
     result = start

@@ -35,6 +35,7 @@ from gnnscript.specialize.substitutes import (
     SUBSTITUTES,
     int_hash,
     ints_hash,
+    leaf_copy,
     tuple_hash,
 )
 from gnnscript.specialize.values import (
@@ -297,8 +298,7 @@ def _copy(frame: Frame, function: Any, given: Arguments) -> Folded:
     if isinstance(value, Const):
         return frame.wrap(function(value.value)), node
     if static_type(value) == TENSOR:
-        clone = ast.Attribute(frame.needed(value, node), "clone", ast.Load())
-        return value, ast.Call(clone, [], []) if deep else node
+        return frame.call_function(leaf_copy, given, None) if deep else (value, node)
     if static_type(value) in (INT, FLOAT, BOOL, STR, NUMBER):
         return value, node
     raise UnsupportedError(

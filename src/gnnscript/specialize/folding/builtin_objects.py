@@ -1,9 +1,10 @@
-"""Functions of objects: of dataclasses that the model makes, and of configuration."""
+"""Functions of objects: of dataclasses that the model makes, of configuration, of the process."""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
+import time
 from typing import TYPE_CHECKING, Any
 
 from gnnscript._errors import UnsupportedError
@@ -38,6 +39,14 @@ def _as_dictionary(frame: Frame, function: Any, given: Arguments) -> Folded:
     if done is None:
         raise UnsupportedError(f"'{function.__name__}' has no TorchScript form", "name the fields")
     return done
+
+
+@for_(time.time, time.perf_counter, time.monotonic, time.process_time)
+def _clock(frame: Frame, function: Any, given: Arguments) -> Folded:
+    raise UnsupportedError(
+        f"'time.{function.__name__}' reads a clock, which a scripted model does not",
+        "measure the time around the call of the model",
+    )
 
 
 @for_(dataclasses.astuple)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from gnnscript._errors import UnsupportedError
-from gnnscript.analyze.types import TENSOR
+from gnnscript.analyze.types import BOOL, TENSOR
 from gnnscript.specialize.folding.base import Folded, Folding, MissingAttribute, store
 from gnnscript.specialize.folding.rewritten import located
 from gnnscript.specialize.helpers import torch_name
@@ -77,8 +77,13 @@ class Contexts(Folding):
             return None
         if callee.value is torch.enable_grad:
             return Const(True), ast.Constant(True)
-        if callee.value is torch.inference_mode and not context.args and not context.keywords:
-            return Const(False), ast.Constant(False)
+        if callee.value is torch.inference_mode:
+            options = [*context.args, *(keyword.value for keyword in context.keywords)]
+            chosen = self.fold(options[0])[0] if options else Const(True)
+            if isinstance(chosen, Const):
+                off: Folded = (Const(False), ast.Constant(False))
+                on = ast.Call(torch_name("torch.is_grad_enabled"), [], [])
+                return off if chosen.value else (Dyn(BOOL), on)
         if callee.value is torch.set_grad_enabled and context.args:
             return self.truth(*self.fold(context.args[0]))
         return None

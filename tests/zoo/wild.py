@@ -149,7 +149,82 @@ class Attraction(MessagePassing):
         return x_j.sigmoid() / (1 + (pos_i - pos_j).pow(2).sum(-1, keepdim=True))
 
 
+class Masked(MessagePassing):
+    """Masks made of bools, flags and comparisons, which pick edges and nodes."""
+
+    directed = True
+
+    def __init__(self):
+        super().__init__(aggr="mean")
+        self.lin = nn.Linear(8, 4)
+
+    def forward(self, x, edge_index):
+        kept = torch.full((edge_index.size(1),), True)
+        kept[edge_index[0] > edge_index[1]] = False
+        degrees = degree(edge_index[0], x.size(0))
+        central = degrees >= degrees.median()
+        chosen = kept & (central[edge_index[0]] | (not self.directed))
+        first = torch.zeros(x.size(0), dtype=bool)
+        first[: x.size(0) // 2] = True
+        h = self.propagate(edge_index[:, chosen & self.directed], x=self.lin(x))
+        weight = 1 if chosen.sum().item() > 12 else 0.5
+        return h[first] * weight, torch.where(first, True, central), chosen.sum().item()
+
+    def message(self, x_j):
+        return x_j
+
+
+class Encoded(nn.Module):
+    """Scales and positions by powers of integers; a generator gives the layers and their scales."""
+
+    def __init__(self):
+        super().__init__()
+        self.near, self.far = GCNConv(8, 8), GCNConv(8, 8)
+
+    def stages(self, count):
+        for level in range(count):
+            yield 2**level, self.near if level % 2 == 0 else self.far
+
+    def forward(self, x, edge_index):
+        position = torch.arange(x.size(0)).unsqueeze(1)
+        frequency = 10000 ** (-torch.arange(0, 8, 2) / 8)
+        code = torch.zeros(x.size(0), 8)
+        code[:, 0::2], code[:, 1::2] = (position * frequency).sin(), (position * frequency).cos()
+        x = x + code
+        outs = []
+        for scale, conv in self.stages(3):
+            x = conv(x, edge_index).relu()
+            outs.append(x / scale)
+        return torch.cat(outs, -1), torch.ones(x.size(0) ** 2).sum()
+
+
+class Converging(nn.Module):
+    """Layers until nothing changes much, one of two readouts, and what was on the way."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList([GCNConv(8, 8, bias=False) for _ in range(5)])
+        self.mean, self.gated = nn.Linear(8, 2), nn.Sequential(nn.Linear(8, 2), nn.Sigmoid())
+
+    def forward(self, x, edge_index):
+        norms = []
+        for number, conv in enumerate(self.convs):
+            new = conv(x, edge_index)
+            norms.append(new.norm())
+            if new.norm() < 0.05 * x.norm():
+                return self.mean(x), torch.stack(norms)
+            if number > 1 and (new - x).abs().max() < 0.4:
+                break
+            x = 0.5 * (x + new)
+        readout = self.mean if x.size(0) > 8 else self.gated
+        return readout(x), torch.stack(norms)
+
+
+XE = on("x", "edge_index")
 MODELS = {
+    "masked": (Masked, XE),
+    "encoded": (Encoded, XE),
+    "converging": (Converging, XE),
     # TorchScript has no gradient of a real tensor that a complex number multiplies.
     "magnetic": (Magnetic, on("x", "edge_index", "edge_weight"), {"gradients": False}),
     "gated-cell": (GatedCell, on("x", "edge_index")),

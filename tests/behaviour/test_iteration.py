@@ -120,6 +120,15 @@ class Ordered(Base):
         return out + seen["b"], kept + found[longest].sum(), {k: found[k] for k in sorted(found)}
 
 
+class Columns(Base):
+    """A list of tuples of several types, which TorchScript's lists cannot hold."""
+
+    def forward(self, x, edge_index):
+        columns = list(zip((1, x), (2, x * 3), strict=True))
+        (first, second), tensors = columns
+        return self.propagate(edge_index, x=tensors[1] * second + first) + columns[1][0]
+
+
 class Read(Base):
     def forward(self, x, edge_index):
         ends = operator.itemgetter(0, 1)(edge_index)
@@ -141,7 +150,7 @@ class Mapped(Base):
         return self.propagate(edge_index, x=(q * k + v).flatten(1))
 
 
-@pytest.mark.parametrize("cls", [Arranged, Hops, Layers, Mapped, Ordered, Read])
+@pytest.mark.parametrize("cls", [Arranged, Columns, Hops, Layers, Mapped, Ordered, Read])
 def test_runs_as_in_eager(cls: type[nn.Module], check: Check) -> None:
     check(cls())
 

@@ -51,6 +51,7 @@ __all__ = [
     "has_mapping",
     "has_slice",
     "is_mixed",
+    "is_motley",
     "is_object",
     "join_values",
     "key_of",
@@ -200,6 +201,16 @@ def has_slice(value: Value) -> bool:
     if isinstance(value, Const) and type(value.value) is tuple:
         return any(isinstance(part, slice) for part in value.value)
     return isinstance(value, Const) and isinstance(value.value, slice)
+
+
+def is_motley(value: Value) -> bool:
+    """Whether a value is a list whose elements are of types that no list of TorchScript's holds."""
+    return (
+        isinstance(value, Seq)
+        and value.kind == "list"
+        and all(static_type(item).known for item in value.items)
+        and not static_type(value).known
+    )
 
 
 def is_object(value: Value) -> bool:

@@ -38,6 +38,7 @@ from gnnscript.specialize.values import (
     generalize,
     has_mapping,
     has_slice,
+    is_motley,
     is_object,
     literal,
     static_type,
@@ -180,7 +181,7 @@ class Assignment(Folding):
         if isinstance(value, Poison) or residual is None:
             self.env[name] = Binding(value, None)
             return
-        by_parts = has_mapping(value) or has_slice(value)
+        by_parts = has_mapping(value) or has_slice(value) or is_motley(value)
         if is_absent(residual) or (by_parts and name not in self.opened):
             self.env[name] = Binding(value, None, self.hold(name, residual))
             return

@@ -153,7 +153,8 @@ _AS_TORCH = ("isin",)
 
 def numpy_function(frame: Frame, function: Any, given: Arguments) -> Folded | None:
     """A function of NumPy's: evaluated on constants, Python's own for numbers of run time."""
-    module = type(function).__module__ if type(function).__name__ == "ufunc" else None
+    owner = function if type(function).__name__ == "ufunc" else getattr(function, "__self__", None)
+    module = type(owner).__module__ if type(owner).__module__ == "numpy" else None
     module = module or getattr(function, "__module__", None) or ""
     if module.split(".")[0] != "numpy" or not callable(function):
         return None

@@ -86,16 +86,17 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
         mean = along.reshape([*high.shape, -1]).sum(-1) if out.numel() > 0 else high
         weight, slope = _ops.edge_attention_backward(*call, grad, high, total, mean)
     graph = Graph(index, other, (ptr, perm))
-    extras = [_spread(weight, messages, trailing), grad]
+    spread = _spread(weight, messages, trailing)
     of_message = gradients(
         message,
         ctx.needs_input_grad[4],
         graph,
         _message_programs(message),
         operands,
-        extras,
+        [spread, grad],
         len(messages),
     )
+    del weight, spread  # one value per edge and head less at the peak
     shape = feature_shape(score, score_operands)
     slope = slope.reshape([*slope.shape, *([1] * ctx.sum_dims)]).expand([slope.size(0), *shape])
     of_score = gradients(

@@ -58,6 +58,7 @@ WARNINGS = [
         "ignore:`torch.jit",
         "ignore:Failing to pass a value to the 'type_params'",
         "ignore:Guards may run slower on Python 3.13.0",
+        "ignore:`torch_geometric.distributed` has been deprecated",
     )
     for option in ("-W", action)
 ]

@@ -52,6 +52,13 @@ class Entries:
         """The matrix as it is."""
         return self
 
+    def _coalesced_(self, coalesced: bool) -> Entries:  # noqa: ARG002
+        return self
+
+    def clone(self) -> Entries:
+        """A matrix of its own."""
+        return Entries(self.row, self.col, self.held.clone(), self.shape, self.layout)
+
     def to_sparse_csr(self) -> Entries:
         """The same matrix, row by row."""
         return Entries(self.row, self.col, self.held, self.shape, torch.sparse_csr)

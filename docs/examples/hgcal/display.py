@@ -64,7 +64,17 @@ def draw_throughput(path: Path, seconds: Mapping[str, Sequence[float]]) -> None:
     rate = np.array([60 / np.median(seconds[name]) for name in names])
     bounds = np.array([60 / np.quantile(seconds[name], (0.84, 0.16)) for name in names]).T
     figure, panel = plt.subplots(figsize=(7, 4), layout="constrained")
-    panel.bar(names, rate, yerr=np.abs(bounds - rate), capsize=4, color=COLOURS[: len(names)])
+    # Points, because bars on a logarithmic scale have no bottom to compare their heights from.
+    for name, middle, (low, high), colour in zip(names, rate, bounds.T, COLOURS, strict=False):
+        error = [[abs(middle - low)], [abs(high - middle)]]
+        panel.errorbar([name], [middle], yerr=error, fmt="o", capsize=4, color=colour)
+        panel.annotate(
+            f"{middle:,.0f}", (name, middle), xytext=(9, 0), textcoords="offset points", va="center"
+        )
     panel.set(ylabel="events per minute, one client", yscale="log")
+    panel.set_ylim(rate.min() / 2, max(bounds.max(), rate.max()) * 2)
+    panel.margins(x=0.15)
+    panel.yaxis.set_major_formatter("{x:,.0f}")
+    panel.yaxis.set_minor_formatter("")
     figure.savefig(path, dpi=110)
     plt.close(figure)

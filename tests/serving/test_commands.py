@@ -86,13 +86,14 @@ def test_export_and_serve(
             assert client(*graph(9, 20)).shape == (20, 4)
             # A server that dies is started again, where it stood long enough.
             time.sleep(5)
-            children = Path(f"/proc/{serve.pid}/task/{serve.pid}/children").read_text().split()
-            for child in children:
-                os.kill(int(child), signal.SIGKILL)
+            (child,) = Path(f"/proc/{serve.pid}/task/{serve.pid}/children").read_text().split()
+            os.kill(int(child), signal.SIGKILL)
             again = [next(serve.stderr)]
             while not again[-1].startswith("ready: "):
                 again.append(next(serve.stderr))
             assert any("with exit code -9; starting it again" in text for text in again), again
+            with pytest.raises(ProcessLookupError):  # nor is a process of its models left
+                os.killpg(int(child), 0)
             assert client(*graph(9, 20)).shape == (20, 4)
         serve.send_signal(signal.SIGTERM)
         serve.stderr.read()

@@ -204,53 +204,17 @@ def csr(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def segment_reduce(src: Tensor, ptr: Tensor, perm: Tensor | None, reduce: str) -> Tensor:
-    """Reduce the edge values of each node over `ptr, perm = csr(index, N)`.
-
-    Args:
-        src: Edge values, `[E, ...]`, in their given order; float64, float32, float16 or bfloat16.
-        ptr: Where the edges of each node begin and end in `perm`, `[N + 1]`, int64.
-        perm: The edges in sorted order, `[E]`, int64; None where `src` is sorted.
-        reduce: `sum`, `mean`, `min`, `max`, `mul`, `any`, `var`, `std` (both of the values as a
-            population) or `logsumexp`.
-
-    Returns:
-        Node values, `[N, ...]`, of the dtype of `src`. A node without edges holds 0, 1 for `mul`,
-        negative infinity for `logsumexp`.
-
-    Raises:
-        ValueError: If shapes, dtypes or devices do not fit, `ptr` decreases or leaves `[0, E]`, or
-            `reduce` is unknown.
-        IndexError: If a value of `perm` is out of range.
-    """
+    """Reduce the edge values of each row in one pass, as `rows.segment_reduce`."""
     return torch.ops.gnnscript.segment_reduce(src, ptr, perm, reduce)
 
 
 def segment_reduces(
     src: Tensor, ptr: Tensor, perm: Tensor | None, reduces: list[str]
 ) -> list[Tensor]:
-    """Reduce the edge values of each node in several ways, in one pass where that is possible.
-
-    Args:
-        src: As in `segment_reduce`.
-        ptr: As in `segment_reduce`.
-        perm: As in `segment_reduce`.
-        reduces: Reductions of `segment_reduce`; sum, mean, min, max, var and std share a pass.
-
-    Returns:
-        Node values of each reduction, as `segment_reduce` returns them.
-    """
+    """Reduce in several ways, in one pass where that is possible, as `rows.segment_reduces`."""
     return torch.ops.gnnscript.segment_reduces(src, ptr, perm, reduces)
 
 
 def edge_softmax(src: Tensor, ptr: Tensor, perm: Tensor | None) -> Tensor:
-    """Normalise the edge values of each node by a softmax over `ptr, perm = csr(index, N)`.
-
-    Args:
-        src: Edge values, `[E, ...]`, in their given order; floating-point.
-        ptr: As in `segment_reduce`.
-        perm: As in `segment_reduce`.
-
-    Returns:
-        Weights of the shape and dtype of `src`, in the order of `src`; 0 for an edge of no row.
-    """
+    """Normalise the edge values of each row by a softmax, as `rows.edge_softmax`."""
     return torch.ops.gnnscript.edge_softmax(src, ptr, perm)

@@ -40,6 +40,7 @@ class Booleans(Passing):
             torch.full((n,), False, device=x.device),
             torch.where(up, True, False),
             torch.where(up, x > 1, True),
+            torch.where(torch.norm(x, dim=1, keepdim=True) > 1, x, -x),
             up & self.flag,
             up | known,
             True ^ up,

@@ -109,7 +109,7 @@ def test_a_library_of_another_version_says_so(run_python: RunPython, native: Any
     assert "make native" in out
 
 
-SCHEMAS = 2, "95b49ed92cb428a3"
+SCHEMAS = 3, "80ad79bc4f59bd3a"
 
 
 def test_whoever_changes_schemas_raises_the_interface() -> None:

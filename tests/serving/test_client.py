@@ -82,7 +82,7 @@ def test_no_torch_is_needed(server: Server, models, run_python, tmp_path: Path) 
         ((X[:0], EDGES), r"no indices in 'edge_index', as there are no nodes \(N = 0\), got 2"),
         ((X, EDGES.astype(np.float32)), "expected 'edge_index' of dtype int64, got float32"),
         ((X, EDGES.astype(np.uint64) + 2**63), "holds values that int64 cannot hold"),
-        ((X + 1e300, EDGES), "'x' holds values that float32 cannot hold"),
+        ((X.astype(np.float64) + 1e300, EDGES), "'x' holds values that float32 cannot hold"),
         ((X.astype(complex), EDGES), "expected 'x' of dtype float32, got complex128"),
         ((["a"], EDGES), "expected 'x' of dtype float32"),
         (([[1, 2], [3]], EDGES), "'x' is no array"),

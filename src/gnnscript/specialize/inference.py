@@ -212,7 +212,8 @@ def function_type(function: Any, args: Sequence[Type], kwargs: dict[str, Type]) 
             return declared
     found = match(name, args, kwargs)
     if found is None:
-        return Signature(_return_hint(function))
+        hint = _return_hint(function)
+        return Signature(_only_result(name) if hint == UNKNOWN else hint)
     return found
 
 
@@ -250,6 +251,14 @@ def _python_signature(
         if t == INT and strip_optional(wanted) == FLOAT:
             floats.add(where)
     return Signature(from_annotation(hints["return"]), frozenset(unwrap), frozenset(floats))
+
+
+@functools.cache
+def _only_result(name: str) -> Type:
+    """What all operators of a name return; ``torch.norm``, say, has defaults that they have not."""
+    schemas = torch._C._jit_get_schemas_for_operator(f"aten::{name}")
+    found = {tuple(str(returned.type) for returned in schema.returns) for schema in schemas}
+    return TENSOR if found == {("Tensor",)} else UNKNOWN
 
 
 def _return_hint(function: Any) -> Type:

@@ -299,9 +299,10 @@ class Conditions(Folding):
             (left_value, left_node), (right_value, right_node) = self.alike(
                 (left_value, left_node), (right_value, right_node)
             )
-        tensor = TENSOR in (static_type(left_value), static_type(right_value))
-        plain = isinstance(op, (ast.In, ast.NotIn, ast.Is, ast.IsNot))
-        result_type = TENSOR if tensor and not plain else BOOL
+        types = {static_type(left_value), static_type(right_value)}
+        result_type = BOOL
+        if not isinstance(op, (ast.In, ast.NotIn, ast.Is, ast.IsNot)):  # of tensors: a tensor
+            result_type = next((t for t in (TENSOR, UNKNOWN) if t in types), BOOL)
         return Dyn(result_type), ast.Compare(left_node, [op], [right_node])
 
 

@@ -10,7 +10,7 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -52,14 +52,23 @@ def interleaved(
     return {name: statistics.median(values) for name, values in spent.items()}
 
 
-def map_tensors() -> None:
-    """Has tensors of a MB and more be mappings of their own from here on, as far as glibc is used.
+@contextlib.contextmanager
+def tensors_mapped() -> Iterator[None]:
+    """Has tensors of a MB and more be mappings of their own, as far as glibc is used.
 
     What they leave when they are freed does not count then, as it would by chance on a heap. Calls
-    take longer.
+    take longer. Afterwards the heap holds as much as it does in a process that has run for a while.
     """
+    _set_mapping_threshold(1 << 20)
+    try:
+        yield
+    finally:
+        _set_mapping_threshold(32 << 20)
+
+
+def _set_mapping_threshold(size: int) -> None:
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD
+        ctypes.CDLL(None).mallopt(-3, size)  # M_MMAP_THRESHOLD
 
 
 def extra_memory(call: Callable[[], object]) -> float | None:

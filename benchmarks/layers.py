@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import environment, extra_memory, interleaved, map_tensors, verdict, write
+from common import environment, extra_memory, interleaved, tensors_mapped, verdict, write
 from torch import Tensor, nn
 from torch.nn import Linear, ReLU, Sequential
 from torch_geometric import nn as pyg
@@ -234,7 +234,6 @@ def table(
 
 def memory(options: argparse.Namespace) -> dict[str, Any]:
     """Peak memory of a layer beyond its inputs, parameters and what the process held."""
-    map_tensors()
     rows: dict[str, Any] = {}
     figures = []
     print("\nextra memory, MB".ljust(15), *(name.rjust(14) for name in ("eager", "ours_scripted")))
@@ -284,7 +283,8 @@ def main() -> None:
     if DGL_MISSING:
         print(f"without DGL: {DGL_MISSING}")
     if "memory" in options.tables:  # first: nothing is freed yet that could be used again
-        results["memory"] = memory(options)
+        with tensors_mapped():
+            results["memory"] = memory(options)
     if "forward" in options.tables:
         names = [name for name in (*BASELINES, *others, *OURS) if name not in options.skip]
         results["forward"] = table("forward", names, list(BASELINES), options)

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from gnnscript.ops import library, portable
-from gnnscript.ops.edge import edge_attention, edge_map, edge_reduce, gspmm, sddmm
+from gnnscript.ops.edge import _csr, edge_attention, edge_map, edge_reduce, gspmm, sddmm
 from gnnscript.ops.native_neighbors import fps, knn, nearest, radius
-from gnnscript.ops.plans import cached_csr
 from gnnscript.ops.portable import _count_nodes, _wrap_dim, check_edge_index
 
 __all__ = [
@@ -196,11 +195,7 @@ def csr(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
         ValueError: If `index` is no vector of int32 or int64, or `size` is negative.
         IndexError: If a value of `index` is out of range.
     """
-    if torch.jit.is_scripting():  # type: ignore[attr-defined]
-        if index.is_cuda:
-            return torch.ops.gnnscript.csr(index, size)
-        return torch.ops.gnnscript.shared_csr(index, size)
-    return cached_csr(index, size)
+    return _csr(index, size)
 
 
 def segment_reduce(src: Tensor, ptr: Tensor, perm: Tensor | None, reduce: str) -> Tensor:

@@ -25,7 +25,7 @@ from gnnscript.passes.expressions import (
 )
 from gnnscript.passes.operators import Operators
 from gnnscript.passes.state import Abort, Frame
-from gnnscript.specialize.helpers import Import, import_reference, is_op
+from gnnscript.specialize.helpers import Import, has_forward_hooks, import_reference, is_op
 from gnnscript.specialize.program import Specialized
 from gnnscript.specialize.tree import clone
 
@@ -149,7 +149,7 @@ class Calls(Operators):
         if done.owner is None:
             return done
         module = done.owner.ref.module
-        watched = module._forward_hooks or module._forward_pre_hooks
+        watched = has_forward_hooks(module)
         return None if watched and done.name.startswith("forward") else done
 
     def enter(self, node: ast.Call, frame: Frame) -> tuple[Specialized, Frame]:
@@ -351,7 +351,7 @@ class Calls(Operators):
             return self.through(called, given, first=True)
         if type(module) is not torch.nn.Sequential or len(module) < 2:
             return None
-        watched = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+        watched = has_forward_hooks(module) or "forward" in vars(module)
         if watched or type(module[-1]) is not torch.nn.Linear or may_change_arguments(module):
             return None
         last = self.item(called, ast.Constant(len(module) - 1))
@@ -366,8 +366,7 @@ class Calls(Operators):
         module = getattr(called, "value", None)
         if not isinstance(module, torch.nn.Module):
             return None
-        watched = module._forward_hooks or module._forward_pre_hooks
-        if watched or "forward" in vars(module):
+        if has_forward_hooks(module) or "forward" in vars(module):
             return None
         kind = type(module)
         code = ast.Call(clone(called.code), [hole(given)], [])

@@ -10,6 +10,7 @@ import torch
 from gnnscript.passes.attention import has_softmax
 from gnnscript.passes.calls import Calls, dropout_test
 from gnnscript.passes.state import Abort, Frame, Then
+from gnnscript.specialize.helpers import has_forward_hooks
 from gnnscript.specialize.tree import is_simple
 
 __all__ = ["Dropout"]
@@ -54,10 +55,7 @@ class Dropout(Calls):
         test = dropout_test(call)
         if test is None and is_simple(call.func) and len(call.args) == 1:
             module = getattr(self.evaluate(call.func, frame), "value", None)
-            watched = getattr(module, "_forward_hooks", None) or getattr(
-                module, "_forward_pre_hooks", None
-            )
-            if type(module) is torch.nn.Dropout and module.p > 0 and not watched:
+            if type(module) is torch.nn.Dropout and module.p > 0 and not has_forward_hooks(module):
                 test = ast.Attribute(call.func, "training", ast.Load())
         if test is None or self.decide(test, frame) is not None:
             return None

@@ -16,7 +16,7 @@ import torch
 from gnnscript.passes.calls import torch_function
 from gnnscript.passes.effects import may_change_arguments
 from gnnscript.passes.elementwise import module_operation
-from gnnscript.specialize.helpers import import_reference
+from gnnscript.specialize.helpers import has_forward_hooks, import_reference
 from gnnscript.specialize.program import Specialized
 from gnnscript.specialize.tree import clone, free_name, is_simple, names_read
 
@@ -358,8 +358,7 @@ def _is_call(node: ast.AST | None) -> bool:
 def _is_watched(module: torch.nn.Module | None) -> bool:
     if module is None:
         return True
-    watched = module._forward_hooks or module._forward_pre_hooks
-    return bool(watched) or "forward" in vars(module)
+    return has_forward_hooks(module) or "forward" in vars(module)
 
 
 def _stored(statement: ast.stmt) -> set[str]:

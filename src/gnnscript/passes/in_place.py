@@ -13,7 +13,7 @@ import torch
 
 from gnnscript.analyze.types import TENSOR
 from gnnscript.passes.uses import Reader, Uses, callee, returns_new
-from gnnscript.specialize.helpers import import_reference
+from gnnscript.specialize.helpers import has_forward_hooks, import_reference
 from gnnscript.specialize.program import Program, Specialized
 from gnnscript.specialize.tree import names_read
 from gnnscript.specialize.values import static_type
@@ -142,8 +142,7 @@ class _Fresh:
             self._functions[key] = False  # recursion
             watched = False
             if function.owner is not None:
-                module: torch.nn.Module = function.owner.ref.module
-                watched = bool(module._forward_hooks or module._forward_pre_hooks)
+                watched = has_forward_hooks(function.owner.ref.module)
             self._functions[key] = not watched and self._all_new(function, function.node.body)
         return self._functions[key]
 

@@ -13,7 +13,7 @@ from gnnscript.analyze.types import BOOL, DTYPE, INT, TENSOR, optional
 from gnnscript.passes.uses import Uses, arguments, callee, is_random, known_to_torch
 from gnnscript.specialize.helpers import Import
 from gnnscript.specialize.program import Specialized
-from gnnscript.specialize.tree import clone, is_simple
+from gnnscript.specialize.tree import base_of, clone, is_simple
 
 __all__ = ["PureWork", "Reads"]
 
@@ -148,7 +148,7 @@ class PureWork:
             return named is None and (func.id in _BUILTINS or _is_exception(func.id))
         if not isinstance(func, ast.Attribute) or func.attr in _NEVER:
             return False
-        imported = getattr(_base(func), "target_", None)
+        imported = getattr(base_of(func), "target_", None)
         if isinstance(imported, Import):
             spelled = ast.unparse(func)
             ops = ".ops." in spelled and ".ops.aten." not in spelled
@@ -278,7 +278,7 @@ class _Reader(ast.NodeVisitor):
         if target is not None:
             self.visit_inner(node, target)
             return
-        if isinstance(node.func, ast.Attribute) and not hasattr(_base(node.func), "target_"):
+        if isinstance(node.func, ast.Attribute) and not hasattr(base_of(node.func), "target_"):
             self.visit(node.func.value)
         for part in [*node.args, *(k.value for k in node.keywords)]:
             self.visit(part)
@@ -302,7 +302,7 @@ class _Reader(ast.NodeVisitor):
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         """``x.dtype`` is a number."""
-        if not self.size(node, node) and not hasattr(_base(node), "target_"):
+        if not self.size(node, node) and not hasattr(base_of(node), "target_"):
             self.visit(node.value)
 
     def visit_Name(self, node: ast.Name) -> None:
@@ -357,7 +357,7 @@ class _Reader(ast.NodeVisitor):
 
     def is_tensor(self, node: ast.expr) -> bool:
         """Whether an expression is a tensor from before, one of a pair of them, or the module's."""
-        root = _base(node)
+        root = base_of(node)
         if not isinstance(root, ast.Name) or hasattr(root, "target_"):
             return False
         if root.id in self.found.bound:
@@ -371,12 +371,6 @@ class _Reader(ast.NodeVisitor):
                 return False
             return held.args[at] == TENSOR
         return node is root and held == TENSOR
-
-
-def _base(node: ast.expr) -> ast.expr:
-    while isinstance(node, (ast.Attribute, ast.Subscript)):
-        node = node.value
-    return node
 
 
 def _root(node: ast.expr) -> str:

@@ -14,6 +14,7 @@ from gnnscript.passes.effects import may_change_arguments
 from gnnscript.specialize.helpers import Import
 from gnnscript.specialize.inference import TENSOR_ATTRIBUTES
 from gnnscript.specialize.program import Specialized
+from gnnscript.specialize.tree import base_of
 
 __all__ = [
     "Reader",
@@ -307,14 +308,14 @@ class Reader:
             ours = isinstance(target, Import) and target.module.startswith("gnnscript.ops")
             return ("op", target.name) if ours else ("unknown", func.id)
         if isinstance(func, ast.Attribute):
-            target = getattr(_root(func), "target_", None)
+            target = getattr(base_of(func), "target_", None)
             if isinstance(target, Import):
                 ours = not target.name and target.module.split(".")[0] in ("torch", "math")
                 return ("torch" if ours else "unknown"), func.attr
             held = self.object(func)
             if isinstance(held, torch.nn.Module):
                 return "module", func.attr
-            if held is None and isinstance(_root(func), ast.Name) and self.is_self(func):
+            if held is None and isinstance(base_of(func), ast.Name) and self.is_self(func):
                 return "unknown", func.attr
             return "method", func.attr
         if isinstance(self.object(func), torch.nn.Module):
@@ -358,12 +359,6 @@ def _may_write(node: ast.Call) -> bool:
     """
     flags = (isinstance(arg, ast.Constant) and arg.value is True for arg in node.args)
     return any(k.arg in ("out", "inplace") for k in node.keywords) or any(flags)
-
-
-def _root(node: ast.expr) -> ast.expr:
-    while isinstance(node, (ast.Attribute, ast.Subscript)):
-        node = node.value
-    return node
 
 
 def _is_list(node: ast.expr) -> bool:

@@ -46,7 +46,7 @@ _LIBRARIES = frozenset({"gnnscript", "torch_geometric", "torch_scatter", "torch_
 
 
 def _uses_pyg(cls: type) -> bool:
-    """Whether a module class is PyG's, or its methods name something of PyG's."""
+    """Whether a module class is PyG's, or its methods name something of those libraries'."""
     for parent in cls.__mro__:
         root = parent.__module__.split(".")[0]
         if root == "torch_geometric":

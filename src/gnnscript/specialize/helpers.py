@@ -16,12 +16,14 @@ import torch
 import torch.nn.functional
 
 from gnnscript.analyze.types import Type
+from gnnscript.specialize.tree import base_of
 
 __all__ = [
     "Import",
     "absent",
     "annotation",
     "as_list",
+    "has_forward_hooks",
     "import_reference",
     "interop_reference",
     "is_absent",
@@ -270,11 +272,14 @@ def filled_range(node: ast.expr) -> ast.expr:
     return ast.Call(ast.Name("list", ast.Load()), [node], []) if is_range else node
 
 
+def has_forward_hooks(module: torch.nn.Module) -> bool:
+    """Whether something watches the calls of a module, so that they must take place."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
 def is_display(node: ast.expr) -> bool:
     """Whether an expression is a part of a list or dictionary that is made on the spot."""
-    while isinstance(node, (ast.Subscript, ast.Attribute)):
-        node = node.value
-    return isinstance(node, (ast.List, ast.Tuple, ast.Dict))
+    return isinstance(base_of(node), (ast.List, ast.Tuple, ast.Dict))
 
 
 def _is_list(node: ast.expr) -> bool:

@@ -6,6 +6,7 @@ import ast
 from typing import Any
 
 __all__ = [
+    "base_of",
     "clone",
     "free_name",
     "is_inlinable",
@@ -42,6 +43,13 @@ def clone(node: Any, replace: dict[str, ast.expr] | None = None) -> Any:
 
 def _target(node: ast.AST) -> Any:
     return getattr(node, "target_", None)
+
+
+def base_of(node: ast.expr) -> ast.expr:
+    """The expression that attributes and elements are taken of: ``a`` of ``a.b[0].c``."""
+    while isinstance(node, (ast.Attribute, ast.Subscript)):
+        node = node.value
+    return node
 
 
 def is_simple(node: ast.expr) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from gnnscript._errors import UnsupportedError
 from gnnscript.specialize.folding.base import Arguments, Binding, Folded, Folding, Opened
 from gnnscript.specialize.helpers import is_display
+from gnnscript.specialize.tree import base_of
 from gnnscript.specialize.values import (
     Const,
     Mapping,
@@ -120,9 +121,7 @@ class Collections(Folding):
         """
         if not isinstance(place, ast.Subscript) or not is_display(base):
             return
-        root: ast.expr = place
-        while isinstance(root, (ast.Subscript, ast.Attribute)):
-            root = root.value
+        root = base_of(place)
         names = {root.id} if isinstance(root, ast.Name) else set()
         raise Opened(
             self,

@@ -16,7 +16,7 @@ from gnnscript.specialize import inference
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding, NoReturn
 from gnnscript.specialize.folding.closures import captured
 from gnnscript.specialize.folding.modules import CONTAINER_METHODS, LISTING_METHODS
-from gnnscript.specialize.helpers import is_ignored
+from gnnscript.specialize.helpers import has_forward_hooks, is_ignored
 from gnnscript.specialize.program import is_runtime
 from gnnscript.specialize.templates import is_template
 from gnnscript.specialize.tree import clone, is_simple, names_read
@@ -335,8 +335,3 @@ def _declared(function: Any) -> Type:
     except UnsupportedError:
         declared = UNKNOWN
     return declared if declared != UNKNOWN else TENSOR
-
-
-def has_forward_hooks(module: torch.nn.Module) -> bool:
-    """Whether something watches the calls of a module, so that they must take place."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)

@@ -207,19 +207,24 @@ def _wrap(owner: Any, name: str, wrapper: Any) -> Callable[[], None]:
 
 def _script(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
     """Stands in for torch's ``_script_impl``."""
-    from gnnscript.script import needs_lowering, script
+    from gnnscript.script import needs_lowering, script, script_refused
 
     obj = args[0] if args else kwargs["obj"]
-    if (
-        isinstance(obj, torch.nn.Module)
-        and not isinstance(obj, torch.jit.ScriptModule)
-        and needs_lowering(obj, auto=_state.active)
-    ):
-        rest = {k: v for k, v in kwargs.items() if k != "obj"}
+    rest = {k: v for k, v in kwargs.items() if k != "obj"}
+    if not isinstance(obj, torch.nn.Module):
+        if kwargs.get("_rcb") is None:
+            kwargs = {**kwargs, "_frames_up": kwargs.get("_frames_up", 0) + 1}
+        return wrapped(*args, **kwargs)
+    if isinstance(obj, torch.jit.ScriptModule):
+        return wrapped(*args, **kwargs)
+    if needs_lowering(obj, auto=_state.active):
         return script(wrapped, obj, *args[1:], **rest)
-    if kwargs.get("_rcb") is None and not isinstance(obj, torch.nn.Module):
-        kwargs = {**kwargs, "_frames_up": kwargs.get("_frames_up", 0) + 1}
-    return wrapped(*args, **kwargs)
+    try:
+        return wrapped(*args, **kwargs)
+    except Exception as error:
+        if not _state.active:
+            raise
+        return script_refused(error, wrapped, obj, *args[1:], **rest)
 
 
 def _compile(*call: Any) -> Any:

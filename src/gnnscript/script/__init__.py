@@ -15,6 +15,7 @@ from gnnscript.script.prepare import (
     lower,
     lower_for,
     script,
+    script_refused,
     source,
 )
 from gnnscript.script.withheld import withheld
@@ -30,6 +31,7 @@ __all__ = [
     "name_lines",
     "needs_lowering",
     "script",
+    "script_refused",
     "source",
     "user_location",
     "with_least",

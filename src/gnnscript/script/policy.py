@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import inspect
 import sys
 import types
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -29,7 +33,7 @@ def needs_lowering(root: torch.nn.Module, *, auto: bool) -> bool:
     """
     if any(is_handled(module) for module in root.modules()):
         return True
-    if not auto or not any(_uses_pyg(type(module)) for module in root.modules()):
+    if not auto or not any(_uses_pyg(module) for module in root.modules()):
         return False
     _pyg.message_passing()  # a model of our ops or torch_scatter's may come without PyG's import
     return True
@@ -42,30 +46,77 @@ def _auto() -> bool:
 
 
 # PyG, the libraries whose functions are replaced by ours, and ours.
-_LIBRARIES = frozenset({"gnnscript", "torch_geometric", "torch_scatter", "torch_cluster"})
+_LIBRARIES = frozenset(
+    {"gnnscript", "torch_geometric", "torch_scatter", "torch_cluster", "torch_sparse"}
+)
 
 
-def _uses_pyg(cls: type) -> bool:
-    """Whether a module class is PyG's, or its methods name something of those libraries'."""
-    for parent in cls.__mro__:
+def _uses_pyg(module: torch.nn.Module) -> bool:
+    """Whether a module is PyG's, or its functions reach something of those libraries."""
+    found = list(vars(module).values())
+    for parent in type(module).__mro__:
         root = parent.__module__.split(".")[0]
         if root == "torch_geometric":
             return True
-        if root in ("torch", "builtins"):
-            continue
-        for function in vars(parent).values():
-            if not isinstance(function, types.FunctionType) or function.__name__ == "__init__":
-                continue
-            namespace = function.__globals__
-            if any(name.split(".")[0] in _LIBRARIES for name in function.__code__.co_names):
-                return True  # imported inside of the function
-            for name in function.__code__.co_names:
-                value = namespace.get(name)
-                module = getattr(value, "__module__", None) or getattr(value, "__name__", None)
-                pyg = isinstance(module, str) and module.split(".")[0] in _LIBRARIES
-                if pyg and not (inspect.isclass(value) and issubclass(value, torch.nn.Module)):
+        if root not in ("torch", "builtins"):
+            found += [value for name, value in vars(parent).items() if name != "__init__"]
+    return _reach_library([f for f in map(_function_of, found) if f is not None])
+
+
+def _reach_library(functions: list[types.FunctionType]) -> bool:
+    """Whether functions, or the functions that they call, name something of those libraries."""
+    seen = {id(function) for function in functions}
+    while functions:
+        function = functions.pop()
+        names = set(_names(function.__code__))
+        if any(name.split(".")[0] in _LIBRARIES for name in names):
+            return True  # imported inside of the function
+        for value in _named(names, function):
+            module = getattr(value, "__module__", None) or getattr(value, "__name__", None)
+            root = module.split(".")[0] if isinstance(module, str) else ""
+            if root in _LIBRARIES:
+                if not (inspect.isclass(value) and issubclass(value, torch.nn.Module)):
                     return True
+                continue
+            called = _function_of(value)
+            if called is not None and root != "torch" and id(called) not in seen:
+                seen.add(id(called))
+                functions.append(called)
     return False
+
+
+def _function_of(value: Any) -> types.FunctionType | None:
+    """The Python function behind a function, a method, a property or a decorated one."""
+    if isinstance(value, property):
+        value = value.fget
+    elif isinstance(value, functools.partial):
+        value = value.func
+    value = getattr(value, "__func__", value)
+    try:
+        value = inspect.unwrap(value)
+    except ValueError:  # it wraps itself
+        return None
+    return value if isinstance(value, types.FunctionType) else None
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    """The global names and attributes in a function, and in what is defined within it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)
+
+
+def _named(names: set[str], function: types.FunctionType) -> Iterator[Any]:
+    """What a function's names may stand for: globals, what is in modules among them, closures."""
+    for name in names:
+        value = function.__globals__.get(name)
+        yield value
+        if isinstance(value, types.ModuleType) and value.__name__.split(".")[0] != "torch":
+            yield from (vars(value)[inner] for inner in names if inner in vars(value))
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # it is empty
+            yield cell.cell_contents
 
 
 def _is_parametrized(cls: type) -> bool:
@@ -106,11 +157,12 @@ class Policy:
             return self._is_handled(module)
         if isinstance(module, torch.jit.ScriptModule):
             return False
-        return self._is_ours(type(module))
+        return self._is_ours(module)
 
-    def _is_ours(self, cls: type) -> bool:
+    def _is_ours(self, module: torch.nn.Module) -> bool:
+        cls = type(module)
         own = self._own and cls.__module__.split(".")[0] != "torch"
-        return own or _uses_pyg(cls) or _is_parametrized(cls)
+        return own or _is_parametrized(cls) or _uses_pyg(module)
 
     def __call__(self, module: torch.nn.Module) -> bool:
         """Whether a module is specialised."""
@@ -123,7 +175,7 @@ class Policy:
             return False
         if _pyg.is_message_passing(module):
             return self._is_handled(module)
-        return self._auto and self._is_ours(type(module))
+        return self._auto and self._is_ours(module)
 
     def _contains(self, module: torch.nn.Module) -> bool:
         if isinstance(module, torch.jit.ScriptModule):

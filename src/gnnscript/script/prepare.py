@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import logging
@@ -38,6 +39,7 @@ __all__ = [
     "lower",
     "lower_for",
     "script",
+    "script_refused",
     "source",
 ]
 
@@ -223,6 +225,23 @@ def script(compile_: Any, root: torch.nn.Module, *args: Any, **kwargs: Any) -> A
     if library.implementation() == "native":
         _tell_what_files_need()
     return scripted
+
+
+def script_refused(
+    error: Exception, compile_: Any, root: torch.nn.Module, *args: Any, **kwargs: Any
+) -> Any:
+    """Scripts a model without PyG that torch has refused, by specialising all of its modules.
+
+    Raises:
+        Exception: What torch has raised, where that does not help.
+    """
+    given = _from_examples(root, kwargs.pop("example_inputs", None))
+    with _lock:
+        policy = Policy(root, everything=True, own=True)
+        if policy(root):
+            with contextlib.suppress(Exception):
+                return _compiled(compile_, root, given, args, kwargs, policy)
+    raise error
 
 
 def _compiled(

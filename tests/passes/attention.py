@@ -151,7 +151,27 @@ class PerFeature(Base):
         return x_j / (1 + e.abs()) * alpha
 
 
+class AddedTo(Joined):
+    """A layer that adds to its result in place."""
+
+    def forward(self, x: Tensor, edge_index: Tensor, e: Tensor) -> Tensor:
+        out = super().forward(x, edge_index, e)
+        out += 0.5
+        return out.mul_(2)
+
+
+class Changed(Base):
+    """Weights that are changed in place."""
+
+    def message(self, x_i: Tensor, x_j: Tensor, index: Tensor, size_i: Optional[int]) -> Tensor:
+        alpha = softmax((x_i * x_j).sum(-1), index, num_nodes=size_i)
+        alpha[alpha < 0.1] = 0.0
+        alpha *= 2
+        return alpha.unsqueeze(-1) * x_j
+
+
 ONE_PASS = {
+    "added to": AddedTo,
     "joined": Joined,
     "distances": Distances,
     "remembering": Remembering,
@@ -159,6 +179,7 @@ ONE_PASS = {
     "per feature": PerFeature,
 }
 OTHERS = {
+    "changed": Changed,
     "updated": Updated,
     "handed out": lambda: Remembering(hand_out=True),
     "squared": Squared,

@@ -67,7 +67,8 @@ def _context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> N
     ctx.texts, ctx.sum_dims, ctx.count = (score, message), sum_dims, len(score_operands)
     ctx.mark_non_differentiable(output[1], output[2])
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(index, other, ptr, perm, *output, *score_operands, *operands)
+    kept = output[0].clone()  # layers add to their result in place, as PyG's own ops allow
+    ctx.save_for_backward(index, other, ptr, perm, kept, *output[1:], *score_operands, *operands)
 
 
 def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:

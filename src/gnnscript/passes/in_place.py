@@ -1,5 +1,6 @@
-"""Sums that are written over their first operand, where nobody else sees it.
+"""What is changed in place: sums that may be, and results that an op has kept.
 
+A sum may be written over its first operand, where nobody else sees it.
 What a layer adds to its result, a bias or a transformed root, needs no third tensor then. The
 operand must be new, made by a statement before, under one name alone; where gradients are asked
 for, the sum is one as it was written.
@@ -18,12 +19,40 @@ from gnnscript.specialize.program import Program, Specialized
 from gnnscript.specialize.tree import names_read
 from gnnscript.specialize.values import static_type
 
-__all__ = ["add_in_place"]
+__all__ = ["add_in_place", "copy_changed"]
 
 # Ops of ours that return a new tensor whatever they are given.
 _OPS = frozenset(
     {"add_to", "edge_aggregate", "edge_aggregate_layers", "edge_products", "edge_values"}
 )
+
+# Those that keep their result for its gradient, which PyG's own do not.
+_KEEP = frozenset({"edge_softmax", "softmax"})
+
+
+def copy_changed(program: Program) -> None:
+    """Copies what an op has kept for its gradient, where the model changes it in place."""
+    uses = Uses()
+    for function in program.functions():
+        for node in ast.walk(function.node):
+            for block in ("body", "orelse"):
+                if isinstance(body := getattr(node, block, None), list):
+                    _copy_in(uses, function, body)
+
+
+def _copy_in(uses: Uses, function: Specialized, body: list[ast.stmt]) -> None:
+    for at, statement in enumerate(body):
+        if not isinstance(statement, ast.Assign) or not isinstance(statement.value, ast.Call):
+            continue
+        kind, name = Reader(uses, function, set()).kind(statement.value.func)
+        bound = {target.id for target in statement.targets if isinstance(target, ast.Name)}
+        if (
+            kind == "op"
+            and name in _KEEP
+            and uses.of_names(function, body[at + 1 :], bound).changed
+        ):
+            copy = ast.Attribute(value=statement.value, attr="clone", ctx=ast.Load())
+            statement.value = ast.Call(func=copy, args=[], keywords=[])
 
 
 def add_in_place(program: Program) -> None:

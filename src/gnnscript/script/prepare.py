@@ -20,6 +20,7 @@ from gnnscript.hetero import edge_types, spelled, with_edge_types
 from gnnscript.ops import library
 from gnnscript.passes import (
     add_in_place,
+    copy_changed,
     make_exportable,
     omit_shortcuts,
     optimize,
@@ -182,7 +183,12 @@ def _specialized(
             passes = [use_torch_scatter, *passes]
         if implementation == "native":
             native = functools.partial(optimize, branches=branches)
-            passes = [native, *([share_plans, add_in_place] if sharing else []), *passes]
+            passes = [
+                native,
+                copy_changed,
+                *([share_plans, add_in_place] if sharing else []),
+                *passes,
+            ]
         return specialize(root, policy, given, known, passes, unions=unions)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
 from torch_geometric.nn import (
@@ -405,7 +406,13 @@ class Pointing(nn.Module):
         pointers = torch._convert_indices_from_coo_to_csr(index, x.size(0))
         order = x.argsort(dim=0)
         taken = torch.take_along_dim(x, order, dim=0) + x.take_along_dim(order[:1], 0)
-        return self.median(taken, index, dim_size=x.size(0)) + pointers[1:, None]
+        size = x.size(0)
+        near = torch.cdist(x, x).fill_diagonal_(0.0) * torch.eye(size)
+        row, col = torch.triu_indices(size, size, 1)
+        pairs = torch.combinations(torch.arange(size))
+        far = (x[row] - x[col]).norm() + near.sum() + (x[pairs[:, 0]] - x[pairs[:, 1]]).norm()
+        groups = F.one_hot(index, size).to(x.dtype) @ x
+        return self.median(taken, index, dim_size=size) + pointers[1:, None] + groups * far
 
 
 @pytest.mark.usefixtures("auto")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnscript.ops.exportable import coo_to_csr
+from gnnscript.ops.varying import coo_to_csr
 
 __all__ = ["Entries", "assembled", "matmul", "sparse_compressed_tensor", "sparse_coo_tensor"]
 

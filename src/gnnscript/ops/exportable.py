@@ -14,21 +14,17 @@ from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import (
     guard_or_false,
     guard_or_true,
-    statically_known_true,
 )
 
 __all__ = [
     "bound",
-    "cdist",
     "ceil_div",
-    "coo_to_csr",
     "differentiable",
     "floor_div",
     "holds",
     "length",
     "ordinary",
     "refused",
-    "take_along_dim",
     "warn",
 ]
 
@@ -197,70 +193,6 @@ def _undecided(number: Any) -> bool:
         return False
     positive = number >= 0
     return guard_or_false(positive) is not guard_or_true(positive)
-
-
-def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Tensor:
-    """Compute distances of vectors, for numbers of them that vary: torch's own branches.
-
-    Args:
-        x1: Vectors, `[..., P, D]`.
-        x2: Vectors, `[..., R, D]`.
-        p: The norm, of at least 0.
-        compute_mode: As for torch's own. By default, euclidean distances are computed by matrix
-            products where there are more than 25 vectors on one side, if their number is fixed.
-
-    Returns:
-        The distances, `[..., P, R]`.
-
-    Source: ``torch.cdist``.
-    """
-    if compute_mode is None or compute_mode == "use_mm_for_euclid_dist_if_necessary":
-        many = any(statically_known_true(x.size(-2) > 25) for x in (x1, x2))
-        compute_mode = f"{'use' if many else 'donot_use'}_mm_for_euclid_dist"
-    return torch.cdist(x1, x2, p, compute_mode)
-
-
-def coo_to_csr(index: Tensor, size: int, out_int32: bool = False) -> Tensor:
-    """Turn sorted positions into pointers, for sizes that vary: torch's own fixes them.
-
-    Args:
-        index: Positions in ascending order, below `size`, `[E]`.
-        size: How many positions there are.
-        out_int32: Whether pointers are int32; int64 otherwise.
-
-    Returns:
-        Where the entries of each position begin, and the end, `[size + 1]`.
-
-    Source: ``torch._convert_indices_from_coo_to_csr``.
-    """
-    positions = torch.arange(size + 1, dtype=index.dtype, device=index.device)
-    return torch.searchsorted(index.contiguous(), positions, out_int32=out_int32)
-
-
-def take_along_dim(values: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
-    """Take values along a dimension, for sizes that vary: torch's own fixes them.
-
-    Args:
-        values: Values, of any shape.
-        indices: int64 positions along `dim`, of a shape that broadcasts with that of `values`.
-        dim: The dimension; None takes from the flattened values.
-
-    Returns:
-        The values taken, of the shape of `indices` broadcast.
-
-    Source: ``torch.take_along_dim``.
-    """
-    if dim is None:
-        return values.flatten().gather(0, indices.flatten())
-    dim = dim % values.dim()
-
-    def shape(tensor: Tensor, size: int) -> tuple[int, ...]:
-        return (*tensor.shape[:dim], size, *tensor.shape[dim + 1 :])
-
-    common = torch.broadcast_shapes(shape(values, 1), shape(indices, 1))  # type: ignore[no-untyped-call]
-    before, after = common[:dim], common[dim + 1 :]
-    spread = values.expand((*before, values.size(dim), *after))
-    return spread.gather(dim, indices.expand((*before, indices.size(dim), *after)))
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

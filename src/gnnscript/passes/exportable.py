@@ -20,12 +20,17 @@ __all__ = ["make_exportable", "rebind_marked"]
 
 # Functions of torch's that take the sizes of an example for those of every call, or branch on them.
 _FIXING = {
+    "F.one_hot": "one_hot",
     "torch.cdist": "cdist",
+    "torch.combinations": "combinations",
     "torch.ops.aten.sparse_compressed_tensor": "sparse_compressed_tensor",
     "torch.sparse_coo_tensor": "sparse_coo_tensor",
     "torch._convert_indices_from_coo_to_csr": "coo_to_csr",
     "torch.take_along_dim": "take_along_dim",
+    "torch.tril_indices": "tril_indices",
+    "torch.triu_indices": "triu_indices",
 }
+_FIXING_METHODS = ("fill_diagonal_", "take_along_dim")
 
 
 _PRODUCTS = ("torch.matmul", "torch.mm", "torch.sparse.mm")
@@ -147,8 +152,8 @@ def _replaced(node: ast.Call) -> ast.Call:
     call: tuple[str, list[ast.expr]] | None = None
     if function in _FIXING:
         call = _FIXING[function], node.args
-    elif isinstance(node.func, ast.Attribute) and node.func.attr == "take_along_dim":
-        call = "take_along_dim", [node.func.value, *node.args]
+    elif isinstance(node.func, ast.Attribute) and node.func.attr in _FIXING_METHODS:
+        call = node.func.attr, [node.func.value, *node.args]
     elif isinstance(first, ast.BinOp) and isinstance(first.op, ast.Div) and function in _ROUNDED:
         call = _ROUNDED[function], [first.left, first.right]
     elif isinstance(first, ast.Call) and function == "int" and _name(first.func) == "item":

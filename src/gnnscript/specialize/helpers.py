@@ -89,11 +89,13 @@ _INTEROP = "gnnscript.ops.interop"
 # Where the portable form of an op is, if not in ops.portable:
 _PORTABLE = {
     "bound": "exportable",
-    "cdist": "exportable",
+    "cdist": "varying",
     "ceil_div": "exportable",
-    "coo_to_csr": "exportable",
+    "combinations": "varying",
+    "coo_to_csr": "varying",
     "differentiable": "exportable",
     "edge_softmax": "rows",
+    "fill_diagonal_": "varying",
     "floor_div": "exportable",
     "fps": "clusters",
     "graclus_cluster": "clusters",
@@ -104,6 +106,7 @@ _PORTABLE = {
     "length": "exportable",
     "matmul": "entries",
     "nearest": "neighbors",
+    "one_hot": "varying",
     "ordinary": "exportable",
     "radius": "neighbors",
     "refused": "exportable",
@@ -114,7 +117,9 @@ _PORTABLE = {
     "sparse_coo_tensor": "entries",
     "spline_basis": "splines",
     "spline_weighting": "splines",
-    "take_along_dim": "exportable",
+    "take_along_dim": "varying",
+    "tril_indices": "varying",
+    "triu_indices": "varying",
     "warn": "exportable",
 }
 

@@ -3,6 +3,7 @@
 from typing import Optional
 
 import pytest
+import torch
 from tests.behaviour.models import GRAPHS
 from torch import Tensor
 from torch_geometric.nn import MessagePassing
@@ -73,3 +74,37 @@ class Pair(MessagePassing):
 def test_pair_that_is_replaced(check):
     g = GRAPHS[0]
     check(Pair(), (g.x, g.edge_index), (g.x, g.edge_index, g.x * 3))
+
+
+class KeepsNumbers(MessagePassing):
+    """Attributes that hold what ``item()`` gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = None
+        self.count = 0
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        if self.largest is None or x.size(0) > 5:
+            self.largest = x.max().item()
+        self.count = edge_index.max().item()
+        return self.propagate(edge_index, x=x * self.largest)[: self.count]
+
+    def message(self, x_j: Tensor) -> Tensor:
+        return x_j
+
+
+def test_attributes_that_are_assigned_numbers(check):
+    check(KeepsNumbers(), *[(g.x, g.edge_index) for g in GRAPHS])
+
+
+class KeepsAnother(KeepsNumbers):
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        self.count = x.max().item()
+        return self.propagate(edge_index, x=x * self.count)
+
+
+def test_an_integer_is_not_rounded():
+    graph = GRAPHS[0]
+    with pytest.raises(torch.jit.Error, match="assigned another number"):
+        torch.jit.script(KeepsAnother())(graph.x.clamp(max=0.5), graph.edge_index)

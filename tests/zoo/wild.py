@@ -129,6 +129,28 @@ class Magnetic(MessagePassing):
         return norm.view(-1, 1) * x_j
 
 
+class ComplexWaves(MessagePassing):
+    """A magnetic Laplacian: complex weights of edges, and messages that are complex themselves."""
+
+    def __init__(self, q: float = 0.25):
+        super().__init__(aggr="add")
+        self.q = nn.Parameter(torch.tensor(q))
+        self.last = None
+        self.lin = nn.Linear(8, 4)
+
+    def forward(self, x, edge_index, edge_weight):
+        self.last = self.q.detach().item()
+        angle = 2 * math.pi * self.q * edge_weight
+        norm = torch.complex(angle.cos(), angle.sin())
+        real = self.propagate(edge_index, x=self.lin(x), norm=edge_weight)
+        wave = self.propagate(edge_index, x=self.lin(x), norm=norm)
+        wave = self.propagate(edge_index, x=wave, norm=norm) * self.last
+        return torch.cat([real, wave.real, wave.imag], -1)
+
+    def message(self, x_j, norm):
+        return norm.view(-1, 1) * x_j
+
+
 class Attraction(MessagePassing):
     """Forces by the gradient of an energy, of positions whose ``requires_grad`` is assigned."""
 
@@ -225,7 +247,8 @@ MODELS = {
     "masked": (Masked, XE),
     "encoded": (Encoded, XE),
     "converging": (Converging, XE),
-    # TorchScript has no gradient of a real tensor that a complex number multiplies.
+    # TorchScript has wrong gradients of complex numbers, or none.
+    "complex-waves": (ComplexWaves, on("x", "edge_index", "edge_weight"), {"gradients": False}),
     "magnetic": (Magnetic, on("x", "edge_index", "edge_weight"), {"gradients": False}),
     "gated-cell": (GatedCell, on("x", "edge_index")),
     "gated-cell-weighted": (GatedCell, on("x", "edge_index", "edge_weight")),

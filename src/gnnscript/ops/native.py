@@ -59,6 +59,8 @@ def gather(src: Tensor, index: Tensor, dim: int) -> Tensor:
             f"Dimension out of range (expected to be in range of [{-src.dim()}, {src.dim() - 1}], "
             f"but got {dim})"
         )
+    if src.is_complex():  # its gradient is a sum of complex numbers
+        return portable.gather(src, index, dim)
     dim = _wrap_dim(dim, src.dim())
     if dim == 0:
         return torch.ops.gnnscript.gather(src, index)

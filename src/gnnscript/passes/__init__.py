@@ -1,5 +1,6 @@
 """Rewrites specialised methods: fusion, hoisting, one sort of the edges; and what export needs."""
 
+from gnnscript.passes.complex_numbers import warn_of_gradients
 from gnnscript.passes.exportable import make_exportable, rebind_marked
 from gnnscript.passes.in_place import add_in_place, copy_changed
 from gnnscript.passes.pipeline import optimize, use_torch_scatter
@@ -15,4 +16,5 @@ __all__ = [
     "rebind_marked",
     "share_plans",
     "use_torch_scatter",
+    "warn_of_gradients",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 
 from gnnscript.ops.library import TORCH_SCATTER
+from gnnscript.passes.complex_numbers import holds_complex, is_complex, owns_complex
 from gnnscript.passes.ends import move_edge_layers
 from gnnscript.passes.joining import join_updates
 from gnnscript.passes.stores import remove_dead_stores
@@ -38,12 +39,16 @@ def optimize(program: Program, *, branches: bool = True) -> None:
         return
     remove_dead_stores(program)
     join_updates(program)
+    asks = holds_complex(program)
     for owner in program.owners.values():
         for method in owner.methods:
             if method.name.rstrip("_0123456789") in _METHODS:
-                _rewrite(method)
+                if not asks:
+                    _rewrite(method)
+                elif branches and not owns_complex(method):
+                    _rewrite_real(method)
     for function in program.functions():
-        if branches:
+        if branches and not asks:
             move_edge_layers(function)
         _import_ops(function.node, "gnnscript.ops.native", _NATIVE)
 
@@ -58,6 +63,13 @@ def _rewrite(method: Specialized) -> None:
     body = trace(method)
     if body is not None:
         method.node.body = body
+
+
+def _rewrite_real(method: Specialized) -> None:
+    """Keeps the body of a method for calls with complex numbers."""
+    body, test = trace(method), is_complex(method)
+    if body is not None and test is not None:
+        method.node.body = [ast.If(test=test, body=method.node.body, orelse=body)]
 
 
 def _takes_gradients(node: ast.AST) -> bool:

@@ -27,6 +27,7 @@ from gnnscript.passes import (
     rebind_marked,
     share_plans,
     use_torch_scatter,
+    warn_of_gradients,
 )
 from gnnscript.script.explaining import explained
 from gnnscript.script.lowered import build, discard
@@ -259,7 +260,9 @@ def _compiled(
     policy: Policy,
 ) -> Any:
     for unions in (True, False):
-        lowered = build(root, _specialized(root, given, policy=policy, unions=unions))
+        passes = [warn_of_gradients]
+        specialized = _specialized(root, given, policy=policy, passes=passes, unions=unions)
+        lowered = build(root, specialized)
         forget_stale_operators(lowered)
         try:
             return _explaining(compile_(lowered, *args, **kwargs))

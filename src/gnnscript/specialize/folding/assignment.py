@@ -7,6 +7,7 @@ import ast
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.annotations import annotation_type
 from gnnscript.analyze.types import (
+    NUMBER,
     TENSOR,
     UNKNOWN,
     Type,
@@ -17,6 +18,7 @@ from gnnscript.analyze.types import (
 )
 from gnnscript.specialize.folding.base import Arguments, Binding, Folding, store
 from gnnscript.specialize.folding.collections import is_collection
+from gnnscript.specialize.folding.numbers import as_held
 from gnnscript.specialize.helpers import (
     annotation,
     filled_range,
@@ -429,8 +431,9 @@ class Assignment(Folding):
                     "assign tensors, numbers, strings, or tuples and lists of them",
                 )
             if name not in module._buffers and name not in module._parameters:
-                t = self.program.record_write(holder, name, static_type(value))
-                del t
+                if static_type(value) == NUMBER:
+                    value, residual = as_held(self, getattr(module, name, None), residual)
+                self.program.record_write(holder, name, static_type(value))
             node = ast.Attribute(self.module_node(holder), stored_name(name), ast.Store())
             self.emit(ast.Assign([node], residual))
             self.forget({"self"})

@@ -9,7 +9,7 @@ from gnnscript.specialize.folding.base import Binding, Folding
 from gnnscript.specialize.helpers import torch_name
 from gnnscript.specialize.values import Dyn, Value, literal, static_type
 
-__all__ = ["as_number", "as_tensors"]
+__all__ = ["as_held", "as_number", "as_tensors"]
 
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div)
 
@@ -54,6 +54,26 @@ def _as_tensor(frame: Folding, binding: Binding) -> Binding:
     dtype = torch_name("torch.float64" if t == FLOAT else "torch.int64")
     made = ast.Call(torch_name("torch.tensor"), [number], [ast.keyword("dtype", dtype)])
     return Binding(Dyn(TENSOR), None, made)
+
+
+def as_held(frame: Folding, held: object, node: ast.expr) -> tuple[Value, ast.expr]:
+    """What ``item()`` gives as an attribute, whose type is one of numbers.
+
+    Args:
+        frame: The function.
+        held: What the attribute holds in the eager model.
+        node: The number.
+
+    Returns:
+        An integer where the attribute holds one, which is checked; a float otherwise.
+    """
+    if not isinstance(held, int) or isinstance(held, bool):
+        return Dyn(FLOAT), ast.Call(ast.Name("float", ast.Load()), [node], [])
+    name = frame.hold("number", node) or node
+    integer = ast.Call(ast.Name("int", ast.Load()), [name], [])
+    message = ast.Constant("an attribute that holds an integer is assigned another number")
+    frame.emit(ast.Assert(ast.Compare(name, [ast.Eq()], [integer]), message))
+    return Dyn(INT), integer
 
 
 def as_number(node: ast.expr, wanted: Value, held: Value) -> ast.expr:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import typing_extensions
 
+from gnnscript.analyze.aliases import unaliased, with_args
 from gnnscript.analyze.sources import FunctionSource
 from gnnscript.analyze.types import (
     TENSOR,
@@ -46,7 +47,7 @@ _FALLBACK: dict[str, Any] = {
 
 
 class _Scope(dict[str, Any]):
-    """Names as the function sees them, then its class, then the usual typing names."""
+    """Names as the function sees them, then its class, type parameters, the usual typing names."""
 
     def __init__(self, source: FunctionSource, cls: type | None) -> None:
         super().__init__()
@@ -60,6 +61,10 @@ class _Scope(dict[str, Any]):
             pass
         if self._cls is not None and hasattr(self._cls, name):
             return getattr(self._cls, name)
+        for generic in (self._source.function, *getattr(self._cls, "__mro__", ())):
+            for parameter in getattr(generic, "__type_params__", ()):
+                if parameter.__name__ == name:
+                    return parameter
         return _FALLBACK[name]
 
 
@@ -75,6 +80,7 @@ def evaluate(text: str, source: FunctionSource, cls: type | None = None) -> Any:
 def annotation_type(annotation: Any, source: FunctionSource, cls: type | None) -> Type:
     """The type of an annotation as it stands in the code of ``source``, text or object."""
     for _ in range(4):  # a string may evaluate to a string or forward reference
+        annotation = unaliased(annotation)
         if isinstance(annotation, typing.ForwardRef):
             annotation = annotation.__forward_arg__
         if not isinstance(annotation, str):
@@ -96,13 +102,7 @@ def _deep(annotation: Any, source: FunctionSource, cls: type | None) -> Any:
         else arg
         for arg in args
     )
-    origin = typing.get_origin(annotation)
-    if origin is typing.Union:
-        return typing.Union[evaluated]  # noqa: UP007
-    try:
-        return annotation.copy_with(evaluated)
-    except AttributeError:
-        return origin[evaluated] if origin is not None else annotation
+    return with_args(annotation, evaluated)
 
 
 def parameter_types(source: FunctionSource, cls: type | None = None) -> dict[str, Type]:
@@ -139,7 +139,13 @@ def return_type(source: FunctionSource, cls: type | None = None) -> Type:
 
 
 def spelled_for_pyg(annotation: Any) -> Any:
-    """``X | Y`` as ``Union[X, Y]``: PyG's own inspector cannot read the former."""
+    """``X | Y`` as ``Union[X, Y]``, and aliases and type variables as what they stand for.
+
+    PyG's own inspector cannot read them.
+    """
+    annotation = unaliased(annotation)
+    if isinstance(annotation, typing.TypeVar):
+        return spelled_for_pyg(annotation.__bound__ or Any)
     if isinstance(annotation, types.UnionType):
-        return typing.Union[typing.get_args(annotation)]  # noqa: UP007
+        return with_args(annotation, typing.get_args(annotation))
     return annotation

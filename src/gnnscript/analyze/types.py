@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from gnnscript.analyze.aliases import unaliased
+
 __all__ = [
     "BOOL",
     "DEVICE",
@@ -224,6 +226,7 @@ def from_annotation(annotation: Any) -> Type:
     Members of a ``Union`` that TorchScript cannot hold (``SparseTensor``, ``EdgeIndex``,
     subclasses of ``Tensor``) are left out; what is left unknown becomes ``UNKNOWN``.
     """
+    annotation = unaliased(annotation)
     try:
         if annotation in _BY_CLASS:
             return _BY_CLASS[annotation]

@@ -271,12 +271,23 @@ class Sequences(Folding):
                 return known, ast.Slice(*nodes)
             return Dyn(UNKNOWN), ast.Slice(*nodes)
         if isinstance(node, ast.Tuple):
-            folded = [self.index(element) for element in node.elts]
+            folded = [index for element in node.elts for index in self._indices(element)]
             if all(isinstance(v, Const) for v, _ in folded):
                 known = Const(tuple(v.value for v, _ in folded if isinstance(v, Const)))
                 return known, ast.Tuple([n for _, n in folded], ast.Load())
             return Dyn(UNKNOWN), ast.Tuple([n for _, n in folded], ast.Load())
-        value, residual = self.fold(node)
+        return self._as_index(*self.fold(node))
+
+    def _indices(self, node: ast.expr) -> list[tuple[Value, ast.expr]]:
+        """What one element of a subscript's tuple stands for, ``*parts`` for several."""
+        if not isinstance(node, ast.Starred):
+            return [self.index(node)]
+        value, residual = self.fold(node.value)
+        self.known_items(value)  # raises where there are none
+        parts = parts_of(self, (value, residual))  # type: ignore[arg-type]
+        return [self._as_index(*part) for part in parts or ()]
+
+    def _as_index(self, value: Value, residual: ast.expr | None) -> tuple[Value, ast.expr]:
         if isinstance(value, ModuleRef):
             raise NeedsConstant("a module is used as an index", "use its name or position")
         if has_slice(value):

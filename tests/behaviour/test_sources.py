@@ -6,6 +6,8 @@ import sys
 import pytest
 import torch
 from tests.behaviour.models import GRAPHS
+from torch import Tensor
+from torch_geometric.nn import GCNConv
 
 import gnnscript
 from gnnscript.analyze import sources
@@ -79,3 +81,48 @@ def test_sets_agree_in_whatever_order_they_are_written() -> None:
     assert sources._constants(code.replace(co_consts=turned)) == sources._constants(code)
     other = tuple(frozenset({"edge"}) if isinstance(c, frozenset) else c for c in code.co_consts)
     assert sources._constants(code.replace(co_consts=other)) != sources._constants(code)
+
+
+COPY = """
+import torch
+
+SCALE = {scale}
+
+
+def scaled(x):
+    if x.size(0) > 3:
+        x = x * SCALE
+    return x + 1
+
+
+class Open(torch.nn.Module):
+    def forward(self, x, **kwargs):
+        return scaled(x, **kwargs)
+"""
+
+
+def test_copies_of_a_function_have_globals_and_places_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    names = ["copy_for_hits", "copy_for_tracks"]
+    for scale, name in enumerate(names, 2):
+        (tmp_path / f"{name}.py").write_text(COPY.format(scale=scale), encoding="utf-8")
+    hits, tracks = map(importlib.import_module, names)
+    try:
+        assert hits.scaled.__code__ == tracks.scaled.__code__
+
+        class Both(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv = GCNConv(8, 4)
+
+            def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+                return hits.scaled(tracks.scaled(self.conv(x, edge_index)))
+
+        compare(Both())
+        for copy in (hits, tracks):
+            source = sources.function_source(copy.Open.forward)
+            assert sources.class_location(source).file == copy.__file__
+    finally:
+        for name in names:
+            del sys.modules[name]

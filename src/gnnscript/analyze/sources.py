@@ -73,7 +73,10 @@ def class_location(source: FunctionSource) -> Location:
 
 
 _lock = threading.RLock()
-_by_code: weakref.WeakKeyDictionary[types.CodeType, FunctionSource] = weakref.WeakKeyDictionary()
+# Code objects of two files are equal where text and line numbers are.
+_by_code: weakref.WeakKeyDictionary[types.CodeType, dict[str, FunctionSource]] = (
+    weakref.WeakKeyDictionary()
+)
 _files: dict[str, tuple[tuple[str, ...], ast.Module, types.CodeType]] = {}
 
 
@@ -91,9 +94,10 @@ def function_source(function: Any) -> FunctionSource:
         function = inspect.unwrap(function)  # functools.lru_cache and the like
     code = function.__code__
     with _lock:
-        if code not in _by_code:
-            _by_code[code] = _find(function)
-        found = _by_code[code]
+        by_file = _by_code.setdefault(code, {})
+        if code.co_filename not in by_file:
+            by_file[code.co_filename] = _find(function)
+        found = by_file[code.co_filename]
     if found.function is function:
         return found
     return FunctionSource(function, found.node, found.file, found.lines)

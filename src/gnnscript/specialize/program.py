@@ -318,6 +318,7 @@ class Program:
 
         memo = (
             source.function.__code__,
+            id(source.function.__globals__),  # that of a copy in another file is equal
             tuple(id(c.cell_contents) for c in source.function.__closure__ or () if _full(c)),
             key,
             None if owner is None else id(owner.ref.module),

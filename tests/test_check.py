@@ -16,6 +16,7 @@ from torch_geometric.nn import GCNConv, MessagePassing, SAGEConv
 
 import gnnscript
 from conformance.graphs import GRAPHS, IN, OUT
+from gnnscript import GnnscriptError
 from gnnscript.checking import DOORS
 from gnnscript.cli import main
 
@@ -52,7 +53,7 @@ def test_each_conv_has_its_outcomes_and_failures_their_line() -> None:
         assert status == dict(zip(DOORS, ["ok", "ok", "failed", "failed", "failed"], strict=True))
         for door in ("fx", "compile", "export"):
             outcome = rows[path].outcomes[door]
-            assert outcome.location == f"{__file__}:27", door
+            assert outcome.location == f"{__file__}:28", door
             assert "torch.where" in outcome.remedy
     assert rows["unused"].outcomes["script"].status == "ok"
     assert rows["unused"].outcomes["export"].status == "skipped"
@@ -60,7 +61,7 @@ def test_each_conv_has_its_outcomes_and_failures_their_line() -> None:
     text = str(report)
     assert text.splitlines()[0].split() == ["module", *DOORS]
     assert "first (GCNConv)" in text
-    assert f"  {__file__}:27" in text
+    assert f"  {__file__}:28" in text
 
 
 def test_calls_are_made_up_for_usual_arguments() -> None:
@@ -108,6 +109,10 @@ def test_bad_arguments_are_refused() -> None:
         gnnscript.check(Wrong(), doors=["window"])
     with pytest.raises(TypeError, match="expected a module"):
         gnnscript.check(dict)  # type: ignore[arg-type]
+    with pytest.raises(
+        GnnscriptError, match=r"'Net' itself raises on .* mat1 and mat2 .* give calls"
+    ):
+        gnnscript.check(Net(), (torch.ones(4, IN + 1), torch.tensor([[0], [1]])))
 
 
 @pytest.fixture
@@ -121,8 +126,36 @@ def user_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
             def forward(self, x, edge_index, **kwargs):
                 return self.propagate(edge_index, x=x, **kwargs)
 
+        class Sized(Open):
+            def __init__(self, size):
+                super().__init__()
+
+        class Difference(MessagePassing):
+            def forward(self, x, edge_index):
+                return self.propagate(edge_index, x=x)
+
+            def message(self, x_i, x_j):
+                return x_j - x_i
+
+        class Holds(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv = GCNConv(3, 2)
+
+            def forward(self, x, edge_index):
+                return self.conv(x, edge_index)
+
         def with_inputs():
-            return GCNConv(3, 2), (torch.ones(4, 3), torch.tensor([[0, 1], [1, 2]]))
+            return GCNConv(3, 2), examples()
+
+        def examples():
+            return torch.ones(4, 3), torch.tensor([[0, 1], [1, 2]])
+
+        def wide():
+            return torch.ones(4, 5), torch.tensor([[0, 1], [1, 2]])
+
+        def lost():
+            raise KeyError("events")
     """
     path.write_text(textwrap.dedent(code), encoding="utf-8")
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -141,6 +174,58 @@ def test_the_command_says_what_failed(user_file: str, capsys: pytest.CaptureFixt
     assert "name them in the signature" in outcome["remedy"]
     assert main(["check", f"{user_file}:Open", "--doors", "window"]) == 2
     assert main(["check"]) == 2
+
+
+def test_the_command_checks_each_class_of_a_file(
+    user_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    examples = ["--inputs", f"{user_file}:examples"]
+    assert main(["check", user_file, *examples, "--doors", "script,fx"]) == 1
+    table, *notes = capsys.readouterr().out.split("\n\n")
+    assert [line.split() for line in table.splitlines()] == [
+        ["module", "script", "fx"],
+        ["Open", "failed", "failed"],
+        ["Sized", "skipped", "skipped"],
+        ["Difference", "ok", "ok"],
+        ["Holds", "ok", "ok"],
+        ["conv", "(GCNConv)", "ok", "ok"],
+    ]
+    assert [note.split(",")[0] for note in notes] == ["Open", "Sized"]
+    assert f"{user_file}:7" in notes[0]
+    assert "takes arguments (size); name a function without arguments" in notes[1]
+
+
+@pytest.mark.parametrize(
+    ("target", "inputs", "message"),
+    [
+        ("{file}:Closed", "examples", "has no 'Closed'; the modules that it defines: Open, Sized"),
+        ("{file}:Holds", "wide", "'Holds' itself raises on the example inputs"),
+        ("{file}:Holds", "lost", "checked_by_users.py:38: KeyError: 'events'"),
+        ("{file}:Holds", "Open", "expected '{file}:Open' to be a tuple"),
+        ("{folder}/empty.py", None, "defines no class of modules"),
+        ("{folder}/sized.py", None, "could be made:\nmodule  script"),
+        ("{folder}/program.py", None, "it ends the process; put what only a program does under"),
+        ("{folder}/unfinished.py", None, "unfinished.py:1: SyntaxError"),
+    ],
+)
+def test_what_cannot_be_checked_is_explained(
+    user_file: str,
+    target: str,
+    inputs: str | None,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = Path(user_file).parent
+    (folder / "empty.py").write_text("from torch.nn import Linear\n", encoding="utf-8")
+    sized = "import torch\n\nclass Net(torch.nn.Linear):\n    pass\n"
+    (folder / "sized.py").write_text(sized, encoding="utf-8")
+    (folder / "program.py").write_text("import sys\nsys.exit(3)\n", encoding="utf-8")
+    (folder / "unfinished.py").write_text("class Net(:\n", encoding="utf-8")
+    names = {"file": user_file, "folder": folder}
+    command = ["check", target.format(**names), "--doors", "script"]
+    command += [] if inputs is None else ["--inputs", f"{user_file}:{inputs}"]
+    assert main(command) == 2
+    assert message.format(**names) in capsys.readouterr().err
 
 
 class Chain(nn.Module):

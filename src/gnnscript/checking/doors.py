@@ -24,8 +24,8 @@ from gnnscript.hetero import spelled
 __all__ = ["Subject", "check", "quiet"]
 
 _GIVE = (
-    "pass example_inputs; on the command line, name a function that returns the module and a call, "
-    "such as (model, (x, edge_index))"
+    "pass example_inputs; on the command line, --inputs names them, or the target returns the "
+    "module and a call, such as (model, (x, edge_index))"
 )
 _TOLERANCE = 1e-4  # float32, sums in another order
 
@@ -61,7 +61,7 @@ def check(
     Raises:
         ValueError: A door is unknown.
         TypeError: What was made is no module.
-        GnnscriptError: The module cannot be copied.
+        GnnscriptError: The module cannot be copied, or raises on the example inputs.
     """
     from gnnscript.intercept.hook import installed
 
@@ -85,7 +85,15 @@ def check(
                 "check needs a model that copy.deepcopy takes, such as one that has not run yet"
             ) from error
         calls, lacking = guess(model) if example_inputs is None else (_calls(example_inputs), "")
-        rows = [_row("", Subject(model, calls, lacking), doors, process)]
+        subject = Subject(model, calls, lacking)
+        try:
+            subject.expected()
+        except Exception as error:
+            raise GnnscriptError(
+                f"'{type(made).__name__}' itself raises on the example inputs "
+                f"({outcome_of(error).cause}); give calls that it takes"
+            ) from error
+        rows = [_row("", subject, doors, process)]
         if convs and calls:
             for path, (conv, seen) in watch(copy.deepcopy(model), calls).items():
                 subject = Subject(conv, seen, "the model does not call it on the examples")

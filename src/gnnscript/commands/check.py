@@ -3,8 +3,9 @@
 The doors are script (torch.jit.script), load (the saved file, in a process with torch alone), fx
 (gnnscript.fx.symbolic_trace), compile (torch.compile, fullgraph and dynamic) and export
 (torch.export.export with dynamic sizes). For a failure, the line, the cause and the remedy are
-given. The target may also return a pair of a module and example inputs, one call as a tuple or
-several in a list; otherwise calls are made up for usual arguments such as x and edge_index.
+given. Example inputs are those of --inputs, one call as a tuple or several in a list; or the target
+returns a pair of a module and these; otherwise calls are made up for usual arguments such as x and
+edge_index. A file or package.module without a name stands for each class of modules in it.
 
 Exit code 0: nothing failed. 1: something failed. 2: the target could not be made.
 
@@ -18,15 +19,26 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
+from gnnscript._bare import BareProcess
 from gnnscript._errors import GnnscriptError
 from gnnscript.checking import DOORS, check
-from gnnscript.commands._target import add_target, find, module_and_inputs
+from gnnscript.checking.report import Outcome, Report, Row
+from gnnscript.commands._target import (
+    add_inputs,
+    add_target,
+    find,
+    find_classes,
+    inputs_of,
+    module_and_inputs,
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``gnnscript check``."""
     add_target(parser, nargs="?")
+    add_inputs(parser)
     parser.add_argument(
         "--doors",
         default=",".join(DOORS),
@@ -66,10 +78,33 @@ def run(arguments: argparse.Namespace) -> int:
         return _all_pyg(arguments, doors)
     if arguments.target is None:
         raise GnnscriptError("name a target, or use --all-pyg")
-    module, inputs = module_and_inputs(find(arguments.target), arguments.target)
-    report = check(module, inputs, doors=doors)
+    inputs = None if arguments.inputs is None else inputs_of(arguments.inputs)
+    if ":" in arguments.target:
+        module, own = module_and_inputs(find(arguments.target), arguments.target)
+        report = check(module, own if inputs is None else inputs, doors=doors)
+    else:
+        report = _every(arguments.target, inputs, doors)
     print(json.dumps(report.to_dict(), indent=2) if arguments.json else report)
     return 0 if report.ok else 1
+
+
+def _every(where: str, inputs: Any, doors: list[str]) -> Report:
+    """Checks each class of modules of a file."""
+    rows: list[Row] = []
+    reports = 0
+    with BareProcess() as bare:
+        for name, cls in find_classes(where).items():
+            try:
+                module, _ = module_and_inputs(cls, f"{where}:{name}")
+                rows += check(module, inputs, doors=doors, bare=bare).rows
+                reports += 1
+            except GnnscriptError as error:
+                rows.append(Row("", name, dict.fromkeys(doors, Outcome("skipped", str(error)))))
+    if not reports:
+        raise GnnscriptError(
+            f"none of the modules of {where!r} could be made:\n{Report(tuple(rows))}"
+        )
+    return Report(tuple(rows))
 
 
 def _all_pyg(arguments: argparse.Namespace, doors: list[str]) -> int:

@@ -8,14 +8,13 @@ gnnscript export --kubernetes deployment.yaml --image registry/models:1
 from __future__ import annotations
 
 import argparse
-import inspect
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gnnscript._errors import GnnscriptError
-from gnnscript.commands._target import add_target, find, module_of
+from gnnscript.commands._target import add_inputs, add_target, find, inputs_of, module_of
 from gnnscript.deploy.inductor import aoti
 from gnnscript.deploy.onnx_model import onnx
 from gnnscript.deploy.package import load, save
@@ -26,12 +25,7 @@ from gnnscript.deploy.repository import triton
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``gnnscript export``."""
     add_target(parser, nargs="?")
-    parser.add_argument(
-        "--inputs",
-        metavar="TARGET",
-        help="example inputs, named like the target: a tuple, a dict, a list of these, or a "
-        "function that returns one",
-    )
+    add_inputs(parser)
     parser.add_argument("--kernels", choices=["native", "portable"], help="of the ops")
     files = parser.add_argument_group("files")
     files.add_argument(
@@ -79,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if any(wanted):
             model, name = _model(arguments)
-            inputs = _inputs(arguments)
+            inputs = inputs_of(arguments.inputs)
             _files(arguments, model, inputs)
             if arguments.triton is not None:
                 _triton(arguments, model, inputs, arguments.name or name)
@@ -102,25 +96,6 @@ def _model(arguments: argparse.Namespace) -> tuple[torch.nn.Module, str]:
         return load(arguments.target), Path(arguments.target).stem
     model = module_of(find(arguments.target), arguments.target)
     return model, type(model).__name__
-
-
-def _inputs(arguments: argparse.Namespace) -> Any:
-    """The example inputs."""
-    inputs = find(arguments.inputs)
-    if callable(inputs):
-        try:
-            inspect.signature(inputs).bind()
-        except TypeError as error:
-            raise GnnscriptError(
-                f"expected {arguments.inputs!r} to need no arguments, as it is a function: {error}"
-            ) from None
-        inputs = inputs()
-    if not isinstance(inputs, (tuple, dict, list)):
-        raise GnnscriptError(
-            f"expected {arguments.inputs!r} to be a tuple, a dict or a list of these, got "
-            f"{type(inputs).__name__}; write (x,) for a single argument"
-        )
-    return inputs
 
 
 def _files(arguments: argparse.Namespace, model: torch.nn.Module, inputs: Any) -> None:

@@ -183,19 +183,12 @@ class ChangedBetween(Base):
         return x
 
 
-class Limited(Base):
-    def forward(self, x, edge_index):
-        last = collections.deque([x], maxlen=2)
-        return self.propagate(edge_index, x=last[0])
-
-
 @pytest.mark.parametrize(
     ("cls", "cause"),
     [
         (ReadTwice, "an iterator is read in more than one place"),
         (CycledTwice, "again in each turn of a loop"),
         (ChangedBetween, "changed in place while a generator is read"),
-        (Limited, "a deque of limited length"),
     ],
 )
 def test_what_depends_on_who_reads_first_is_refused(cls: type[nn.Module], cause: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
+import dataclasses
 import functools
 import inspect
 import math
@@ -27,8 +29,10 @@ __all__ = [
     "import_reference",
     "interop_reference",
     "is_absent",
+    "is_context",
     "is_ignored",
     "is_op",
+    "is_record",
     "is_shape",
     "is_stateless",
     "is_torch_function",
@@ -237,10 +241,9 @@ def is_torch_function(value: Any) -> bool:
 
 
 def is_stateless(module: torch.nn.Module) -> bool:
-    """Whether a module of torch's is no more than a function and its options."""
-    torchs = type(module).__module__.split(".")[0] == "torch"
+    """Whether a module is no more than a function and its options."""
     state = (module._parameters, module._buffers, module._modules)
-    return torchs and not any(v is not None for part in state for v in part.values())
+    return not any(v is not None for part in state for v in part.values())
 
 
 def is_ignored(function: Any) -> bool:
@@ -335,3 +338,17 @@ def annotation(t: Type) -> ast.expr:
 def _classes(t: Type) -> list[Any]:
     own = [] if t.cls is None or isinstance(t.cls, str) else [t.cls]
     return own + [c for arg in t.args for c in _classes(arg)]
+
+
+def is_record(cls: type) -> bool:
+    """Whether objects of a class are known by their fields, and its methods read and set those."""
+    return dataclasses.is_dataclass(cls) or is_context(cls)
+
+
+def is_context(cls: type) -> bool:
+    """Whether a class is a context manager that is written in Python, and not one of torch's."""
+    methods = (getattr(cls, name, None) for name in ("__enter__", "__exit__"))
+    if not all(map(inspect.isfunction, methods)) or issubclass(cls, torch.nn.Module):
+        return False
+    home = cls.__module__.split(".")[0]
+    return home != "torch" and (home != "contextlib" or cls is contextlib.nullcontext)

@@ -116,6 +116,56 @@ def int_prod(values: List[int]) -> int:  # noqa: UP006
     return product
 
 
+def prod(iterable: Any, *, start: Any = 1) -> Any:
+    result = start
+    for value in iterable:
+        result = result * value
+    return result
+
+
+def fsum(seq: Any) -> float:
+    """Without rounding in between: what each addition loses is kept (Neumaier)."""
+    result, lost = 0.0, 0.0
+    for value in seq:
+        term = float(value)
+        new = result + term
+        if abs(result) >= abs(term):
+            lost += (result - new) + term
+        else:
+            lost += (term - new) + result
+        result = new
+    return result + lost
+
+
+def dist(p: Any, q: Any) -> float:
+    result = 0.0
+    for a, b in zip(p, q, strict=True):
+        result += (a - b) * (a - b)
+    return math.sqrt(result)
+
+
+def seconds() -> float:
+    """``time.perf_counter()``."""
+    return float(torch.ops.prim.TimePoint()) * 1e-9
+
+
+def reduced(function: Any, sequence: Any) -> Any:
+    """``functools.reduce`` of a list whose length only the run knows."""
+    assert len(sequence) > 0, "reduce() of empty iterable with no initial value"
+    result = sequence[0]
+    for value in sequence[1:]:
+        result = function(result, value)
+    return result
+
+
+def reduced_from(function: Any, sequence: Any, initial: Any) -> Any:
+    """The same, from a first value on."""
+    result = initial
+    for value in sequence:
+        result = function(result, value)
+    return result
+
+
 def int_list(x: Tensor) -> List[int]:  # noqa: UP006
     """``x.tolist()``; a list must have one type, and sizes are what lists are made for."""
     assert not x.is_floating_point(), "tolist() of floats: index the tensor, or use float(x[i])"
@@ -261,7 +311,9 @@ SUBSTITUTES: dict[Any, Callable[..., Any]] = {
     math.perm: perm,
     math.trunc: trunc,
     math.isclose: isclose,
-    math.prod: int_prod,
+    math.prod: prod,
+    math.fsum: fsum,
+    math.dist: dist,
 }
 for _function in (cbrt, exp2):  # since Python 3.11
     if hasattr(math, _function.__name__):

@@ -14,7 +14,6 @@ import torch
 
 from gnnscript.analyze.sources import FunctionSource
 from gnnscript.analyze.types import (
-    BOOL,
     FLOAT,
     INT,
     NUMBER,
@@ -23,7 +22,6 @@ from gnnscript.analyze.types import (
     UNKNOWN,
     Type,
     dict_of,
-    is_sparse,
     join,
     list_of,
     of_value,
@@ -36,7 +34,9 @@ __all__ = [
     "Choice",
     "Closure",
     "Const",
+    "Context",
     "Dyn",
+    "Limited",
     "Mapping",
     "Method",
     "ModuleRef",
@@ -98,6 +98,13 @@ class Seq(Value):
 
 
 @dataclass(frozen=True, eq=False)
+class Limited(Seq):
+    """A ``deque`` that forgets its elements at one end when more come in at the other."""
+
+    limit: int = 0
+
+
+@dataclass(frozen=True, eq=False)
 class Mapping(Value):
     """A dictionary with known keys, or a data object, by its fields.
 
@@ -144,6 +151,7 @@ class Closure(Value):
     env: dict[str, Any]
     defaults: dict[str, tuple[Value, ast.expr | None]]
     home: Any  # the frame whose variables it uses
+    late: bool = True  # whether it uses them as they are when it is called
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +161,14 @@ class Choice(Value):
     test: ast.expr
     first: Value
     second: Value
+
+
+@dataclass(frozen=True, eq=False)
+class Context(Value):
+    """A context of torch's that is made: it does nothing until a block is entered with it."""
+
+    function: Any
+    given: Any  # its arguments
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,6 +313,14 @@ def _runtime(value: Value) -> bool:
     return isinstance(value, (Dyn, Seq, Mapping))
 
 
+def _used(closure: Closure) -> list[Hashable]:
+    """What an inner function finds under the names in it, but for functions like itself."""
+    names = {n.id for n in ast.walk(closure.node) if isinstance(n, ast.Name)}
+    held = {name: closure.env[name].value for name in sorted(names & closure.env.keys())}
+    found = [(k, key_of(v)) for k, v in held.items() if not isinstance(v, Closure)]
+    return [*found, *((k, key_of(v)) for k, (v, _) in closure.defaults.items())]
+
+
 _PLAIN = (int, float, bool, str, type(None), torch.dtype, torch.layout, torch.device)
 
 
@@ -324,6 +348,8 @@ def key_of(value: Value) -> Hashable:
         return ("method", key_of(value.owner), id(value.function))
     if isinstance(value, Super):
         return ("super", key_of(value.owner), value.after)
+    if isinstance(value, Closure):
+        return ("closure", id(value.node), id(value.home), *_used(value))
     return ("identity", id(value))
 
 
@@ -435,37 +461,3 @@ def modules_in(value: Value) -> list[ModuleRef]:
             ref for inner in held if not isinstance(inner, Closure) for ref in modules_in(inner)
         ]
     return []
-
-
-def arithmetic(a: Type, b: Type, operator: ast.operator) -> Type:
-    """The type of a binary operation."""
-    if is_sparse(a) or is_sparse(b):
-        if not isinstance(operator, ast.MatMult):
-            return a if is_sparse(a) else b
-        return a if is_sparse(a) and is_sparse(b) else TENSOR
-    if TENSOR in (a, b):
-        return TENSOR
-    if isinstance(operator, ast.Mult):
-        for side in (a, b):
-            if side.name == "List" or side == STR:
-                return side
-            if side.name == "Tuple" and side.args and len(set(side.args)) == 1:
-                return list_of(side.args[0])
-    if isinstance(operator, ast.Mod) and a == STR:
-        return STR
-    if "List" in (a.name, b.name):
-        return a if a.name == "List" else b
-    if a.name == b.name == "Tuple":
-        return tuple_of(*a.args, *b.args)
-    if a == b == STR:
-        return STR
-    numbers = {INT, FLOAT, BOOL, NUMBER}
-    if a in numbers and b in numbers:
-        if NUMBER in (a, b):
-            return NUMBER
-        if isinstance(operator, ast.Div) or FLOAT in (a, b):
-            return FLOAT
-        if isinstance(operator, ast.Pow) and a == b == INT:
-            return INT
-        return INT if a != BOOL or b != BOOL else BOOL
-    return UNKNOWN

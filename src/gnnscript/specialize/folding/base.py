@@ -148,6 +148,7 @@ class Folding(Parts):
         self.owner = owner
         self.cls = cls if cls is not None else _class_cell(source)
         self.env: dict[str, Binding] = {}
+        self.scope: dict[str, Binding] | None = None  # the function's, inside of one in place
         self.facts: dict[tuple[str, frozenset[str]], bool] = {}
         self.out: list[ast.stmt] = []
         self.current: ast.AST = source.node
@@ -169,6 +170,8 @@ class Folding(Parts):
         self.trials = 0
         self.frozen: list[list[Value]] = []
         self.assigned_once: set[str] = set()
+        inner = [n for n in ast.walk(source.node) if isinstance(n, ast.Nonlocal)]
+        self.assigned_inside = {name for n in inner for name in n.names}
         names = {n.id for n in ast.walk(source.node) if isinstance(n, ast.Name)}
         self.taken = names | {n.arg for n in ast.walk(source.node) if isinstance(n, ast.arg)}
 

@@ -9,7 +9,6 @@ import functools
 import inspect
 import math
 import numbers
-import operator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,6 +29,7 @@ from gnnscript.analyze.types import (
 from gnnscript.specialize.folding.base import Arguments, Folded
 from gnnscript.specialize.folding.builtin_sequences import parts_of
 from gnnscript.specialize.folding.builtins import evaluated, for_
+from gnnscript.specialize.folding.numbers import arithmetic
 from gnnscript.specialize.helpers import torch_name, unwrap_optional
 from gnnscript.specialize.substitutes import (
     SUBSTITUTES,
@@ -44,7 +44,6 @@ from gnnscript.specialize.values import (
     Mapping,
     Seq,
     Value,
-    arithmetic,
     constant_items,
     literal,
     static_type,
@@ -54,43 +53,33 @@ if TYPE_CHECKING:
     from gnnscript.specialize.folding.statements import Frame
 
 
-_OPERATORS: dict[Any, ast.operator] = {
-    operator.add: ast.Add(),
-    operator.sub: ast.Sub(),
-    operator.mul: ast.Mult(),
-    operator.truediv: ast.Div(),
-    operator.matmul: ast.MatMult(),
-}
-
-
-@for_(*_OPERATORS)
-def _operator(frame: Frame, function: Any, given: Arguments) -> Folded:
-    done = evaluated(frame, function, given)
-    if done is not None:
-        return done
-    (a, node_a), (b, node_b) = given.args
-    kept = ast.BinOp(frame.needed(a, node_a), _OPERATORS[function], frame.needed(b, node_b))
-    return Dyn(arithmetic(static_type(a), static_type(b), kept.op)), kept
-
-
 @for_(*SUBSTITUTES)
 def _substituted(frame: Frame, function: Any, given: Arguments) -> Folded:
     done = evaluated(frame, function, given)
     if done is not None:
         return done
-    if function is math.prod and len(given.args) == 1:
+    if function is math.prod:
         parts = parts_of(frame, given.args[0])
-        if parts:
+        if parts is not None:
+            parts = [*given.kwargs.values(), *parts]
             (t, kept), rest = (static_type(parts[0][0]), frame.needed(*parts[0])), parts[1:]
             for value, node in rest:
                 t = arithmetic(t, static_type(value), ast.Mult())
                 kept = ast.BinOp(kept, ast.Mult(), frame.needed(value, node))
             return Dyn(t), kept
-        if static_type(given.args[0][0]) != list_of(INT):
-            raise UnsupportedError(
-                "'math.prod' of a list whose elements are no integers", "multiply in a loop"
-            )
+    if function in (math.fsum, math.dist):
+        given = Arguments([_floats(frame, folded) for folded in given.args], {})
     return frame.call_function(SUBSTITUTES[function], given, None)
+
+
+def _floats(frame: Frame, numbers: Folded) -> Folded:
+    """Known numbers of several types as a list of one."""
+    parts = parts_of(frame, numbers)
+    if parts is None:
+        return numbers
+    nodes = [frame.needed(*part) for part in parts]
+    spelled = [ast.Call(ast.Name("float", ast.Load()), [node], []) for node in nodes]
+    return Dyn(list_of(FLOAT)), ast.List(list[ast.expr](spelled), ast.Load())
 
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -208,8 +197,9 @@ def _of_array(frame: Frame, function: Any, given: Arguments) -> Folded | None:
     An array knows the type of its numbers, as no list of TorchScript's does.
     """
     data = given.args[0][0] if given.args else None
-    if data is not None and constant_items(data) == []:
-        empty = Const([0])
+    shape = _empty_shape(data) if data is not None else None
+    if shape is not None:
+        empty = Const(shape)
         return frame.call_torch(torch.zeros, Arguments([(empty, literal(empty))], given.kwargs))
     if not isinstance(data, Const) or not given.constant:
         return None
@@ -217,6 +207,17 @@ def _of_array(frame: Frame, function: Any, given: Arguments) -> Folded | None:
     if not hasattr(data.value, "__array__") and len(set(map(type, _flat(data.value)))) < 2:
         return None
     return Const(frame.compute(ast.Constant("torch.tensor"), function, *args, **kwargs)), None
+
+
+def _empty_shape(data: Value) -> list[int] | None:
+    """The shape of nested lists without a number in them; ``None`` for any other."""
+    items = constant_items(data)
+    if items == []:
+        return [0]
+    shapes = [_empty_shape(item) for item in items or ()]
+    if not shapes or shapes[0] is None or any(shape != shapes[0] for shape in shapes):
+        return None
+    return [len(shapes), *shapes[0]]
 
 
 def _flat(numbers: Any) -> list[Any]:

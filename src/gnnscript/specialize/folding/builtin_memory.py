@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 from gnnscript.specialize.folding.base import Arguments, Folded
 from gnnscript.specialize.folding.builtins import for_
@@ -31,3 +31,13 @@ def _checkpoint(frame: Frame, function: Any, given: Arguments) -> Folded:
     args = list(given.args)
     called, node = named.pop("function") if "function" in named else args.pop(0)
     return frame.call(called, Arguments(args, named), node)
+
+
+@for_(checkpoint_sequential)
+def _checkpoint_sequential(frame: Frame, function: Any, given: Arguments) -> Folded:
+    parameters = ("functions", "segments", "input")
+    bound = dict(zip(parameters, given.args, strict=False)) | given.kwargs
+    folded = bound["input"]
+    for callee in frame.known_items(bound["functions"][0]):
+        folded = frame.call(callee, Arguments([folded], {}), None)
+    return folded

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import time
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.specialize.folding.base import Arguments, Folded
 from gnnscript.specialize.folding.builtins import evaluated, for_
-from gnnscript.specialize.values import Const, Mapping, is_object
+from gnnscript.specialize.values import Const, Context, Mapping, is_object
 
 if TYPE_CHECKING:
     from gnnscript.specialize.folding.statements import Frame
@@ -41,12 +42,16 @@ def _as_dictionary(frame: Frame, function: Any, given: Arguments) -> Folded:
     return done
 
 
-@for_(time.time, time.perf_counter, time.monotonic, time.process_time)
-def _clock(frame: Frame, function: Any, given: Arguments) -> Folded:
-    raise UnsupportedError(
-        f"'time.{function.__name__}' reads a clock, which a scripted model does not",
-        "measure the time around the call of the model",
-    )
+@for_(
+    torch.no_grad,
+    torch.enable_grad,
+    torch.inference_mode,
+    torch.autocast,
+    torch.autograd.profiler.record_function,
+)
+def _context(frame: Frame, function: Any, given: Arguments) -> Folded:
+    """It is entered where its block stands, perhaps by another name."""
+    return Context(function, given), None
 
 
 @for_(dataclasses.astuple)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import INT, NUMBER, TENSOR, list_of, tuple_of
+from gnnscript.specialize import substitutes
 from gnnscript.specialize.folding.base import Arguments, Binding, Folded
 from gnnscript.specialize.folding.builtins import evaluated, for_, keep
 from gnnscript.specialize.folding.iterators import first_parts, refuse_second_reader
@@ -17,6 +18,7 @@ from gnnscript.specialize.helpers import filled_range
 from gnnscript.specialize.values import (
     Const,
     Dyn,
+    Limited,
     Mapping,
     ModuleRef,
     Seq,
@@ -214,10 +216,21 @@ def _collection(frame: Frame, function: Any, given: Arguments) -> Folded:
 
 @for_(collections.deque)
 def _deque(frame: Frame, function: Any, given: Arguments) -> Folded:
-    """A list, which TorchScript has, unless it is to forget what is in it."""
-    if len(given.args) > 1 or given.kwargs:
-        raise UnsupportedError("a deque of limited length is made", "use a list, and its slices")
-    return _collection(frame, list, given)
+    """A list, which TorchScript has; one that is to forget what is in it, by its elements."""
+    limits = [*given.args[1:], *given.kwargs.values()]
+    limit = limits[0][0] if limits else Const(None)
+    made = _collection(frame, list, Arguments(given.args[:1], {}))
+    if isinstance(limit, Const) and limit.value is None:
+        return made
+    parts = parts_of(frame, made)
+    if parts is None or not isinstance(limit, Const):
+        raise UnsupportedError(
+            "a deque of limited length is made whose length or elements are known only at run time",
+            "use a list, and its slices",
+        )
+    kept = parts[max(len(parts) - limit.value, 0) :]
+    node = frame.sequence("list", [v for v, _ in kept], [n for _, n in kept], keep=True)[1]
+    return Limited(tuple(v for v, _ in kept), "list", None, limit.value), node
 
 
 @for_(collections.defaultdict)
@@ -280,7 +293,10 @@ def _reduce(frame: Frame, function: Any, given: Arguments) -> Folded:
     (callee, callee_node), sequence, *start = given.args
     parts = parts_of(frame, sequence)
     if parts is None:
-        raise UnsupportedError("'reduce' over an unknown sequence", "write a loop")
+        written = substitutes.reduced_from if start else substitutes.reduced
+        return frame.call_function(written, given, None)
+    if not parts and not start:
+        raise UnsupportedError("'reduce' over nothing", "give it a first value")
     total, *rest = [*start, *parts]
     for part in rest:
         total = frame.call(callee, type(given)([total, part], {}), callee_node)

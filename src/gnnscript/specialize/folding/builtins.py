@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import builtins
-import inspect
 import logging
 import os
 import types
@@ -34,6 +33,7 @@ from gnnscript.analyze.types import (
 )
 from gnnscript.specialize import sparse, substitutes
 from gnnscript.specialize.folding.base import Arguments, Folded
+from gnnscript.specialize.folding.numbers import arithmetic
 from gnnscript.specialize.helpers import import_reference, op_reference, torch_name
 from gnnscript.specialize.values import (
     Closure,
@@ -44,7 +44,6 @@ from gnnscript.specialize.values import (
     ModuleRef,
     Seq,
     Value,
-    arithmetic,
     constant_items,
     is_object,
     literal,
@@ -165,17 +164,26 @@ def _isinstance(frame: Frame, function: Any, given: Arguments) -> Folded:
 
 @for_(type)
 def _type_of(frame: Frame, function: Any, given: Arguments) -> Folded:
-    value, _ = given.args[0]
+    return Const(class_of(given.args[0][0])), None
+
+
+def class_of(value: Value) -> type:
+    """The class of a value, as Python has it.
+
+    Raises:
+        UnsupportedError: It is known only at run time.
+    """
     if isinstance(value, ModuleRef):
-        return Const(type(value.module)), None
+        return type(value.module)
     if isinstance(value, Const):
-        return Const(type(value.value)), None
+        return type(value.value)
     if isinstance(value, Mapping):
-        return Const(value.cls), None
-    cls = _python_class(static_type(value))
+        return value.cls
+    t = static_type(value)
+    cls = _python_class(t) if t != UNKNOWN or not isinstance(value, Dyn) else torch.Tensor
     if cls is None:
         raise UnsupportedError("'type' of a value of unknown type", "use 'isinstance'")
-    return Const(cls), None
+    return cls
 
 
 @for_(callable)
@@ -423,6 +431,12 @@ def is_logging(function: Any) -> bool:
     return isinstance(logger, logging.Logger) and function.__name__ in _LOGGING
 
 
+@for_(torch.get_default_dtype)
+def _default_dtype(frame: Frame, function: Any, given: Arguments) -> Folded:
+    """Which is what it was when the model was scripted."""
+    return Const(function()), None
+
+
 @for_(typing.cast, torch.jit.annotate)
 def _cast(frame: Frame, function: Any, given: Arguments) -> Folded:
     (wanted, _), (value, node) = given.args
@@ -447,25 +461,6 @@ def _dropout(frame: Frame, function: Any, given: Arguments) -> Folded:
         if isinstance(value, Const) and value.value == nothing:
             return bound["input"]  # TorchScript would draw random numbers that eager does not
     return frame.call_torch(function, given)
-
-
-@for_(torch.utils.checkpoint.checkpoint)
-def _checkpoint(frame: Frame, function: Any, given: Arguments) -> Folded:
-    """The call itself: what checkpoints change is what is kept for the gradients, not these."""
-    (callee, node), *args = given.args
-    options = ("use_reentrant", "preserve_rng_state", *inspect.signature(function).parameters)
-    kwargs = {name: value for name, value in given.kwargs.items() if name not in options}
-    return frame.call(callee, Arguments(args, kwargs), node)
-
-
-@for_(torch.utils.checkpoint.checkpoint_sequential)
-def _checkpoint_sequential(frame: Frame, function: Any, given: Arguments) -> Folded:
-    parameters = ("functions", "segments", "input")
-    bound = dict(zip(parameters, given.args, strict=False)) | given.kwargs
-    folded = bound["input"]
-    for callee in frame.known_items(bound["functions"][0]):
-        folded = frame.call(callee, Arguments([folded], {}), None)
-    return folded
 
 
 @for_(torch.is_floating_point, torch.is_complex)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import functools
 import inspect
 import os
@@ -17,24 +16,25 @@ from gnnscript import _pyg
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.calls import refuse_open_keywords
 from gnnscript.analyze.sources import FunctionSource
-from gnnscript.analyze.types import INT, UNKNOWN, Type, from_annotation, list_of
+from gnnscript.analyze.types import INT, UNKNOWN, list_of
 from gnnscript.specialize import adjacency, sparse, substitutes
 from gnnscript.specialize.folding import (  # noqa: F401  have their functions known
     builtin_memory,
     builtin_objects,
+    builtin_operators,
     builtin_random,
+    clocks,
 )
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding
 from gnnscript.specialize.folding.builtin_itertools import Getter
 from gnnscript.specialize.folding.builtin_math import numpy_function
 from gnnscript.specialize.folding.builtin_sequences import parts_of
-from gnnscript.specialize.folding.builtins import BUILTINS, is_logging
+from gnnscript.specialize.folding.builtins import BUILTINS, class_of, is_logging
 from gnnscript.specialize.folding.functions import _declared
 from gnnscript.specialize.folding.rewritten import as_choice
 from gnnscript.specialize.helpers import (
     as_list,
     is_ignored,
-    is_stateless,
     is_torch_function,
     own_interop,
     own_op,
@@ -158,11 +158,15 @@ class Calls(Folding):
         args: list[Folded] = []
         kwargs: dict[str, Folded] = {}
         opened = False
+        whole = getattr(node.func, "id", "") in ("max", "min") and len(node.args) == 1
+        whole = whole and not node.keywords  # which take one sequence as well
         for arg in node.args:
             if not isinstance(arg, ast.Starred):
                 args.append(self.fold(arg))
                 continue
             value, residual = self.fold(arg.value)
+            if whole and isinstance(value, Dyn) and value.type.name == "List":
+                return Arguments([(value, residual)], {})
             if spread and isinstance(value, Dyn) and value.type == list_of(INT):
                 args.append((value, residual))
                 opened = True
@@ -274,6 +278,12 @@ class Calls(Folding):
             merged = Arguments([*args, *given.args], kwargs | given.kwargs)
             return self.call(self.wrap(function.func), merged, None)
         function = typing.get_origin(function) or function  # ``OrderedDict[str, Tensor]()``
+        if isinstance(function, typing.NewType):
+            return given.args[0]
+        if typing.is_typeddict(function):
+            function = dict
+        if _is_single_dispatch(function):
+            function = function.dispatch(class_of(given.args[0][0]))
         try:
             handler = BUILTINS.get(function)
         except TypeError:
@@ -282,7 +292,7 @@ class Calls(Folding):
             return handler(cast("Frame", self), function, given)
         if inspect.isclass(function):
             by_numpy = numpy_function(cast("Frame", self), function, given)
-            return by_numpy or self._construct(function, given)
+            return by_numpy or self.construct(function, given)
         if isinstance(function, Getter):
             return function.call(cast("Frame", self), given.args[0])
         if isinstance(function, torch.nn.Module):
@@ -363,18 +373,6 @@ class Calls(Folding):
             "use torch functions, or a function written in Python",
         )
 
-    def _make_module(self, cls: type[torch.nn.Module], given: Arguments) -> Value:
-        """A module that is made for one call, as in ``nn.LeakyReLU(0.2)(x)``: its options."""
-        if given.constant:
-            args, kwargs = given.values()
-            module = self.compute(ast.Constant(cls.__name__), cls, *args, **kwargs)
-            if is_stateless(module):
-                return Const(module)
-        raise UnsupportedError(
-            f"a '{cls.__name__}' is made while the model runs",
-            "make it in '__init__' and keep it as an attribute",
-        )
-
     def _product(self, given: Arguments) -> Folded:
         """``torch_geometric.utils.spmm``."""
         src = given.args[0] if given.args else given.kwargs["src"]
@@ -385,56 +383,6 @@ class Calls(Folding):
                 "make the sparse tensor in the model, or 'propagate' along an edge index",
             )
         return self.call_function(sparse.product, given, None)
-
-    def _construct(self, cls: type, given: Arguments) -> Folded:
-        """A class is called: named tuples are known by their fields, others are TorchScript's."""
-        if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-            bound = inspect.signature(cls).bind(*given.args, **given.kwargs)
-            fields = [bound.arguments.get(f, (Const(None), None)) for f in cls._fields]
-            for position, field in enumerate(cls._fields):
-                if field not in bound.arguments:
-                    default = getattr(cls, "_field_defaults", {})[field]
-                    fields[position] = (self.wrap(default), literal(Const(default)))
-            node = ast.Call(
-                self.needed(Const(cls), None), [self.needed(v, n) for v, n in fields], []
-            )
-            # What is read from it has the type that the class declares.
-            declared = from_annotation(cls).args
-            items = [
-                Dyn(t) if t.name == "Optional" and t.known else value
-                for t, (value, _) in zip(declared, fields, strict=True)
-            ]
-            return Seq(tuple(items), "tuple", cls), node
-        if _pyg.is_sparse_tensor(cls):
-            return self.call_function(sparse.make, given, None)
-        if dataclasses.is_dataclass(cls) and not hasattr(cls, "__torch_script_class__"):
-            return self.make_object(cls, given)
-        if _pyg.is_data_class(cls):
-            return self.make_object(_pyg.object_class(cls), given)
-        if issubclass(cls, torch.nn.Module):
-            return self._make_module(cls, given), None
-        if cls.__module__ == "itertools" and given.constant:
-            args, kwargs = given.values()
-            return Const(list(self.compute(ast.Constant(cls.__name__), cls, *args, **kwargs))), None
-        if cls in (torch.device, torch.Size, torch.dtype) and given.constant:
-            args, kwargs = given.values()
-            return Const(self.compute(ast.Constant(cls.__name__), cls, *args, **kwargs)), None
-        if cls is torch.device:
-            return Dyn(Type("device")), ast.Call(self.needed(Const(cls), None), *self.nodes(given))
-        if cls is torch.Size:
-            return given.args[0]
-        if cls.__module__ == "builtins":
-            raise UnsupportedError(
-                f"a Python '{cls.__name__}' is made, which TorchScript cannot hold",
-                "use tensors, numbers, strings, tuples, lists or dictionaries",
-            )
-        if _collects(cls):
-            raise UnsupportedError(
-                f"a '{cls.__name__}' is made while the model runs, which TorchScript cannot hold",
-                "use tensors, named tuples or dictionaries in the model",
-            )
-        node = ast.Call(self.needed(Const(cls), None), *self.nodes(given))
-        return Dyn(from_annotation(cls)), node
 
 
 # As torch's functions take them in Python, and not in TorchScript.
@@ -454,6 +402,13 @@ def _is_hashable(value: Any) -> bool:
     except TypeError:
         return False
     return True
+
+
+def _is_single_dispatch(function: Any) -> bool:
+    """Whether a function is of ``functools.singledispatch``."""
+    made = getattr(function, "dispatch", None)
+    home = getattr(getattr(made, "__code__", None), "co_filename", None)
+    return home == functools.singledispatch.__code__.co_filename
 
 
 def _is_pure_builtin(function: Any) -> bool:
@@ -477,13 +432,3 @@ def _refuse_own_backward(callee: Value) -> None:
             "use torch functions, whose derivatives are known; a layer that recomputes to save "
             "memory often has an option to disable it",
         )
-
-
-def _collects(cls: type) -> bool:
-    """Whether a class is made of any number of arguments, as TorchScript's classes are not."""
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    try:
-        parameters = inspect.signature(cls).parameters.values()
-    except ValueError:
-        return False
-    return cls.__module__.split(".")[0] != "torch" and any(p.kind in kinds for p in parameters)

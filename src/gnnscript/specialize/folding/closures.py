@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import types
 from typing import Any
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.sources import FunctionSource
 from gnnscript.specialize.folding.base import Arguments, Binding, Folded, Folding
+from gnnscript.specialize.folding.rewritten import handing_back
 from gnnscript.specialize.program import is_runtime
 from gnnscript.specialize.values import Closure, Const, Value, literal
 
@@ -30,6 +32,11 @@ class Closures(Folding):
         held = {name: (v, self.hold(name, n)) for name, (v, n) in defaults.items()}
         return Closure(node, self.source, self.cls, self.env, held, self)
 
+    def with_present(self, closure: Closure) -> Closure:
+        """An inner function with what the variables around it hold now."""
+        env = self.env if self.scope is None else self.scope
+        return closure if env is closure.env else dataclasses.replace(closure, env=env)
+
     def call_closure(self, closure: Closure, given: Arguments) -> Folded:
         """Calls an inner function: its expression is written in place where it is one."""
         filled = self._filled(closure, given)
@@ -39,11 +46,12 @@ class Closures(Folding):
         env = dict(closure.env)
         for name, folded in filled.items():
             env[name] = self._argument(name, *folded)
-        saved, self.env = self.env, env
+        saved, self.env = (self.env, self.scope), env
+        self.scope = saved[0] if self.scope is None else self.scope
         try:
             return self.fold(body)
         finally:
-            self.env = saved
+            self.env, self.scope = saved
 
     def _filled(self, closure: Closure, given: Arguments) -> dict[str, Folded]:
         """The arguments of an inner function by name."""
@@ -83,21 +91,30 @@ class Closures(Folding):
                 "pass them to it as arguments",
                 closure.source.location(node),
             )
-        if isinstance(node, ast.Lambda) or node.decorator_list or _writes_outside(node):
+        written = _written_outside(node)
+        if isinstance(node, ast.Lambda) or node.decorator_list or written is None:
             raise UnsupportedError(
-                "a function defined inside the code is decorated, or assigns what is not its own",
+                "a function defined inside the code is decorated, or assigns a global",
                 "move it to the module or make it a method",
                 closure.source.location(node),
             )
+        direct = closure.home is self and closure.late
+        if written and (not direct or self.scope is not None or self.conditional):
+            raise UnsupportedError(
+                f"a function that assigns {written} of the one around it is called elsewhere, or "
+                "inside of a condition or comprehension",
+                "call it in a statement of the function that it is defined in",
+            )
         function = _compiled(closure)
-        source = FunctionSource(function, node, closure.source.file, closure.source.lines)
+        shown = handing_back(node, written) if written else node
+        source = FunctionSource(function, shown, closure.source.file, closure.source.lines)
         bound: dict[str, Value] = {name: value for name, (value, _) in filled.items()}
         nodes = {name: residual for name, (_, residual) in filled.items()}
         for name in function.__code__.co_freevars:
             binding = closure.env.get(name)
             if binding is None or name in bound:
                 continue
-            if binding.value is closure:
+            if isinstance(binding.value, Closure) and binding.value.node is node:
                 bound[name], nodes[name] = closure, None
                 continue
             bound[name] = binding.value
@@ -112,7 +129,23 @@ class Closures(Folding):
             source, bound, owner, closure.cls, key="inner", borrowed=lent
         )
         folded = self.call_specialized(done, nodes)
-        return self.take_back(folded, {key: bound[key] for key in lent}) if lent else folded
+        if lent:
+            folded = self.take_back(folded, {key: bound[key] for key in lent})
+        return self._assigned_by(folded, written) if written else folded
+
+    def _assigned_by(self, folded: Folded, names: list[str]) -> Folded:
+        """Assigns what an inner function hands back of the variables around it."""
+        value, node = folded
+        items = self.known_items(value)
+        nodes: list[ast.expr | None] = [literal(item) for item in items]
+        if node is not None and not isinstance(value, Const):
+            held = self.hold("changed", node) or node
+            nodes = list(self.element_nodes(held, len(items)).elts)
+        for name, item, made in zip(names, items[1:], nodes[1:], strict=True):
+            self.assign(
+                ast.Name(name, ast.Store()), item, made if is_runtime(item) else literal(item)
+            )
+        return items[0], nodes[0] if is_runtime(items[0]) else literal(items[0])
 
     def _argument(self, name: str, value: Value, residual: ast.expr | None) -> Any:
         if residual is None or isinstance(value, Const):
@@ -144,8 +177,13 @@ def _expression(node: ast.FunctionDef | ast.Lambda) -> ast.expr | None:
     return None
 
 
-def _writes_outside(node: ast.FunctionDef) -> bool:
-    return any(isinstance(n, (ast.Nonlocal, ast.Global)) for n in ast.walk(node))
+def _written_outside(node: ast.FunctionDef | ast.Lambda) -> list[str] | None:
+    """The variables of its home that an inner function assigns; ``None`` for globals."""
+    nodes = list(ast.walk(node))
+    if any(isinstance(n, ast.Global) for n in nodes):
+        return None
+    names = [name for n in nodes if isinstance(n, ast.Nonlocal) for name in n.names]
+    return list(dict.fromkeys(names))
 
 
 def _compiled(closure: Closure) -> types.FunctionType:

@@ -18,6 +18,7 @@ from gnnscript.specialize.helpers import is_display
 from gnnscript.specialize.tree import base_of
 from gnnscript.specialize.values import (
     Const,
+    Limited,
     Mapping,
     Seq,
     Value,
@@ -39,6 +40,12 @@ class Collections(Folding):
 
     def known_collection(self, name: str, value: Value, node: ast.expr | None) -> Folded | None:
         """A collection to be changed in place, in a form that can be, unless it is opened."""
+        if isinstance(value, Limited) and name in self.opened:
+            raise UnsupportedError(
+                f"the deque '{name}' is of limited length, and changes under a condition or in a "
+                "loop that is decided at run time",
+                "use a list, and its slices",
+            )
         if name not in self.mutated or name in self.opened:
             return None
         if isinstance(value, Const) and type(value.value) in (list, dict):
@@ -181,13 +188,14 @@ class Collections(Folding):
 
     def change(self, holder: Value, base: ast.expr | None, name: str, given: Arguments) -> Folded:
         """Calls a method that changes a collection in place."""
-        if given.kwargs and name not in ("update", "sort"):
+        if given.kwargs and name not in ("update", "sort", "move_to_end", "popitem"):
             raise UnsupportedError(f"'{name}' is given keywords", "pass them by position")
         if isinstance(holder, Mapping):
             return self._change_mapping(holder, base, name, given)
         assert isinstance(holder, Seq)
         items, nodes = list(holder.items), self._elements(holder, base)
         result: Folded = (Const(None), None)
+        front = name == "appendleft"
         if name in ("appendleft", "popleft"):  # of a deque
             start: Folded = (Const(0), None)
             name, given = _BY_POSITION[name], Arguments([start, *given.args], {})
@@ -225,7 +233,14 @@ class Collections(Folding):
                 f"'{name}' changes a list whose elements are values of run time",
                 "use a tensor, or a list of numbers",
             )
-        self.replace_held(holder, *self._list(items, nodes))
+        value, node = self._list(items, nodes)
+        if isinstance(holder, Limited):
+            beyond = max(len(items) - holder.limit, 0)
+            kept = slice(None, len(items) - beyond) if front else slice(beyond, None)
+            value, node = self._list(items[kept], nodes[kept])
+            assert isinstance(value, Seq)
+            value = Limited(value.items, "list", None, holder.limit)
+        self.replace_held(holder, value, node)
         return result
 
     def _position(self, given: Arguments) -> int:
@@ -276,6 +291,18 @@ class Collections(Folding):
                 items[key_], nodes[key_] = value, self.hold("item", node)
         elif name == "clear":
             items, nodes = {}, {}
+        elif name == "move_to_end" and isinstance(given.args[0][0], Const):
+            key = given.args[0][0]
+            last = [*given.args[1:], *given.kwargs.values(), (Const(True), None)][0][0]
+            order = [k for k in items if k != key.value]
+            order.insert(len(order) if getattr(last, "value", True) else 0, key.value)
+            self.compute(ast.Constant("move_to_end"), items.__getitem__, key.value)
+            items, nodes = {k: items[k] for k in order}, {k: nodes[k] for k in order}
+        elif name == "popitem" and items:
+            first = [*given.args, *given.kwargs.values(), (Const(True), None)][0][0]
+            at = list(items)[-1 if getattr(first, "value", True) else 0]
+            value, node = items.pop(at), nodes.pop(at)
+            result = self.sequence("tuple", [Const(at), value], [literal(Const(at)), node])
         else:
             raise UnsupportedError(f"a dictionary has no '{name}'", "check the spelling")
         changed = self.mapping(items, list(nodes.values()), holder.default, holder.cls)

@@ -7,7 +7,7 @@ from typing import Any
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import Type, list_of
-from gnnscript.specialize.folding.base import Folded, Folding
+from gnnscript.specialize.folding.base import Binding, Folded, Folding
 from gnnscript.specialize.folding.builtin_sequences import parts_of
 from gnnscript.specialize.folding.rewritten import as_loops
 from gnnscript.specialize.values import Const, Dyn, Value, static_type
@@ -17,10 +17,12 @@ class Comprehensions(Folding):
     """The part of a frame that folds comprehensions."""
 
     def fold_ListComp(self, node: ast.ListComp | ast.GeneratorExp) -> Folded:
-        saved, self.env = self.env, dict(self.env)
+        saved, scope = self.env, self.scope
+        self.env, self.scope = dict(saved), saved if scope is None else scope
         try:
             found: list[Folded] = []
             if self._write_out(node.generators, lambda: found.append(self.fold(node.elt))):
+                self._named_inside(node, saved)
                 return self.sequence("list", [v for v, _ in found], [n for _, n in found])
             self.env = dict(saved)
             if self._is_plain(node):
@@ -30,10 +32,22 @@ class Comprehensions(Folding):
                 kept = ast.ListComp(element[1], generators)
                 return Dyn(list_of(static_type(element[0]))), kept
         finally:
-            self.env = saved
+            self.env, self.scope = saved, scope
         return self._looped(node)
 
-    fold_GeneratorExp = fold_ListComp
+    def fold_GeneratorExp(self, node: ast.GeneratorExp) -> Folded:
+        if any(isinstance(child, ast.NamedExpr) for child in ast.walk(node)):
+            raise UnsupportedError(
+                "':=' inside of a generator, which its reader may leave before its end",
+                "make it a list, or assign in a loop",
+            )
+        return self.fold_ListComp(node)
+
+    def _named_inside(self, node: ast.expr, env: dict[str, Binding]) -> None:
+        """What ``:=`` inside of a comprehension assigns is the function's."""
+        for child in ast.walk(node):
+            if isinstance(child, ast.NamedExpr) and child.target.id in self.env:
+                env[child.target.id] = self.env[child.target.id]
 
     def _is_plain(self, node: ast.ListComp | ast.GeneratorExp) -> bool:
         """Whether TorchScript has a comprehension: one loop without conditions."""
@@ -78,7 +92,8 @@ class Comprehensions(Folding):
         return Const({value.value for value in found if isinstance(value, Const)}), None
 
     def fold_DictComp(self, node: ast.DictComp) -> Folded:
-        saved, self.env = self.env, dict(self.env)
+        saved, scope = self.env, self.scope
+        self.env, self.scope = dict(saved), saved if scope is None else scope
         try:
             found: list[tuple[Value, Folded]] = []
             done = self._write_out(
@@ -90,7 +105,8 @@ class Comprehensions(Folding):
             ):
                 names = [key.value for key, _ in found if isinstance(key, Const)]
                 items = {name: value for name, (_, (value, _)) in zip(names, found, strict=True)}
-                nodes = {name: node for name, (_, (_, node)) in zip(names, found, strict=True)}
+                nodes = {name: made for name, (_, (_, made)) in zip(names, found, strict=True)}
+                self._named_inside(node, saved)
                 return self.mapping(items, list(nodes.values()))
             self.env = dict(saved)
             generators, (key_pair, value_pair) = self._keep(
@@ -100,7 +116,7 @@ class Comprehensions(Folding):
             t = Type("Dict", (static_type(key_pair[0]), static_type(value_pair[0])))
             return Dyn(t), ast.DictComp(key_pair[1], value_pair[1], generators)
         finally:
-            self.env = saved
+            self.env, self.scope = saved, scope
 
     def _write_out(self, generators: list[ast.comprehension], turn: Any) -> bool:
         """Runs ``turn`` for every known combination; false where a sequence is not known."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 from typing import Any
 
 import torch
@@ -11,15 +10,18 @@ import torch
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import BOOL, TENSOR
 from gnnscript.specialize.folding.base import Folded, Folding, MissingAttribute, store
+from gnnscript.specialize.folding.leaving import may_raise_only, with_exits
 from gnnscript.specialize.folding.rewritten import located
 from gnnscript.specialize.helpers import torch_name
-from gnnscript.specialize.values import Const, Dyn, Value, literal, static_type
+from gnnscript.specialize.values import Const, Context, Dyn, Value, literal, static_type
 
 
 class Contexts(Folding):
     """The part of a frame that folds ``with`` and ``try``."""
 
     def _stmt_With(self, node: ast.With) -> None:
+        if self.managed(node):
+            return
         items = []
         modes: list[ast.stmt] = []
         for item in node.items:
@@ -28,17 +30,23 @@ class Contexts(Folding):
                 raise UnsupportedError(
                     "'with ... as' has no TorchScript form", "use the context without 'as'"
                 )
-            mode = self._grad_mode(context)
-            if mode is not None:
-                modes += self._enter_grad_mode(node, mode)
-                continue
             callee = self.fold(context.func)[0] if isinstance(context, ast.Call) else None
             if isinstance(callee, Const) and callee.value in _WITHOUT_EFFECT:
                 continue
-            of_torch = str(getattr(getattr(callee, "value", None), "__module__", "")).startswith(
-                "torch"
+            mode = self._chosen_mode(callee, context)
+            value, residual = (
+                self.fold(context)
+                if mode is None and (callee is None or _is_torchs(callee))
+                else (Const(None), None)
             )
-            residual = self.fold(context)[1] if of_torch or callee is None else None
+            if isinstance(value, Context):
+                mode = self._grad_mode(value)
+                residual = ast.Call(
+                    self.needed(Const(value.function), None), *self.nodes(value.given)
+                )
+            if mode is not None:
+                modes += self._enter_grad_mode(node, mode)
+                continue
             if residual is None:
                 raise UnsupportedError(
                     f"'with {ast.unparse(context)}' has no TorchScript form",
@@ -68,24 +76,25 @@ class Contexts(Folding):
         nodes = (n for n in ast.walk(self.source.node) if isinstance(n, ast.Name))
         return any(isinstance(n.ctx, ast.Load) and n.id in names for n in nodes)
 
-    def _grad_mode(self, context: ast.expr) -> Folded | None:
+    def _chosen_mode(self, callee: Value | None, context: ast.expr) -> Folded | None:
+        """The mode that ``torch.set_grad_enabled`` sets, at once: its call is no context only."""
+        if isinstance(callee, Const) and callee.value is torch.set_grad_enabled:
+            assert isinstance(context, ast.Call)
+            given = self.arguments(context)
+            return self.truth(*[*given.args, *given.kwargs.values()][0])
+        return None
+
+    def _grad_mode(self, context: Context) -> Folded | None:
         """The mode that a context sets for gradients; ``None`` for what TorchScript has itself."""
-        if not isinstance(context, ast.Call):
-            return None
-        callee, _ = self.fold(context.func)
-        if not isinstance(callee, Const):
-            return None
-        if callee.value is torch.enable_grad:
+        if context.function is torch.enable_grad:
             return Const(True), ast.Constant(True)
-        if callee.value is torch.inference_mode:
-            options = [*context.args, *(keyword.value for keyword in context.keywords)]
-            chosen = self.fold(options[0])[0] if options else Const(True)
+        if context.function is torch.inference_mode:
+            options = [*context.given.args, *context.given.kwargs.values()]
+            chosen = options[0][0] if options else Const(True)
             if isinstance(chosen, Const):
                 off: Folded = (Const(False), ast.Constant(False))
                 on = ast.Call(torch_name("torch.is_grad_enabled"), [], [])
                 return off if chosen.value else (Dyn(BOOL), on)
-        if callee.value is torch.set_grad_enabled and context.args:
-            return self.truth(*self.fold(context.args[0]))
         return None
 
     def _enter_grad_mode(self, node: ast.With, mode: Folded) -> list[ast.stmt]:
@@ -104,11 +113,10 @@ class Contexts(Folding):
         return [ast.Expr(ast.Call(setter, [ast.Name(before, ast.Load())], []))]
 
     def _stmt_Try(self, node: ast.Try) -> None:
-        if all(map(_only_raises, node.handlers)) and not (
-            node.finalbody and any(map(_leaves, node.body + node.orelse))
-        ):
+        if all(map(may_raise_only, node.handlers)):
             # The handlers only change the message of the error, and with it nothing is returned.
-            self.block(node.body + node.orelse + node.finalbody)
+            body = node.body + node.orelse
+            self.block(with_exits(body, node.finalbody, self.fresh) if node.finalbody else body)
             return
         outcome = self._decided(node)
         if outcome is not None:
@@ -212,7 +220,7 @@ class Contexts(Folding):
 
 
 # Contexts that change nothing of what is computed.
-_WITHOUT_EFFECT = (contextlib.nullcontext, torch.autograd.set_detect_anomaly)
+_WITHOUT_EFFECT = (torch.autograd.set_detect_anomaly,)
 
 
 def _is_torchs(callee: Value) -> bool:
@@ -234,13 +242,3 @@ def _leaves_loop(body: list[ast.stmt]) -> bool:
             if _leaves_loop(statement.body) or _leaves_loop(getattr(statement, "orelse", [])):
                 return True
     return False
-
-
-def _leaves(statement: ast.stmt) -> bool:
-    leaving = (ast.Return, ast.Break, ast.Continue)
-    return any(isinstance(node, leaving) for node in ast.walk(statement))
-
-
-def _only_raises(handler: ast.ExceptHandler) -> bool:
-    returns = any(isinstance(n, ast.Return) for n in ast.walk(handler))
-    return isinstance(handler.body[-1], ast.Raise) and not returns

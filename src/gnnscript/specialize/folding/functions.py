@@ -222,7 +222,9 @@ class Functions(Folding):
             elif isinstance(value, Closure) and value.home is self:
                 keys = captured(value)
                 names = entry_names(name, keys)
-                nodes |= {n: value.env[key].read for n, key in zip(names, keys, strict=True)}
+                read = [value.env[key] for key in keys]
+                nodes |= {n: binding.read for n, binding in zip(names, read, strict=True)}
+                self.flatten({n: b.value for n, b in zip(names, read, strict=True)}, nodes)
 
     def call_specialized(
         self, done: Any, nodes: dict[str, ast.expr | None], called: ModuleRef | None = None

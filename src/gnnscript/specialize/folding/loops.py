@@ -84,7 +84,7 @@ class Loops(Folding):
             nodes: list[ast.expr | None] = [None] * len(items)
             if residual is not None and not isinstance(value, Const):
                 elements = self.element_nodes(residual, len(items)).elts
-                changing = _assigned_names(node.body) | _target_names(node)
+                changing = self.assigned_names(node.body) | _target_names(node)
                 nodes = [self.hold("item", element, changing) for element in elements]
             before = self._snapshot()
             try:
@@ -110,6 +110,8 @@ class Loops(Folding):
             return
         callee = self.fold(node.iter.func)[0]
         function = getattr(callee, "function", getattr(callee, "value", None))
+        if getattr(function, "__module__", "").startswith("torch.nn.modules"):
+            return  # lists of modules and parameters
         inner = isinstance(callee, Closure) and yields(callee.node)
         if inner or inspect.isgeneratorfunction(function):
             raise UnsupportedError(
@@ -124,9 +126,21 @@ class Loops(Folding):
         args = [literal(Const(bound)) for bound in bounds]
         return ast.Call(ast.Name("range", ast.Load()), [a for a in args if a is not None], [])
 
+    def assigned_names(self, body: list[ast.stmt]) -> set[str]:
+        """The variables that a block assigns, also by functions that it may call."""
+        nodes = [node for statement in body for node in ast.walk(statement)]
+        names = {
+            node.id
+            for node in nodes
+            if isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Store, ast.Del))
+        }
+        if any(isinstance(node, ast.Call) for node in nodes):
+            names |= self.assigned_inside
+        return names
+
     def _outlives(self, node: ast.For) -> bool:
         """Whether what the loop defines first is read behind it: TorchScript forgets it there."""
-        new = (_assigned_names(node.body) | _target_names(node)) - set(self.env)
+        new = (self.assigned_names(node.body) | _target_names(node)) - set(self.env)
         end = node.end_lineno or node.lineno
         apart: set[ast.AST] = set()  # the other arms of the branches that the loop stands in
         for branch in ast.walk(self.source.node):
@@ -204,7 +218,7 @@ class Loops(Folding):
             self.depth_of_branches = depth
 
     def _loop(self, node: ast.For | ast.While, element: Value, iterable: ast.expr | None) -> None:
-        assigned = _assigned_names(node.body)
+        assigned = self.assigned_names(node.body)
         entry = dict(self.env)
         for name in assigned & set(entry):
             self._open_variable(name, entry)
@@ -456,15 +470,6 @@ def _changes_in_place(statement: ast.stmt) -> bool:
 def _within(body: list[ast.stmt]) -> Iterator[ast.AST]:
     for statement in body:
         yield from ast.walk(statement)
-
-
-def _assigned_names(body: list[ast.stmt]) -> set[str]:
-    return {
-        node.id
-        for statement in body
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Store, ast.Del))
-    }
 
 
 def _target_names(node: ast.For | ast.While) -> set[str]:

@@ -11,6 +11,7 @@ CHANGE_IN_PLACE = frozenset(
         "clear",
         "extend",
         "insert",
+        "move_to_end",
         "pop",
         "popitem",
         "popleft",
@@ -55,6 +56,18 @@ def augmented_names(node: ast.AST) -> set[str]:
     """Variables that ``+=`` and the like may change in place, or give another object."""
     statements = (n for n in ast.walk(node) if isinstance(n, ast.AugAssign))
     return {n.target.id for n in statements if isinstance(n.target, ast.Name)}
+
+
+def extended_names(node: ast.AST) -> set[str]:
+    """Those of them that are only ever added to, as ``extend`` does with a list."""
+    other = {
+        n.target.id
+        for n in ast.walk(node)
+        if isinstance(n, ast.AugAssign)
+        and isinstance(n.target, ast.Name)
+        and not isinstance(n.op, ast.Add)
+    }
+    return augmented_names(node) - other
 
 
 def _root(node: ast.expr) -> set[str]:

@@ -1,15 +1,27 @@
-"""Variables that are numbers of several types, or a number on one path and a tensor on another."""
+"""Numbers of several types: what arithmetic makes of them, and variables that hold them."""
 
 from __future__ import annotations
 
 import ast
 
-from gnnscript.analyze.types import FLOAT, INT, NUMBER, TENSOR
+from gnnscript.analyze.types import (
+    BOOL,
+    FLOAT,
+    INT,
+    NUMBER,
+    STR,
+    TENSOR,
+    UNKNOWN,
+    Type,
+    is_sparse,
+    list_of,
+    tuple_of,
+)
 from gnnscript.specialize.folding.base import Binding, Folding
 from gnnscript.specialize.helpers import torch_name
 from gnnscript.specialize.values import Dyn, Value, literal, static_type
 
-__all__ = ["as_held", "as_number", "as_tensors"]
+__all__ = ["arithmetic", "as_held", "as_number", "as_tensors"]
 
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div)
 
@@ -87,3 +99,37 @@ def as_number(node: ast.expr, wanted: Value, held: Value) -> ast.expr:
     dtype = torch_name("torch.float64" if t == FLOAT else "torch.int64")
     made = ast.Call(torch_name("torch.tensor"), [node], [ast.keyword("dtype", dtype)])
     return ast.Call(ast.Attribute(made, "item", ast.Load()), [], [])
+
+
+def arithmetic(a: Type, b: Type, operator: ast.operator) -> Type:
+    """The type of a binary operation."""
+    if is_sparse(a) or is_sparse(b):
+        if not isinstance(operator, ast.MatMult):
+            return a if is_sparse(a) else b
+        return a if is_sparse(a) and is_sparse(b) else TENSOR
+    if TENSOR in (a, b):
+        return TENSOR
+    if isinstance(operator, ast.Mult):
+        for side in (a, b):
+            if side.name == "List" or side == STR:
+                return side
+            if side.name == "Tuple" and side.args and len(set(side.args)) == 1:
+                return list_of(side.args[0])
+    if isinstance(operator, ast.Mod) and a == STR:
+        return STR
+    if "List" in (a.name, b.name):
+        return a if a.name == "List" else b
+    if a.name == b.name == "Tuple":
+        return tuple_of(*a.args, *b.args)
+    if a == b == STR:
+        return STR
+    numbers = {INT, FLOAT, BOOL, NUMBER}
+    if a in numbers and b in numbers:
+        if NUMBER in (a, b):
+            return NUMBER
+        if isinstance(operator, ast.Div) or FLOAT in (a, b):
+            return FLOAT
+        if isinstance(operator, ast.Pow) and a == b == INT:
+            return INT
+        return INT if a != BOOL or b != BOOL else BOOL
+    return UNKNOWN

@@ -11,6 +11,7 @@ import torch
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.specialize.folding.base import Arguments, Binding, Folded, Folding
+from gnnscript.specialize.helpers import is_record
 from gnnscript.specialize.values import Const, Mapping, Value, is_object
 
 
@@ -38,13 +39,20 @@ class Objects(Folding):
         nodes = [self.hold(name, node) for name, (_, node) in fields.items()]
         made = self.mapping({name: v for name, (v, _) in fields.items()}, nodes, None, cls)
         if hasattr(cls, "__post_init__"):
-            name = self.fresh("made")
-            self.env[name] = Binding(made[0], None, made[1])
-            self.mutated.add(name)
-            self.record_method(*made, "__post_init__", Arguments([], {}))
-            changed = self.env.pop(name)
-            made = changed.value, changed.node
+            return self._initialised(made, "__post_init__", Arguments([], {}))
         return made
+
+    def make_record(self, cls: type, given: Arguments) -> Folded:
+        """An object whose class sets its fields itself."""
+        return self._initialised(self.mapping({}, [], None, cls), "__init__", given)
+
+    def _initialised(self, made: Folded, method: str, given: Arguments) -> Folded:
+        name = self.fresh("made")
+        self.env[name] = Binding(made[0], None, made[1])
+        self.mutated.add(name)
+        self.record_method(*made, method, given)
+        changed = self.env.pop(name)
+        return changed.value, changed.node
 
     def _with_defaults(self, cls: type, fields: dict[str, Folded]) -> dict[str, Folded]:
         """The fields of a dataclass in their order, with those that are not given."""
@@ -68,7 +76,7 @@ class Objects(Folding):
             position = list(holder.items).index(name)
             return holder.items[name], self.entries(holder, base)[position]
         default = inspect.getattr_static(holder.cls, name, None)
-        if dataclasses.is_dataclass(holder.cls):
+        if is_record(holder.cls):
             return self.record_attribute(holder, base, name)
         if is_object(holder) and isinstance(default, property):
             if getattr(holder.cls(), name) is None:
@@ -86,7 +94,7 @@ class Objects(Folding):
 
 def _drops_none(cls: type) -> bool:
     """Whether a field that is ``None`` is not there, as in PyG's ``Data``."""
-    return cls is not types.SimpleNamespace and not dataclasses.is_dataclass(cls)
+    return cls is not types.SimpleNamespace and not is_record(cls)
 
 
 def _is_none(value: Value) -> bool:

@@ -29,11 +29,20 @@ from gnnscript.analyze.types import (
     list_of,
 )
 from gnnscript.specialize import inference, sparse
-from gnnscript.specialize.folding.base import OPERATORS, Arguments, Folded, Folding
+from gnnscript.specialize.folding.base import (
+    OPERATORS,
+    Arguments,
+    Binding,
+    Folded,
+    Folding,
+    store,
+)
+from gnnscript.specialize.folding.numbers import arithmetic
 from gnnscript.specialize.folding.torch_arguments import boolean_tensor
 from gnnscript.specialize.helpers import as_list, is_shape
 from gnnscript.specialize.substitutes import int_pow
 from gnnscript.specialize.values import (
+    Closure,
     Const,
     Dyn,
     ModuleRef,
@@ -41,7 +50,6 @@ from gnnscript.specialize.values import (
     Seq,
     Super,
     Value,
-    arithmetic,
     constant_items,
     is_object,
     literal,
@@ -56,6 +64,8 @@ class Operators(Folding):
         binding = self.env.get(node.id)
         if binding is not None:
             value = binding.value
+            if isinstance(value, Closure) and value.home is self and value.late:
+                value = self.with_present(value)
             if isinstance(value, Poison):
                 raise UnsupportedError(
                     f"'{node.id}' has no single type here: {value.reason}",
@@ -265,8 +275,17 @@ class Operators(Folding):
         if self.conditional:
             raise UnsupportedError("':=' inside a condition", "assign on a line of its own")
         value, residual = self.fold(node.value)
-        self.assign(node.target, value, residual)
-        return self.fold_Name(ast.Name(node.target.id, ast.Load()))
+        name = node.target.id
+        if isinstance(value, Dyn) and _named_again(name, self.current):
+            # In a variable of its own: what the statement has read before is read afterwards.
+            residual = self.needed(value, residual)
+            held = self.fresh(name)
+            self.emit(store(held, residual))
+            self.forget({name})
+            self.env[name] = Binding(value, held)
+        else:
+            self.assign(node.target, value, residual)
+        return self.fold_Name(ast.Name(name, ast.Load()))
 
     def fold_JoinedStr(self, node: ast.JoinedStr) -> Folded:
         parts: list[ast.expr] = []
@@ -327,6 +346,20 @@ class Operators(Folding):
             spelled = str(getattr(cls.value, "__name__", name))
             name = spelled if getattr(builtins, spelled, None) is cls.value else name
         return ast.Call(ast.Name(name, ast.Load()), args or [ast.Constant("")], [])
+
+
+def _named_again(name: str, statement: ast.AST) -> bool:
+    """Whether a statement that assigns to ``name`` by ``:=`` names it a second time, or repeats.
+
+    Of a compound statement, what stands before its blocks.
+    """
+    header: ast.AST = statement
+    for part in ("test", "iter", "subject"):
+        header = getattr(statement, part, header)
+    nodes = list(ast.walk(header))
+    if any(isinstance(n, (ast.ListComp, ast.GeneratorExp, ast.DictComp)) for n in nodes):
+        return True
+    return sum(isinstance(n, ast.Name) and n.id == name for n in nodes) > 1
 
 
 def _repeated(node: ast.expr) -> ast.expr:

@@ -38,40 +38,7 @@ class Parameters(Folding):
         except (TypeError, ValueError):
             declared = {}
         for name, value in bound.items():
-            if isinstance(value, Mapping):
-                nodes: list[ast.expr | None] = []
-                names = entry_names(name, value.items)
-                received = dict(value.items)
-                for entry, (key, item) in zip(names, value.items.items(), strict=True):
-                    received[key] = self._received(entry, item, remain)
-                    if is_runtime(item):
-                        remain.append(self._parameter(entry, item, UNKNOWN))
-                        nodes.append(ast.Name(entry, ast.Load()))
-                    else:
-                        nodes.append(literal(item))
-                display, known = self.mapping(received, nodes)[1], value
-                if any(received[key] is not item for key, item in value.items.items()):
-                    known = Mapping(received, value.default, value.cls)
-                self.env[name] = Binding(known, None, display)
-            elif isinstance(value, Seq) and (is_mixed(value) or name in self.borrowed):
-                parts: list[ast.expr | None] = []
-                items = list(value.items)
-                names = entry_names(name, range(len(items)))
-                for position, (entry, item) in enumerate(zip(names, value.items, strict=True)):
-                    items[position] = self._received(entry, item, remain)
-                    if is_runtime(item):
-                        remain.append(self._parameter(entry, item, UNKNOWN))
-                        parts.append(ast.Name(entry, ast.Load()))
-                    else:
-                        parts.append(None)
-                display = self.sequence(value.kind, items, parts)[1]
-                self.env[name] = Binding(Seq(tuple(items), value.kind, value.cls), None, display)
-            elif isinstance(value, Closure):
-                self.env[name] = Binding(self._received(name, value, remain), None)
-            elif is_runtime(value):
-                remain.append(self._parameter(name, value, declared.get(name, UNKNOWN)))
-            else:
-                self.env[name] = Binding(value, None)
+            self._bind_parameter(name, value, declared.get(name, UNKNOWN), remain)
         changeable = (*collecting_names(self.source.function), *self.borrowed)
         own = [self.env[name].value for name in changeable if name in self.env]
         self.frozen.append(
@@ -80,6 +47,45 @@ class Parameters(Folding):
         self.borrow()
         return remain
 
+    def _bind_parameter(
+        self, name: str, value: Value, declared: Type, remain: list[tuple[str, Type]]
+    ) -> None:
+        """Binds one; adds to ``remain`` what of it is passed when the code runs."""
+        if isinstance(value, Mapping):
+            nodes: list[ast.expr | None] = []
+            names = entry_names(name, value.items)
+            received = dict(value.items)
+            for entry, (key, item) in zip(names, value.items.items(), strict=True):
+                received[key] = self._received(entry, item, remain)
+                if is_runtime(item):
+                    remain.append(self._parameter(entry, item, UNKNOWN))
+                    nodes.append(ast.Name(entry, ast.Load()))
+                else:
+                    nodes.append(literal(item))
+            display, known = self.mapping(received, nodes)[1], value
+            if any(received[key] is not item for key, item in value.items.items()):
+                known = Mapping(received, value.default, value.cls)
+            self.env[name] = Binding(known, None, display)
+        elif isinstance(value, Seq) and (is_mixed(value) or name in self.borrowed):
+            parts: list[ast.expr | None] = []
+            items = list(value.items)
+            names = entry_names(name, range(len(items)))
+            for position, (entry, item) in enumerate(zip(names, value.items, strict=True)):
+                items[position] = self._received(entry, item, remain)
+                if is_runtime(item):
+                    remain.append(self._parameter(entry, item, UNKNOWN))
+                    parts.append(ast.Name(entry, ast.Load()))
+                else:
+                    parts.append(None)
+            display = self.sequence(value.kind, items, parts)[1]
+            self.env[name] = Binding(Seq(tuple(items), value.kind, value.cls), None, display)
+        elif isinstance(value, Closure):
+            self.env[name] = Binding(self._received(name, value, remain), None)
+        elif is_runtime(value):
+            remain.append(self._parameter(name, value, declared))
+        else:
+            self.env[name] = Binding(value, None)
+
     def _received(self, name: str, value: Value, remain: list[tuple[str, Type]]) -> Value:
         """An argument; with a function of the caller's, the variables that it uses are passed."""
         if not isinstance(value, Closure) or value.home is self or not captured(value):
@@ -87,9 +93,9 @@ class Parameters(Folding):
         env = dict(value.env)
         keys = captured(value)
         for entry, key in zip(entry_names(name, keys), keys, strict=True):
-            remain.append(self._parameter(entry, env[key].value, UNKNOWN))
+            self._bind_parameter(entry, env[key].value, UNKNOWN, remain)
             env[key] = self.env.pop(entry)
-        return dataclasses.replace(value, env=env, home=self)
+        return dataclasses.replace(value, env=env, home=self, late=False)
 
     def _parameter(self, name: str, value: Value, declared: Type) -> tuple[str, Type]:
         t = static_type(value)

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 from typing import Any
 
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding
-from gnnscript.specialize.values import Const, Dyn, Mapping, Seq, Value, literal, static_type
+from gnnscript.specialize.helpers import is_record
+from gnnscript.specialize.values import (
+    Const,
+    Dyn,
+    Mapping,
+    Seq,
+    Value,
+    literal,
+    static_type,
+)
 
 _OPERATORS: dict[type[ast.operator], str] = {
     ast.Add: "add",
@@ -62,7 +70,7 @@ def _with(first: Folded, given: Arguments) -> Arguments:
 
 def _defined(holder: Value, name: str) -> tuple[Any, Any]:
     """The class of a named tuple or dataclass, and what its author has defined under a name."""
-    if isinstance(holder, Mapping) and dataclasses.is_dataclass(holder.cls):
+    if isinstance(holder, Mapping) and is_record(holder.cls):
         return next(
             ((holder.cls, vars(c)[name]) for c in holder.cls.__mro__[:-1] if name in vars(c)),
             (None, None),

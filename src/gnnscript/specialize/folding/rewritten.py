@@ -213,6 +213,34 @@ def as_branches(node: ast.IfExp, write: Callable[[ast.expr], ast.stmt]) -> ast.I
     return located(ast.If(node.test, [arms[0]], [arms[1]]), node)
 
 
+class _HandingBack(ast.NodeTransformer):
+    """Returns variables with each result."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+
+    def visit_Return(self, node: ast.Return) -> ast.stmt:
+        read = [ast.Name(name, ast.Load()) for name in self.names]
+        found = ast.Tuple([node.value or ast.Constant(None), *read], ast.Load())
+        return located(ast.Return(found), node)
+
+    def visit_Nonlocal(self, node: ast.Nonlocal) -> ast.stmt:
+        return ast.copy_location(ast.Pass(), node)
+
+    def _leave(self, node: ast.AST) -> ast.AST:
+        return node
+
+    visit_FunctionDef = visit_Lambda = visit_ClassDef = _leave
+
+
+def handing_back(node: ast.FunctionDef, names: list[str]) -> ast.FunctionDef:
+    """A function that returns, with its result, the variables of another that it assigns."""
+    copied: ast.FunctionDef = clone(node)
+    end = located(ast.Return(), node.body[-1])
+    copied.body = [_HandingBack(names).visit(statement) for statement in [*copied.body, end]]
+    return copied
+
+
 class _Collected(ast.NodeTransformer):
     """Puts what a generator yields into a list."""
 

@@ -25,6 +25,7 @@ from gnnscript.specialize.folding.base import Arguments, Folded, Folding, NeedsC
 from gnnscript.specialize.folding.builtin_sequences import parts_of
 from gnnscript.specialize.folding.rewritten import located
 from gnnscript.specialize.helpers import absent, filled_range, reference, torch_name
+from gnnscript.specialize.program import is_runtime
 from gnnscript.specialize.values import (
     Const,
     Dyn,
@@ -211,6 +212,8 @@ class Sequences(Folding):
         """The values of a dictionary, each as an expression."""
         if isinstance(base, ast.Dict):
             return list(base.values)
+        if base is None and not is_runtime(holder):
+            return [literal(item) for item in holder.items.values()]
         if base is None or not static_type(holder).known:
             raise UnsupportedError(
                 "a dictionary with entries of several types is passed inside of a tuple or list",

@@ -15,10 +15,11 @@ from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.sources import FunctionSource, collecting_names
 from gnnscript.specialize.folding.base import Folded, Folding, Tracked
 from gnnscript.specialize.folding.collections import contains, is_collection
-from gnnscript.specialize.folding.mutation import augmented_names
+from gnnscript.specialize.folding.mutation import augmented_names, extended_names
 from gnnscript.specialize.program import is_runtime
 from gnnscript.specialize.values import (
     Const,
+    Limited,
     Mapping,
     Seq,
     Value,
@@ -54,7 +55,11 @@ class Shared(Folding):
                 n for n, b in self.env.items() if b.value is value or contains(b.value, value)
             }
             constant = isinstance(value, Const) and not holders
-            if constant or name in augmented_names(source.node):
+            if (
+                constant
+                or isinstance(value, Limited)
+                or name in augmented_names(source.node) - extended_names(source.node)
+            ):
                 raise UnsupportedError(
                     f"'{source.function.__qualname__}' changes its argument '{name}' in place",
                     "return the new value instead",
@@ -83,7 +88,7 @@ class Shared(Folding):
         for name in self.borrowed:
             binding = self.env[_held(name)]
             if value is binding.value:
-                items[0], nodes[0] = Const(_same(name)), None
+                items[0], nodes[0] = Const(_same(name)), ast.Constant(None)
             lent, read = binding.value, binding.read
             if isinstance(lent, Seq):
                 parts = [literal(item) for item in lent.items]

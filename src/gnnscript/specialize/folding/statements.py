@@ -23,9 +23,11 @@ from gnnscript.specialize.folding.closures import Closures
 from gnnscript.specialize.folding.collections import Collections, is_collection
 from gnnscript.specialize.folding.comprehensions import Comprehensions
 from gnnscript.specialize.folding.conditions import Conditions, is_called
+from gnnscript.specialize.folding.construction import Construction
 from gnnscript.specialize.folding.contexts import Contexts
 from gnnscript.specialize.folding.functions import Functions
 from gnnscript.specialize.folding.loops import Loops
+from gnnscript.specialize.folding.managers import Managers
 from gnnscript.specialize.folding.matching import Matching
 from gnnscript.specialize.folding.modules import Modules
 from gnnscript.specialize.folding.numbers import as_number, as_tensors
@@ -67,6 +69,7 @@ class Frame(
     Assignment,
     Collections,
     Loops,
+    Managers,
     Comprehensions,
     Functions,
     Calls,
@@ -75,6 +78,7 @@ class Frame(
     Sequences,
     Operators,
     Conditions,
+    Construction,
     Contexts,
     Matching,
     Modules,
@@ -220,7 +224,7 @@ class Frame(
         """Collects statements of a nested block, starting from ``env``.
 
         Collections that exist already keep their elements in a block that does not run
-        ``always`` exactly once.
+        ``always`` exactly once, if anything that follows it sees them.
         """
         out, self.out = self.out, []
         saved, terminated, facts = self.env, self.terminated, self.facts
@@ -370,7 +374,7 @@ class Frame(
         self.depth_of_branches += 1
         try:
             for outcome, statements in ((True, node.body), (False, node.orelse)):
-                with self.nested(dict(self.env)) as body:
+                with self.nested(dict(self.env), always=_leaves_function(statements)) as body:
                     self.refine(node.test, outcome)
                     self.block(statements)
                     arms.append((self.env, body, self.terminated))
@@ -482,3 +486,8 @@ class Frame(
         else:
             folded = self.sequence(value.kind, values, reads, value.cls, keep=True)
         return Binding(folded[0], None, folded[1])
+
+
+def _leaves_function(block: list[ast.stmt]) -> bool:
+    """Whether nothing of a function follows a block: no other path sees what it has changed."""
+    return bool(block) and isinstance(block[-1], (ast.Return, ast.Raise))

@@ -40,6 +40,21 @@ class ComputedOnce(Base):
         return self.run(x, edge_index) + noise["a"] - same["a"] + noise["b"] * 0 + sum(pairs)
 
 
+class WithNone(Base):
+    """Arguments by name, of which one is absent: each is known for what it is."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        given = {"x": x, "edge_index": edge_index, "w": None}
+        args = [given[name] for name in ("x", "edge_index", "w")]
+        out = self.scaled(*args)
+        args[2] = out
+        return self.scaled(*args)
+
+    def scaled(self, x: Tensor, edge_index: Tensor, w=None) -> Tensor:
+        out = self.run(x, edge_index)
+        return out if w is None else out * w
+
+
 class NotStale(Base):
     """What a name is given later does not reach a dictionary made before."""
 
@@ -187,6 +202,7 @@ class NestedLists(Base):
 
 
 CLASSES = [
+    WithNone,
     ReturnsDict,
     DictToHook,
     Swaps,

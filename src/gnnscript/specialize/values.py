@@ -16,6 +16,7 @@ from gnnscript.analyze.sources import FunctionSource
 from gnnscript.analyze.types import (
     FLOAT,
     INT,
+    NONE,
     NUMBER,
     STR,
     TENSOR,
@@ -220,13 +221,16 @@ def has_slice(value: Value) -> bool:
 
 
 def is_motley(value: Value) -> bool:
-    """Whether a value is a list whose elements are of types that no list of TorchScript's holds."""
-    return (
-        isinstance(value, Seq)
-        and value.kind == "list"
-        and all(static_type(item).known for item in value.items)
-        and not static_type(value).known
-    )
+    """Whether a value is a list of elements of several types, which a list of TorchScript's loses.
+
+    It holds no numbers beside tensors, say, and of ``[x, None]`` it does not know which is which.
+    """
+    if not isinstance(value, Seq) or value.kind != "list":
+        return False
+    types = {static_type(item) for item in value.items}
+    if not all(t.known for t in types):
+        return False
+    return len(types) > 1 if NONE in types else not static_type(value).known
 
 
 def is_object(value: Value) -> bool:

@@ -114,7 +114,33 @@ def test_layers_that_arguments_choose(check) -> None:
         scripted(*first, 3, "max")
 
 
-@pytest.mark.parametrize("cls", [MadeForOneCall, Checkpointed])
+class Irreps(tuple):
+    """A tuple that does not tell its length, as descriptions of features do not."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def dim(self) -> int:
+        return sum(mul * (2 * degree + 1) for mul, degree in self)
+
+
+class Described(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.irreps = Irreps([(2, 0), (2, 1)])
+        self.conv = GCNConv(8, self.irreps.dim)
+
+    def forward(self, x, edge_index):
+        out = self.conv(x, edge_index).view(-1, self.irreps.dim // 4, 4)
+        for mul, degree in self.irreps:
+            out = out * (mul + degree)
+        return out
+
+
+@pytest.mark.parametrize("cls", [MadeForOneCall, Checkpointed, Described])
 def test_like_eager(cls, check) -> None:
     check(cls(), *graphs("x", "edge_index"))
 

@@ -361,16 +361,18 @@ def _as_edge_type(key: Any) -> Any:
 
 
 def _is_edge_type(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 3 and all(type(v) is str for v in value)
+    return type(value) is tuple and len(value) == 3 and all(type(v) is str for v in value)
 
 
 def _add_types(value: Any, nodes: dict[str, None], edges: dict[tuple[str, str, str], None]) -> None:
-    if not isinstance(value, (tuple, list, dict)) or _is_edge_type(value):
+    if type(value) not in (tuple, list) and not isinstance(value, dict):
+        return
+    if _is_edge_type(value):
         return  # three strings on their own are as likely the names of aggregations
     parts = list(value) + (list(value.values()) if isinstance(value, dict) else [])
     edges |= dict.fromkeys(filter(_is_edge_type, parts))
     if (
-        isinstance(value, tuple)
+        type(value) is tuple
         and len(value) == 2
         and isinstance(value[0], (list, tuple))
         and isinstance(value[1], (list, tuple))

@@ -93,7 +93,6 @@ NOT_TRIED = {
     "indices of the library faiss",
     "LPFormer": "takes a sparse matrix of PageRank scores, and scripted models take dense tensors",
     "MessagePassing": "the base class",
-    "Node2Vec": "needs pyg_lib or torch_cluster to be made; its forward looks up an embedding",
     "PANConv, PANPooling": "make a `SparseTensor`, for which eager mode needs torch_sparse; what "
     "they compute when scripted is compared with dense matrices (`test_sparse_tensors.py`)",
     "RENet": "takes a `Data` object with the histories of entities",

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-import torch_geometric.nn.models as models
 import torch_geometric.utils as utils
 from torch import Tensor, nn
-from torch_geometric.nn.models import tgn
 
-from conformance.graphs import EDGE
 from conformance.modules import ModuleCase
 
 
@@ -27,19 +23,15 @@ class RefusedCase(ModuleCase):
     place: str = ""
 
 
-class Homophily(nn.Module):
-    """A number for one graph, a tensor for several: the data decides on the type."""
+class PreferentiallyAttached(nn.Module):
+    """Each edge is drawn by NumPy, from those that there are by then."""
 
-    def forward(self, edge_index: Tensor, y: Tensor):
-        return utils.homophily(edge_index, y, method="edge_insensitive")
+    def forward(self, x: Tensor) -> Tensor:
+        return utils.barabasi_albert_graph(x.size(0), 2)
 
 
 REFUSED = [
     RefusedCase(
-        "TGNMemory", lambda: models.TGNMemory(
-            10, EDGE, 8, 6, tgn.IdentityMessage(EDGE, 8, 6), tgn.LastAggregator()),
-        lambda g: (torch.arange(4),), cause="known only at run time", place="tgn.py"),
-    RefusedCase(
-        "homophily-edge_insensitive", Homophily, lambda g: (g.edge_index, g.kind[: g.x.size(0)]),
-        cause="values of different types", place="_homophily.py"),
+        "barabasi_albert_graph", PreferentiallyAttached, lambda g: (g.x,),
+        cause="draws random numbers in Python", place="random.py"),
 ]  # fmt: skip

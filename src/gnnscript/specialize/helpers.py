@@ -351,4 +351,4 @@ def is_context(cls: type) -> bool:
     if not all(map(inspect.isfunction, methods)) or issubclass(cls, torch.nn.Module):
         return False
     home = cls.__module__.split(".")[0]
-    return home != "torch" and (home != "contextlib" or cls is contextlib.nullcontext)
+    return cls is contextlib.nullcontext or home not in ("contextlib", "torch", "warnings")

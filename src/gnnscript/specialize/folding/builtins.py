@@ -409,6 +409,12 @@ def _warn(frame: Frame, function: Any, given: Arguments) -> Folded:
     return Dyn(NONE), ast.Call(func, [text], [])
 
 
+@for_(warnings.filterwarnings, warnings.simplefilter, warnings.resetwarnings)
+def _filter_warnings(frame: Frame, function: Any, given: Arguments) -> Folded:
+    """Of Python's warnings, which a scripted model does not give."""
+    return Const(None), None
+
+
 @for_(*(getattr(logging, name) for name in _LOGGING))
 def _log(frame: Frame, function: Any, given: Arguments) -> Folded:
     """A scripted model has no loggers: what it computes is the same without."""

@@ -90,6 +90,10 @@ class Calls(Folding):
             # InvertibleFunction.apply(function, inverse, passes, count, *inputs, *weights): only
             # its backward pass needs more than the function and its inputs.
             return self.fold(ast.copy_location(ast.Call(node.args[0], [node.args[4]], []), node))
+        if isinstance(callee, Const) and callee.value is zip:
+            columns = self.transposed(node)
+            if columns is not None:
+                return columns
         spread = isinstance(callee, Const) and is_torch_function(callee.value)
         _refuse_own_backward(callee)
         return self.call(callee, self.arguments(node, spread), callee_node)

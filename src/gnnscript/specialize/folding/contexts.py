@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from typing import Any
 
 import torch
@@ -220,7 +221,7 @@ class Contexts(Folding):
 
 
 # Contexts that change nothing of what is computed.
-_WITHOUT_EFFECT = (torch.autograd.set_detect_anomaly,)
+_WITHOUT_EFFECT = (torch.autograd.set_detect_anomaly, warnings.catch_warnings)
 
 
 def _is_torchs(callee: Value) -> bool:

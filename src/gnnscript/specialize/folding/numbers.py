@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 
+from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import (
     BOOL,
     FLOAT,
@@ -21,7 +22,7 @@ from gnnscript.specialize.folding.base import Binding, Folding
 from gnnscript.specialize.helpers import torch_name
 from gnnscript.specialize.values import Dyn, Value, literal, static_type
 
-__all__ = ["arithmetic", "as_held", "as_number", "as_tensors"]
+__all__ = ["arithmetic", "as_held", "as_number", "as_tensors", "either"]
 
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div)
 
@@ -101,8 +102,25 @@ def as_number(node: ast.expr, wanted: Value, held: Value) -> ast.expr:
     return ast.Call(ast.Attribute(made, "item", ast.Load()), [], [])
 
 
+def either(values: list[Value]) -> Value | None:
+    """A result that is a tensor on some paths and a number on others, as TorchScript may return."""
+    types = list(dict.fromkeys(static_type(value) for value in values))
+    if TENSOR not in types or not set(types) <= {TENSOR, INT, FLOAT, BOOL}:
+        return None
+    return Dyn(Type("Union", tuple(types)))
+
+
 def arithmetic(a: Type, b: Type, operator: ast.operator) -> Type:
-    """The type of a binary operation."""
+    """The type of a binary operation.
+
+    Raises:
+        UnsupportedError: The run decides whether an operand is a tensor or a number.
+    """
+    if "Union" in (a.name, b.name):
+        raise UnsupportedError(
+            "the run decides whether an operand is a tensor or a number",
+            "return one type on every path: tensors, for example",
+        )
     if is_sparse(a) or is_sparse(b):
         if not isinstance(operator, ast.MatMult):
             return a if is_sparse(a) else b

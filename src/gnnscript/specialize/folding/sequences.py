@@ -208,6 +208,24 @@ class Sequences(Folding):
             items[key_value.value], nodes[key_value.value] = self.fold(element)
         return self.mapping(items, list(nodes.values()))
 
+    def transposed(self, node: ast.Call) -> Folded | None:
+        """``zip(*rows)`` of tuples whose number only the run knows: their columns, as lists."""
+        if len(node.args) != 1 or not isinstance(node.args[0], ast.Starred):
+            return None
+        value, residual = self.fold(node.args[0].value)
+        row = static_type(value).args[0] if static_type(value).name == "List" else UNKNOWN
+        if not isinstance(value, Dyn) or row.name != "Tuple" or not row.args:
+            return None
+        rows = self.hold("rows", self.needed(value, residual))
+        assert rows is not None
+        nodes: list[ast.expr | None] = []
+        for position in range(len(row.args)):
+            name = self.fresh("row")
+            part = ast.Subscript(ast.Name(name, ast.Load()), ast.Constant(position), ast.Load())
+            turn = ast.comprehension(ast.Name(name, ast.Store()), rows, [], 0)
+            nodes.append(self.hold("column", ast.ListComp(part, [turn])))
+        return self.sequence("list", [Dyn(list_of(t)) for t in row.args], nodes)
+
     def entries(self, holder: Mapping, base: ast.expr | None) -> list[ast.expr | None]:
         """The values of a dictionary, each as an expression."""
         if isinstance(base, ast.Dict):

@@ -30,7 +30,7 @@ from gnnscript.specialize.folding.loops import Loops
 from gnnscript.specialize.folding.managers import Managers
 from gnnscript.specialize.folding.matching import Matching
 from gnnscript.specialize.folding.modules import Modules
-from gnnscript.specialize.folding.numbers import as_number, as_tensors
+from gnnscript.specialize.folding.numbers import as_number, as_tensors, either
 from gnnscript.specialize.folding.objects import Objects
 from gnnscript.specialize.folding.operators import Operators
 from gnnscript.specialize.folding.parameters import Parameters
@@ -104,6 +104,8 @@ class Frame(
         value = self.returns[0]
         for other in self.returns[1:]:
             value = join_values(value, other)
+        if isinstance(value, Poison):
+            value = either(self.returns) or value
         if isinstance(value, Poison):
             raise UnsupportedError(
                 f"'{getattr(self.source.node, 'name', 'lambda')}' returns values of different "

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gnnscript._errors import UnsupportedError
-from gnnscript.analyze.types import BOOL, TENSOR
+from gnnscript.analyze.types import BOOL, INT, TENSOR
 from gnnscript.specialize.folding.base import Arguments, Folded
-from gnnscript.specialize.helpers import torch_name
-from gnnscript.specialize.values import Const, Dyn, Value, literal, static_type
+from gnnscript.specialize.helpers import op_reference, torch_name
+from gnnscript.specialize.values import Const, Dyn, Seq, Value, literal, static_type
 
 if TYPE_CHECKING:
     from gnnscript.specialize.folding.base import Folding
@@ -33,6 +33,12 @@ def prepared(frame: Folding, name: str, given: Arguments) -> Arguments:
     """
     args = [_as_dtype(folded) for folded in given.args]
     kwargs = {key: _as_dtype(folded) for key, folded in given.kwargs.items()}
+    if name in _SIZED or name in _FILLED:
+        args = [_as_size(frame, folded, alone=name in _SIZED) for folded in args]
+        kwargs = {
+            key: _as_size(frame, folded, alone=False) if key in ("size", "shape") else folded
+            for key, folded in kwargs.items()
+        }
     if name == "where":
         args = [boolean_tensor(frame, folded) for folded in args]
     if name == "full" and "dtype" not in kwargs:
@@ -48,6 +54,29 @@ def _as_dtype(folded: Folded) -> Folded:
         dtype = Const(_DTYPES[value.value])
         return dtype, literal(dtype)
     return folded
+
+
+# What is made of sizes alone, and of sizes and a value or bounds.
+_SIZED = frozenset(
+    {
+        *("zeros", "ones", "empty", "rand", "randn", "new_zeros", "new_ones", "new_empty"),
+        *("view", "reshape", "expand", "repeat"),
+    }
+)
+_FILLED = frozenset({"full", "new_full", "randint", "broadcast_to", "tile"})
+
+
+def _as_size(frame: Folding, folded: Folded, *, alone: bool) -> Folded:
+    """A tensor that is a size, by itself (``alone``) or in a list: the number that it holds."""
+    value, node = folded
+    if alone and static_type(value) == TENSOR:
+        return Dyn(INT), ast.Call(op_reference("as_int"), [frame.needed(value, node)], [])
+    if not isinstance(value, Seq) or not any(static_type(v) == TENSOR for v in value.items):
+        return folded
+    elements = frame.element_nodes(frame.needed(value, node), len(value.items)).elts
+    parts = zip(value.items, elements, strict=True)
+    sizes = [_as_size(frame, part, alone=True) for part in parts]
+    return frame.sequence("list", [v for v, _ in sizes], [n for _, n in sizes])
 
 
 def boolean_tensor(frame: Folding, folded: Folded) -> tuple[Value, ast.expr]:

@@ -60,8 +60,28 @@ def test_object_that_is_passed_on(check):
     check(gnnscript.tensor_inputs(model, Plain(GRAPHS[0].x, GRAPHS[0].edge_index)))
 
 
+class Further(Classifier):
+    """Arguments beside the object: required ones, optional tensors and options."""
+
+    def forward(self, data, scale, hops: int, state=None, verbose: bool = False, **kwargs):
+        x = data.x * scale
+        for _ in range(hops):
+            x = self.conv(x, data.edge_index)[:, :1] + x
+        if state is not None:
+            x = x + state
+        return {"x": x} if verbose else x
+
+
+def test_further_arguments(check):
+    derived = gnnscript.tensor_inputs(Further(), _data(GRAPHS[0]))
+    names = list(inspect.signature(derived.forward).parameters)
+    assert names == ["x", "edge_index", "scale", "hops", "state"]
+    calls = [(g.x, g.edge_index, torch.tensor(0.5), 2) for g in GRAPHS]
+    check(derived, calls[0], (*calls[1], torch.ones(1)))
+
+
 def test_other_signatures_are_refused():
-    with pytest.raises(gnnscript.UnsupportedError, match="takes 2 arguments"):
+    with pytest.raises(gnnscript.UnsupportedError, match="takes no object with fields"):
         gnnscript.tensor_inputs(GCNConv(IN, OUT), _data(GRAPHS[0]))
 
 

@@ -12,8 +12,9 @@ import torch
 
 from gnnscript import _pyg
 from gnnscript._errors import UnsupportedError
-from gnnscript.analyze.sources import function_source
-from gnnscript.analyze.types import of_value
+from gnnscript.analyze.annotations import annotation_type
+from gnnscript.analyze.sources import FunctionSource, function_source
+from gnnscript.analyze.types import TENSOR, UNKNOWN, Type, of_value, optional, strip_optional
 from gnnscript.specialize.loader import load
 
 __all__ = ["tensor_inputs"]
@@ -32,7 +33,7 @@ class TensorInputs(torch.nn.Module):
         self.model = model
 
     def forward(self, {parameters}):
-        return self.model(Object({fields}))
+        return self.model({arguments})
 """
 
 
@@ -44,16 +45,19 @@ def tensor_inputs(model: torch.nn.Module, data: object) -> torch.nn.Module:
     model may assign and add fields, and pass the object on to modules that return it. A field that
     is ``None`` in the example is ``None`` always.
 
+    Further arguments of ``forward`` follow, those that may be left out if they are tensors; other
+    ones keep their default.
+
     Args:
-        model: A model whose ``forward`` takes one object, such as PyG's ``Data``.
+        model: A model whose ``forward`` takes an object, such as PyG's ``Data``, before all else.
         data: An example of it; its fields say the types.
 
     Returns:
         A module that holds ``model`` (its parameters are the same) and takes the fields.
 
     Raises:
-        UnsupportedError: ``forward`` takes other arguments, or reads a field that TorchScript
-            cannot hold.
+        UnsupportedError: ``forward`` takes no object, or reads a field that TorchScript cannot
+            hold.
 
     Example:
         >>> derived = gnnscript.tensor_inputs(model, data)
@@ -61,14 +65,14 @@ def tensor_inputs(model: torch.nn.Module, data: object) -> torch.nn.Module:
     """
     source = function_source(inspect.unwrap(type(model).forward))
     parameters = list(inspect.signature(source.function).parameters.values())[1:]
-    required = [p for p in parameters if p.default is p.empty]
-    if len(required) != 1:
+    first = parameters[0] if parameters else None
+    if first is None or _declared(first, source, type(model)).known:
         raise UnsupportedError(
-            f"'forward' of '{type(model).__name__}' takes {len(required)} arguments, not one",
+            f"'forward' of '{type(model).__name__}' takes no object with fields",
             "script the model as it is",
             source.location(),
         )
-    holder = required[0].name
+    holder = first.name
     fields: dict[str, str] = {}
     absent: list[str] = []
     for name, node in _read(model, source.node, holder, data).items():
@@ -84,14 +88,39 @@ def tensor_inputs(model: torch.nn.Module, data: object) -> torch.nn.Module:
                 source.location(node),
             )
         fields[name] = str(t)
+    made = ", ".join([f"{n}={n}" for n in fields] + [f"{n}=None" for n in absent])
+    others = _others(parameters[1:], source, type(model))
     text = _TEXT.format(
-        parameters=", ".join(f"{name}: {t}" for name, t in fields.items()),
-        fields=", ".join([f"{n}={n}" for n in fields] + [f"{n}=None" for n in absent]),
+        parameters=", ".join([*(f"{name}: {t}" for name, t in fields.items()), *others.values()]),
+        arguments=", ".join([f"Object({made})", *(f"{name}={name}" for name in others)]),
     )
     captured = {"Object": _pyg.object_class(type(data))}
     module = load(f"gnnscript_inputs.{type(model).__name__}_{next(_count)}", text, captured)
     derived: torch.nn.Module = module.TensorInputs(model)
     return derived.train(model.training)
+
+
+def _declared(parameter: inspect.Parameter, source: FunctionSource, cls: type) -> Type:
+    bare = parameter.annotation is parameter.empty
+    return UNKNOWN if bare else annotation_type(parameter.annotation, source, cls)
+
+
+def _others(
+    parameters: list[inspect.Parameter], source: FunctionSource, cls: type
+) -> dict[str, str]:
+    """The further arguments that the derived model takes: those required, and optional tensors."""
+    required: dict[str, str] = {}
+    left_out: dict[str, str] = {}
+    for parameter in parameters:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        bare = parameter.annotation is parameter.empty
+        t = TENSOR if bare else _declared(parameter, source, cls)
+        if parameter.default is parameter.empty:
+            required[parameter.name] = f"{parameter.name}: {t if t.known else TENSOR}"
+        elif parameter.default is None and strip_optional(t) == TENSOR:
+            left_out[parameter.name] = f"{parameter.name}: {optional(TENSOR)} = None"
+    return required | left_out
 
 
 def _read(

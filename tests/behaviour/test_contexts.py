@@ -197,9 +197,29 @@ class Finally(Base):
         return x
 
 
+class LeftEarly(Base):
+    """Returns under conditions, from a context that is left at its end as well."""
+
+    def chosen(self, x):
+        with torch.no_grad():
+            positive = (x > 0).nonzero()[:, 0]
+            if positive.numel() > 45:
+                return x, positive[:0]
+            index = positive.unique()
+            for turn in range(3):
+                if index.numel() < turn:
+                    return x * turn, index
+        return x * 2, index
+
+    def prepared(self, x):
+        x, index = self.chosen(x)
+        return x.index_add(0, index, x[index] * 0.5)
+
+
 @pytest.mark.parametrize(
     "module",
     [
+        LeftEarly(),
         Timed(),
         TimeOfDay(),
         LeftByReturn(),
@@ -229,6 +249,15 @@ class Swallows(Base):
     def prepared(self, x):
         with Swallowing():
             return x * 2
+
+
+class LeavesAutocast(Base):
+    def prepared(self, x):
+        with torch.autocast("cpu", enabled=False):
+            if x.sum() > 0:
+                return x
+            x = x * 2
+        return x + 1
 
 
 class Suppresses(Base):
@@ -271,6 +300,7 @@ class StackedAtRunTime(Base):
     [
         (Swallows, "decides whether errors are caught"),
         (Suppresses, "catches errors"),
+        (LeavesAutocast, "left from inside of a context"),
         (YieldsTwice, "yields in more than one place"),
         (Date, "the time of day is used"),
         (StackedAtRunTime, "does more than enter one"),

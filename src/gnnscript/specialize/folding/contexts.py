@@ -41,7 +41,7 @@ class Contexts(Folding):
                 else (Const(None), None)
             )
             if isinstance(value, Context):
-                mode = self._grad_mode(value)
+                mode = self._grad_mode(value, node.body)
                 residual = ast.Call(
                     self.needed(Const(value.function), None), *self.nodes(value.given)
                 )
@@ -57,10 +57,14 @@ class Contexts(Folding):
         self.restore += modes
         try:
             if items:
-                env = dict(self.env)
-                with self.nested(env, always=True) as body:
+                if _returns_early(node.body):
+                    raise UnsupportedError(
+                        "the function is left from inside of a context, which TorchScript cannot",
+                        "return behind the context",
+                    )
+                with self.nested(dict(self.env), always=True) as body:
                     self.block(node.body)
-                    terminated = self.terminated
+                    env, terminated = self.env, self.terminated
                 self.env, self.terminated = env, terminated
                 self.emit(ast.With(items, body or [ast.Pass()]))
             else:
@@ -85,8 +89,10 @@ class Contexts(Folding):
             return self.truth(*[*given.args, *given.kwargs.values()][0])
         return None
 
-    def _grad_mode(self, context: Context) -> Folded | None:
+    def _grad_mode(self, context: Context, body: list[ast.stmt]) -> Folded | None:
         """The mode that a context sets for gradients; ``None`` for what TorchScript has itself."""
+        if context.function is torch.no_grad and _returns_early(body):
+            return Const(False), ast.Constant(False)  # TorchScript's own cannot be left so
         if context.function is torch.enable_grad:
             return Const(True), ast.Constant(True)
         if context.function is torch.inference_mode:
@@ -243,3 +249,9 @@ def _leaves_loop(body: list[ast.stmt]) -> bool:
             if _leaves_loop(statement.body) or _leaves_loop(getattr(statement, "orelse", [])):
                 return True
     return False
+
+
+def _returns_early(body: list[ast.stmt]) -> bool:
+    """Whether a function may be left from a block elsewhere than at its end."""
+    inner = body[:-1] if isinstance(body[-1], ast.Return) else body
+    return any(isinstance(node, ast.Return) for s in inner for node in ast.walk(s))

@@ -23,7 +23,7 @@ from hgcal.graph import build_graph
 from training import accuracy, edge_quality, signal_wedges, train_edgenet, train_gat
 
 # torch announces the retirement of TorchScript at each use; here it would only cut the table.
-warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
+warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated")
 
 GAT_STEPS_PER_STEP = 5  # a step of the GAT takes milliseconds
 

@@ -32,7 +32,7 @@ from hgcal.graph import build_graph
 from hgcal.tasks import Task, edge_task, energy_task, hit_task, track_task
 
 # torch announces the retirement of TorchScript at each use; here it would only cut the table.
-warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
+warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated")
 
 TOLERANCE = 1e-3
 """Largest difference, in units of the largest output, that float32 rounding can explain.

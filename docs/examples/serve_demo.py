@@ -51,7 +51,7 @@ def serve() -> None:
     from hgcal.graph import build_graph, wedges
 
     # torch announces the retirement of TorchScript at each use; here it would only be noise.
-    warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
+    warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated")
     torch.manual_seed(0)
     model = EdgeNet().eval()
     events = wedges(build_graph(generate_hits(0)), 200)

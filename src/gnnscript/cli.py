@@ -7,12 +7,14 @@ import importlib
 import inspect
 import pkgutil
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import gnnscript
 from gnnscript import commands
 from gnnscript._errors import GnnscriptError
+from gnnscript._warnings import ignore_retirement
 from gnnscript.cpp import cmake_prefix
 
 __all__ = ["main"]
@@ -29,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
-        code: int = arguments.run(arguments)
+        with warnings.catch_warnings():
+            ignore_retirement()
+            code: int = arguments.run(arguments)
     except GnnscriptError as error:
         print(f"gnnscript: {error}", file=sys.stderr)
         return 2

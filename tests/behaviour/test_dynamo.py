@@ -32,8 +32,6 @@ from conformance.forms import Plain
 from conformance.graphs import GRAPHS, IN, OUT, RELATIONS, Graph, make_graph
 from gnnscript.ops import library
 
-# Dynamo itself looks at .grad of the tensors that enter a graph after a break.
-pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 FIRST, SECOND = ((g.x, g.edge_index) for g in GRAPHS)
 NODES, EDGES = Dim("nodes"), Dim("edges")
 SHAPES = {"x": {0: NODES}, "edge_index": {1: EDGES}}

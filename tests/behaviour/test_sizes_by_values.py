@@ -159,7 +159,6 @@ def test_recurrent_layers_are_compiled_for_inference() -> None:
 
 
 # Dynamo says what breaks a graph, where it may be broken.
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.filterwarnings("ignore:Dynamo does not know:UserWarning")
 @pytest.mark.parametrize("fullgraph", [True, False])
 @pytest.mark.parametrize("make", [Attending, Pooling, Typed])

@@ -87,7 +87,6 @@ def test_conversion_of_the_scripted_model():
     torch.testing.assert_close(scripted(x, g.edge_index), model.double()(x, g.edge_index))
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.optimize_for_inference` is deprecated")
 def test_frozen_and_optimized_for_inference():
     model = Plain(GATConv(IN, OUT)).eval()
     frozen = torch.jit.freeze(torch.jit.script(model))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,10 +33,8 @@ def check(
     model.eval()
     scripted.eval()
     scripted.load_state_dict(model.state_dict())  # buffers that forward assigned anew have parted
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript as such
-        fixed = torch.jit.freeze(scripted)
-        optimized = torch.jit.optimize_for_inference(fixed)
+    fixed = torch.jit.freeze(scripted)
+    optimized = torch.jit.optimize_for_inference(fixed)
     for compiled in (fixed, optimized):
         for call in inputs:
             with torch.no_grad():

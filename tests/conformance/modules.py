@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -59,10 +58,8 @@ def check(case: ModuleCase, bare: BareProcess) -> None:
     if not case.frozen:
         return
     module.eval()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        frozen = torch.jit.freeze(scripted.eval())
-        optimised = torch.jit.optimize_for_inference(frozen)
+    frozen = torch.jit.freeze(scripted.eval())
+    optimised = torch.jit.optimize_for_inference(frozen)
     for call in inputs:
         torch.manual_seed(0)
         expected = module(*call)

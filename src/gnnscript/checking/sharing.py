@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from gnnscript._errors import GnnscriptError
+from gnnscript._warnings import ignore_retirement
 from gnnscript.checking.coverage import CaseResult, cases, run_cases
 
 __all__ = ["run_shared"]
@@ -79,6 +80,7 @@ def _work(
     sender: Connection, folder: Path, numbers: Sequence[int], doors: Sequence[str], threads: int
 ) -> None:
     """Runs in a process: sends each result twice, as it comes and when it is complete."""
+    ignore_retirement()
     torch.set_num_threads(threads)
     every = cases(folder)
     coming = iter(numbers)

@@ -13,47 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from deploy.conftest import build
 from gnnscript.ops import library
+from native.wheels import IGNORE_EDITABLE, ROOT, build_and_install, run
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=1500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return done.stdout
-
-
-def build_and_install(folder: Path, *options: str, **environment: str) -> tuple[Path, Path]:
-    """Build a wheel as anybody would, and unpack it into an empty folder, without the network."""
-    pytest.importorskip("scikit_build_core")
-    bin_ = Path(sys.executable).parent  # cmake and ninja may stand there
-    environment["PATH"] = f"{os.environ['PATH']}{os.pathsep}{bin_}"
-    if shutil.which("cmake", path=environment["PATH"]) is None:
-        pytest.skip("no cmake")
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
-    run(
-        *pip, "wheel", "--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir", folder,
-        "-C", f"build-dir={folder / 'build'}", *options, ".", **environment,
-    )  # fmt: skip
-    (wheel,) = folder.glob("*.whl")
-    site = folder / "site"
-    run(*pip, "install", "--no-deps", "--no-index", "--target", site, wheel)
-    return wheel, site
-
-
-# An editable installation finds the package before the path is asked.
-IGNORE_EDITABLE = """
-sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in type(f).__module__]
-"""
 USE = f"""
 import sys, warnings
 warnings.simplefilter("ignore")
@@ -111,15 +74,9 @@ def find_package(site: Path, folder: Path, environment: dict[str, str]) -> None:
     (folder / "save.py").write_text(f"import sys\n{IGNORE_EDITABLE}{SAVE}", encoding="utf-8")
     prefix = run(sys.executable, "save.py", cwd=folder, **environment).strip()
     assert prefix.startswith(str(site))
-    path = f"{os.environ['PATH']}{os.pathsep}{Path(sys.executable).parent}"
-    flags = ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0"]
-    run(
-        "cmake", "-S", ROOT / "docs/examples/cpp", "-B", folder / "cpp", *flags,
-        f"-DCMAKE_PREFIX_PATH={prefix}", PATH=path,
-    )  # fmt: skip
-    run("cmake", "--build", folder / "cpp", PATH=path)
+    programs = build(ROOT / "docs/examples/cpp", folder / "cpp", f"-DCMAKE_PREFIX_PATH={prefix}")
     (folder / "graph.txt").write_text(GRAPH, encoding="utf-8")
-    run(folder / "cpp" / "clusters", "model.pt", "graph.txt", "clusters.txt", cwd=folder)
+    run(programs / "clusters", "model.pt", "graph.txt", "clusters.txt", cwd=folder)
     found = (folder / "clusters.txt").read_text(encoding="utf-8")
     assert found.split() == ["0", "1", "0", "1"]
     assert (folder / "libgnnscript.so").is_file()  # put beside the file, and loaded from there

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from gnnscript._errors import UnsupportedError
-from gnnscript.fx.tracer import Tracer
+from gnnscript.fx.tracer import KeptState, Tracer
 from gnnscript.hetero import spelled
-from gnnscript.script import Lowered, explained, lower_for
+from gnnscript.script import Lowered, LoweredCall, explained, lower_for
 
 __all__ = ["symbolic_trace"]
 
@@ -30,6 +30,9 @@ def symbolic_trace(
     functions that messages and updates are made of, and the modules that are not specialised, such
     as ``torch.nn.Linear``. The graph runs on graphs of other sizes, is compiled by
     ``torch.jit.script`` and can be saved. It shares its parameters with the model.
+
+    A graph keeps nothing from call to call but buffers. What a first call keeps for those after it
+    (``cached=True``) is what that call with the example leaves.
 
     A graph has no branches. Where the specialised code still has some (``if x.dim() == 1``), the
     examples decide, and a ``torch._assert`` in the graph makes sure that other inputs are decided
@@ -48,8 +51,8 @@ def symbolic_trace(
         dictionaries of heterogeneous graphs as scripted models do (``gnnscript.hetero``).
 
     Raises:
-        UnsupportedError: The model branches on values of tensors, writes attributes, or needs
-            example inputs to decide; says where.
+        UnsupportedError: The model branches on values of tensors, writes attributes in each call,
+            or needs example inputs to decide; says where.
 
     Source: ``torch.fx.symbolic_trace``.
     """
@@ -58,9 +61,8 @@ def symbolic_trace(
     else:
         call = lower_for(model, tuple(example_inputs or ()), everything=True, branches=False)
     with _unchanged(model), torch.random.fork_rng(devices=[]):
-        tracer = Tracer(_copied(spelled(call.values)), call.fixed)
         try:
-            graph = tracer.trace(call.module)
+            graph = _graph(call)
         except UnsupportedError:
             raise
         except Exception as error:
@@ -71,6 +73,22 @@ def symbolic_trace(
     module = torch.fx.GraphModule(call.module, graph, name if name.isidentifier() else "Traced")
     module.train(model.training)
     return module
+
+
+def _graph(call: LoweredCall) -> torch.fx.Graph:
+    """The graph of a call: of a first one or, where that leaves something behind, of a later one.
+
+    A cache is filled by the first call, and only read from then on.
+    """
+    examples = _copied(spelled(call.values))
+    try:
+        return Tracer(examples, call.fixed).trace(call.module)
+    except KeptState:
+        if not examples:
+            raise
+    with torch.no_grad():
+        call.module(**_copied(examples), **call.fixed)
+    return Tracer(_copied(examples), call.fixed).trace(call.module)
 
 
 def _copied(value: Any) -> Any:

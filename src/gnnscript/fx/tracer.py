@@ -423,8 +423,12 @@ class _Unchanged:
         raise _keeps(self._name)
 
 
-def _keeps(name: str) -> UnsupportedError:
-    return UnsupportedError(
+class KeptState(UnsupportedError):
+    """An attribute that the code reads is written by it, for the calls that follow."""
+
+
+def _keeps(name: str) -> KeptState:
+    return KeptState(
         f"attribute '{name}' is kept from one call to the next, and a graph has no "
         "state but buffers",
         "switch off the caching or counting that needs it, or script the model, which "

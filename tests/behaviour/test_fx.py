@@ -222,6 +222,12 @@ class InPlace(Projecting):
         out[out > 2] = 2.0
         out[out[:, 1] < 0] = 0.5
         out[edge_index[0]] = x[edge_index[1]]
+        columns = torch.tensor([2, 5])
+        out[edge_index[0], 1:3] = x[edge_index[1], :2] * 2
+        out[out[:, 3] < 0, 4:] = 0.25
+        out[..., columns] = 1.5
+        out[2:, columns] = x[2:, :2]
+        out[1, columns] = 0.75
         count = x.size(0)
         total = count
         total += 1

@@ -19,6 +19,7 @@ from torch.fx import Graph, Node
 from torch.fx.proxy import Proxy as FxProxy
 
 from gnnscript._errors import Location, UnsupportedError
+from gnnscript.fx.indexing import split
 from gnnscript.fx.namespace import is_generated, renamed
 from gnnscript.fx.proxy import Mode, Proxy
 from gnnscript.ops.derivatives import gradients
@@ -341,17 +342,17 @@ class Tracer(torch.fx.Tracer):
             for _ in range(self.known(mask).dim(), self.known(proxy).dim()):
                 mask = mask.unsqueeze(-1)
             proxy.masked_fill_(mask, value)
-        elif all(isinstance(self.known(i), torch.Tensor) or i == slice(None) for i in indices):
-            places = [None if isinstance(i, slice) else i for i in indices]
+        else:
+            parts = split(indices, self.known, self.known(proxy).dim())
+            if parts is None:
+                raise UnsupportedError(
+                    "an assignment indexes by a list", "index by a tensor", _location()
+                )
+            view, places = parts
+            part = proxy if all(i == slice(None) for i in view) else proxy[view]
             filled = value if tensor else proxy.new_full([], value)
             put: Any = torch.ops.aten.index_put_
-            self.create_proxy("call_function", put, (proxy, places, filled), {})
-        else:
-            raise UnsupportedError(
-                "an assignment indexes by tensors and slices at once",
-                "index by tensors alone, for instance after a transpose",
-                _location(),
-            )
+            self.create_proxy("call_function", put, (part, places, filled), {})
 
     def is_grad_enabled(self) -> Mode:
         """``torch.is_grad_enabled()``, while tracing and in the graph."""

@@ -9,11 +9,13 @@ it is not. Nor is a tensor of theirs marked as one to differentiate by: another 
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from gnnscript.specialize.helpers import Import, is_op, op_reference
 from gnnscript.specialize.program import Program
+from gnnscript.specialize.tree import names_read
 
 __all__ = ["make_exportable", "rebind_marked"]
 
@@ -51,7 +53,23 @@ def make_exportable(program: Program, least: Mapping[tuple[str, int], int] | Non
             there, where only values tell the size.
     """
     for function in program.functions():
+        _fix_messages(function.node)
         _Exportable(least or {}).visit(function.node)
+
+
+def _fix_messages(function: ast.FunctionDef) -> None:
+    """Takes sizes out of messages that are put together first: to spell one is to fix it."""
+    raised = [n for n in ast.walk(function) if isinstance(n, ast.Raise)]
+    in_errors = Counter[str]()
+    for statement in raised:
+        in_errors.update(names_read(statement))
+    read = Counter(names_read(function))
+    for node in ast.walk(function):
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.JoinedStr):
+            continue
+        names = [getattr(target, "id", "") for target in node.targets]
+        if all(read[name] == in_errors[name] for name in names):
+            node.value = ast.copy_location(ast.Constant(_message(node.value)), node.value)
 
 
 def rebind_marked(program: Program) -> None:

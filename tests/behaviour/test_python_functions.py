@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import collections
+import enum
 import functools
 import math
 import operator
-from typing import NewType, TypedDict
+from typing import Dict, NewType, TypedDict
 
 import pytest
 import torch
@@ -109,7 +110,49 @@ class MadeModules(Base):
         return x * nn.MSELoss()(x, x * 2) + start.sum()
 
 
-@pytest.mark.parametrize("cls", [Operators, Mathematics, Reduced, Typed, Queues, MadeModules])
+class Mode(enum.Enum):
+    TWICE = 2.0
+    ONCE = enum.auto()
+
+    @classmethod
+    def parse(cls, text: str):
+        return cls[text.upper()]
+
+
+class Dictionaries(Base):
+    """United, filled by integers, and sorted by what a function says of each element."""
+
+    def prepared(self, x):
+        parts = {"a": x, "b": x * 2} | {"b": x * 3, "c": x * 4}
+        same = parts
+        parts |= {"a": x * 5}
+        rows: Dict[int, Tensor] = {}
+        for i in range(x.size(0)):
+            if i % 2 == 0:
+                rows[i] = x[i]
+        order = sorted(rows, key=lambda i: -i)
+        nearest = sorted([float(i % 3) for i in range(x.size(0))], key=lambda v: abs(v - 1.0))
+        if Mode(2.0) is Mode.parse("twice") and not {"a"}.isdisjoint({"a", "b"}):
+            x = x * (order[0] + nearest[-1])
+        if x.dtype.is_floating_point and not x.dtype.is_complex:
+            x = x + sum(rows.values())
+        return x + sum(same.values())
+
+
+class Sizes(Base):
+    """Sizes that tensors hold."""
+
+    def prepared(self, x):
+        n = torch.arange(x.size(0)).max() + 1
+        zeros = torch.zeros((n,) + x.shape[1:]) + x.new_zeros(n, x.size(1))  # noqa: RUF005
+        ones = x.new_full((n, 2), 1.0).view(n, -1).repeat(1, n).sum(1, keepdim=True)
+        return (x + zeros).reshape(n, -1) * ones.expand(n, x.size(1))
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [Operators, Mathematics, Reduced, Typed, Queues, MadeModules, Dictionaries, Sizes],
+)
 def test_functions(cls, check) -> None:
     check(cls())
 

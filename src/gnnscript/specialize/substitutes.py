@@ -144,6 +144,14 @@ def dist(p: Any, q: Any) -> float:
     return math.sqrt(result)
 
 
+def sorted_order(keys: Any, dtype: torch.dtype, reverse: bool) -> List[int]:  # noqa: UP006
+    """The positions of keys in ascending or descending order, equal ones as they stand."""
+    found = torch.tensor(keys, dtype=dtype)
+    if not reverse:
+        return int_list(torch.argsort(found, dim=0, stable=True))
+    return int_list(torch.argsort(found, dim=0, descending=True, stable=True))
+
+
 def seconds() -> float:
     """``time.perf_counter()``."""
     return float(torch.ops.prim.TimePoint()) * 1e-9

@@ -101,6 +101,9 @@ class Assignment(Folding):
                 if isinstance(held, Seq) and isinstance(node.op, ast.Add):
                     self.change(held, before.read, "extend", Arguments([self.fold(node.value)], {}))
                     return
+                if isinstance(held, Mapping) and isinstance(node.op, ast.BitOr):
+                    self.change(held, before.read, "update", Arguments([self.fold(node.value)], {}))
+                    return
             self.assign(node.target, *self.fold(load))
             return
         value, element = self.fold(self.as_load(node.target))
@@ -200,6 +203,9 @@ class Assignment(Folding):
         annotate = False
         if declared is not None and declared.name == "Tuple" and isinstance(value, Seq):
             declared = None  # what is known of each element says more
+        if declared is not None and declared.name == "Dict" and isinstance(residual, ast.Dict):
+            if not residual.keys:
+                value, t = Dyn(declared), declared  # an empty one has no keys to tell their type
         if declared is not None and isinstance(residual, ast.List) and isinstance(value, Dyn):
             if t.name == declared.name == "List" and is_subtype(t.args[0], declared.args[0]):
                 value, t = Dyn(declared), declared  # a new list may hold what was declared

@@ -166,6 +166,11 @@ def _ordered(frame: Frame, function: Any, given: Arguments) -> Folded:
     done = evaluated(frame, function, given)
     if done is not None and function is sorted:
         return done
+    t = static_type(given.args[0][0])
+    if t.name == "Dict" and isinstance(given.args[0][0], Dyn):  # its keys
+        keys_of = ast.Attribute(frame.needed(*given.args[0]), "keys", ast.Load())
+        listed_keys = ast.Call(ast.Name("list", ast.Load()), [ast.Call(keys_of, [], [])], [])
+        given = Arguments([(Dyn(list_of(t.args[0])), listed_keys)], given.kwargs)
     if "key" in given.kwargs:
         return frame.by_key(function, given)
     parts = parts_of(frame, given.args[0])

@@ -77,7 +77,7 @@ class Calls(Folding):
                 return self.wrap(self.compute(node, getattr(known, func.attr), *sizes)), None
             holder, base = self.fold(func.value)
             if isinstance(holder, (Dyn, Seq, Mapping)) or (
-                isinstance(holder, Const) and isinstance(holder.value, (str, list, tuple, dict))
+                isinstance(holder, Const) and isinstance(holder.value, _PLAIN_CLASSES)
             ):
                 return self.method_of_value(holder, base, func.attr, node)
             callee, callee_node = self.attribute(holder, base, func.attr)
@@ -389,6 +389,8 @@ class Calls(Folding):
         return self.call_function(sparse.product, given, None)
 
 
+# Of whose constants methods are called on constants.
+_PLAIN_CLASSES = (str, bytes, int, float, complex, list, tuple, dict, set, frozenset, range)
 # As torch's functions take them in Python, and not in TorchScript.
 _NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
 _INDEXED = (torch.nn.ModuleList, torch.nn.ModuleDict, torch.nn.Sequential)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import enum
 import inspect
 
 import torch
@@ -49,6 +50,8 @@ class Construction(Folding):
             return self.make_object(_pyg.object_class(cls), given)
         if issubclass(cls, torch.nn.Module):
             return self._make_module(cls, given), None
+        if issubclass(cls, enum.Enum) and given.constant:
+            return Const(self.compute(ast.Constant(cls.__name__), cls, *given.values()[0])), None
         if cls.__module__ == "itertools" and given.constant:
             args, kwargs = given.values()
             return Const(list(self.compute(ast.Constant(cls.__name__), cls, *args, **kwargs))), None

@@ -39,12 +39,13 @@ from gnnscript.specialize.folding.base import (
 )
 from gnnscript.specialize.folding.numbers import arithmetic
 from gnnscript.specialize.folding.torch_arguments import boolean_tensor
-from gnnscript.specialize.helpers import as_list, is_shape
+from gnnscript.specialize.helpers import as_list, is_shape, op_reference
 from gnnscript.specialize.substitutes import int_pow
 from gnnscript.specialize.values import (
     Closure,
     Const,
     Dyn,
+    Mapping,
     ModuleRef,
     Poison,
     Seq,
@@ -132,8 +133,10 @@ class Operators(Folding):
                 f"the data object has no field '{name}' here",
                 "assign it first, or give an example that has it to gnnscript.tensor_inputs",
             )
-        residual = ast.Attribute(self.needed(holder, base), name, ast.Load())
         t = static_type(holder)
+        if t.name == "dtype" and name in _KINDS:
+            return self._one_of(self.needed(holder, base), _KINDS[name])
+        residual = ast.Attribute(self.needed(holder, base), name, ast.Load())
         if is_optional(t) and t != NONE:
             holder, base = self.unwrap(holder, self.needed(holder, base))
             return self.attribute(holder, base, name)
@@ -194,6 +197,8 @@ class Operators(Folding):
         done = self.record_operator(node.op, (left, left_node), (right, right_node))
         if done is not None:
             return done
+        if isinstance(node.op, ast.BitOr) and isinstance(left, Mapping):
+            return self._united((left, left_node), (right, right_node))
         items = [constant_items(left), constant_items(right)]
         if isinstance(node.op, ast.Add) and items[0] is not None and items[1] is not None:
             if not isinstance(left, Const) or not isinstance(left.value, str):
@@ -221,6 +226,32 @@ class Operators(Folding):
         t = arithmetic(static_type(left), static_type(right), node.op)
         return Dyn(t), ast.BinOp(left_node, node.op, right_node)
 
+    def _united(self, left: Folded, right: Folded) -> Folded:
+        """``left | right`` of dictionaries known by their entries."""
+        items: dict[Any, Value] = {}
+        nodes: dict[Any, ast.expr | None] = {}
+        for side in (left, right):
+            value, node = side
+            if isinstance(value, Const) and isinstance(value.value, dict):
+                entries = {key: self.wrap(item) for key, item in value.value.items()}
+                value, node = self.mapping(entries, [literal(item) for item in entries.values()])
+            if not isinstance(value, Mapping):
+                raise UnsupportedError(
+                    "a dictionary known by its entries is united with another", "name the entries"
+                )
+            items |= value.items
+            nodes |= dict(zip(value.items, self.entries(value, node), strict=True))
+        return self.mapping(items, list(nodes.values()))
+
+    def _one_of(self, node: ast.expr, dtypes: tuple[torch.dtype, ...]) -> Folded:
+        """Whether a dtype, a number in TorchScript, is one of several."""
+        held = self.hold("dtype", node) or node
+        tests: list[ast.expr] = [
+            ast.Compare(held, [ast.Eq()], [self.needed(Const(dtype), literal(Const(dtype)))])
+            for dtype in dtypes
+        ]
+        return Dyn(BOOL), ast.BoolOp(ast.Or(), tests)
+
     def int_power(self, base: Folded, exponent: Folded) -> Folded:
         """A power of integers: an integer again, unless the exponent is known to be negative."""
         known = exponent[0].value if isinstance(exponent[0], Const) else 0
@@ -244,6 +275,13 @@ class Operators(Folding):
             if items is not None or count is not None:
                 size = len(items) if items is not None else count or 0
                 elements = self.element_nodes(node, size).elts
+                known = items if items is not None else [Dyn(part) for part in t.args]
+                elements = [
+                    ast.Call(op_reference("as_int"), [element], [])
+                    if static_type(item) == TENSOR
+                    else element
+                    for item, element in zip(known, elements, strict=True)
+                ]
                 sides.append((Dyn(list_of(INT)), ast.List(elements, ast.Load())))
             else:
                 sides.append(given)
@@ -360,6 +398,13 @@ def _named_again(name: str, statement: ast.AST) -> bool:
     if any(isinstance(n, (ast.ListComp, ast.GeneratorExp, ast.DictComp)) for n in nodes):
         return True
     return sum(isinstance(n, ast.Name) and n.id == name for n in nodes) > 1
+
+
+# The dtypes of which a property of theirs is true.
+_KINDS = {
+    "is_floating_point": (torch.float32, torch.float64, torch.float16, torch.bfloat16),
+    "is_complex": (torch.complex64, torch.complex128, torch.complex32),
+}
 
 
 def _repeated(node: ast.expr) -> ast.expr:

@@ -7,8 +7,12 @@ import functools
 import operator
 from typing import Any
 
+import torch
+
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import (
+    BOOL,
+    FLOAT,
     INT,
     NONE,
     NUMBER,
@@ -21,7 +25,8 @@ from gnnscript.analyze.types import (
     list_of,
     tuple_of,
 )
-from gnnscript.specialize.folding.base import Arguments, Folded, Folding, NeedsConstant
+from gnnscript.specialize import substitutes
+from gnnscript.specialize.folding.base import Arguments, Binding, Folded, Folding, NeedsConstant
 from gnnscript.specialize.folding.builtin_sequences import parts_of
 from gnnscript.specialize.folding.rewritten import located
 from gnnscript.specialize.helpers import absent, filled_range, reference, torch_name
@@ -150,6 +155,8 @@ class Sequences(Folding):
         parts = [sequence, *more] if more else parts_of(frame, sequence)
         if keys is None:
             keys = [self.call(key, Arguments([part], {}), key_node)[0] for part in parts or ()]
+        if parts is None and function is sorted and isinstance(reverse, Const):
+            return self._sorted_at_run_time(sequence, (key, key_node), bool(reverse.value))
         if parts is None or not all(isinstance(k, Const) for k in (*keys, reverse)):
             raise UnsupportedError(
                 f"'{function.__name__}' is given a key, whose values are known only at run time",
@@ -207,6 +214,26 @@ class Sequences(Folding):
                 return self._open_dict(node)
             items[key_value.value], nodes[key_value.value] = self.fold(element)
         return self.mapping(items, list(nodes.values()))
+
+    def _sorted_at_run_time(self, sequence: Folded, key: Folded, reverse: bool) -> Folded:
+        """``sorted(values, key=...)`` of a list whose length only the run knows."""
+        names = [self.fresh(wish) for wish in ("values", "key", "order")]
+        self.bind(names[0], *sequence)
+        self.env[names[1]] = Binding(*(key[0], None, key[1]))
+        spelled = f"[{names[1]}(value) for value in {names[0]}]"
+        keys, listed = self.fold(located(ast.parse(spelled, mode="eval").body, self.current))
+        if static_type(keys) not in (list_of(INT), list_of(FLOAT), list_of(BOOL)):
+            raise UnsupportedError(
+                "a list is sorted by keys that are no numbers, and known only at run time",
+                "sort by integers or floats",
+            )
+        whole = static_type(keys) != list_of(FLOAT)
+        dtype = Const(torch.int64 if whole else torch.float64)
+        given: list[Folded] = [(keys, listed), (dtype, literal(dtype)), (Const(reverse), None)]
+        order = self.call_function(substitutes.sorted_order, Arguments(given, {}), None)
+        self.bind(names[2], *order)
+        picked = f"[{names[0]}[i] for i in {names[2]}]"
+        return self.fold(located(ast.parse(picked, mode="eval").body, self.current))
 
     def transposed(self, node: ast.Call) -> Folded | None:
         """``zip(*rows)`` of tuples whose number only the run knows: their columns, as lists."""

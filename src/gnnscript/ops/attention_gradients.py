@@ -65,6 +65,10 @@ def attention_shapes(
 def _context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     score, score_operands, sum_dims, message, operands, index, other, ptr, perm = inputs
     ctx.texts, ctx.sum_dims, ctx.count = (score, message), sum_dims, len(score_operands)
+    ctx.twins = [
+        next((place for place, sent in enumerate(operands) if sent is scored), None)
+        for scored in score_operands
+    ]
     ctx.mark_non_differentiable(output[1], output[2])
     ctx.set_materialize_grads(False)
     kept = output[0].clone()  # layers add to their result in place, as PyG's own ops allow
@@ -83,9 +87,9 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
     if torch.is_grad_enabled():
         weight, slope = _differentiable(call, grad, scored, trailing)
     else:
-        along = grad.to(high.dtype) * out.to(high.dtype)
-        mean = along.reshape([*high.shape, -1]).sum(-1) if out.numel() > 0 else high
-        weight, slope = _ops.edge_attention_backward(*call, grad, high, total, mean)
+        weight, slope = _ops.edge_attention_backward(
+            *call, grad, high, total, _mean(grad, out, high)
+        )
     graph = Graph(index, other, (ptr, perm))
     spread = _spread(weight, messages, trailing)
     of_message = gradients(
@@ -98,6 +102,11 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
         len(messages),
     )
     del weight, spread  # one value per edge and head less at the peak
+    shares: list[Tensor | None] = [None] * ctx.count
+    if not torch.is_grad_enabled():  # values that both programs read have one gradient
+        for number, twin in enumerate(ctx.twins):
+            if twin is not None:
+                shares[number], of_message[twin] = of_message[twin], None
     shape = feature_shape(score, score_operands)
     slope = slope.reshape([*slope.shape, *([1] * ctx.sum_dims)]).expand([slope.size(0), *shape])
     of_score = gradients(
@@ -108,8 +117,17 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
         score_operands,
         [slope],
         len(shape),
+        shares,
     )
     return None, of_score, None, None, of_message, None, None, None, None
+
+
+def _mean(grad: Tensor, out: Tensor, like: Tensor) -> Tensor:
+    """The sum over the features of each head of the gradient times the result."""
+    if out.numel() == 0:
+        return like
+    along = grad.to(like.dtype) * out.to(like.dtype)
+    return along.reshape([*like.shape, -1]).sum(-1)
 
 
 def _differentiable(

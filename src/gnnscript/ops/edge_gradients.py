@@ -250,8 +250,12 @@ def gradients(
     operands: list[Tensor],
     extras: list[Tensor],
     rank: int,
+    shares: Sequence[Tensor | None] | None = None,
 ) -> list[Tensor | None]:
     """Return the gradients of the operands of a program, where they are needed and not 0.
+
+    In an order in which little is in memory at once: the sums over all edges first, which have a
+    row for each node while they are computed; then those that are added to another.
 
     Args:
         text: The program.
@@ -261,16 +265,19 @@ def gradients(
         operands: The operands.
         extras: What flows back.
         rank: The number of feature dimensions of the program's value.
+        shares: What else flows back to an operand; it is added to, and may not be needed any more.
     """
-    tensors = operands + extras
-    return [
-        graph.gradient(side, operand, program, tensors, rank)
-        if program is not None and is_needed
-        else None
-        for side, operand, program, is_needed in zip(
-            sides(text), operands, programs, needed, strict=True
-        )
-    ]
+    tensors, letters = operands + extras, sides(text)
+    found: list[Tensor | None] = [None] * len(operands) if shares is None else list(shares)
+    order = sorted(range(len(operands)), key=lambda n: (letters[n] != "s", found[n] is None))
+    for number in order:
+        program, share = programs[number], found[number]
+        if program is None or not needed[number]:
+            continue
+        grad = graph.gradient(letters[number], operands[number], program, tensors, rank)
+        found[number] = grad if share is None else share.add_(grad)
+        del grad
+    return found
 
 
 def _map_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001

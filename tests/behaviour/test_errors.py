@@ -145,6 +145,23 @@ class SetsNewAttribute(MessagePassing):
         return self.propagate(edge_index, x=x)
 
 
+class OtherSelf(nn.Module):
+    """In the scripted module the module is ``self``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = GCNConv(IN, IN)
+
+    def forward(module, self: Tensor, edge_index: Tensor) -> Tensor:  # here
+        return module.conv(self, edge_index)
+
+
+class StoredSelf(OtherSelf):
+    def forward(module, x: Tensor, edge_index: Tensor) -> Tensor:
+        self = 2 * x  # here
+        return module.conv(self, edge_index)
+
+
 REFUSED = [
     (Kwargs, "**kwargs", "kwargs"),
     (Missing, "", "weight"),
@@ -155,6 +172,8 @@ REFUSED = [
     (UnionOfNumbers, "scale"),
     (ChangesType, "", "parts"),
     (SetsNewAttribute, "self.last"),
+    (OtherSelf, "self: Tensor", "calls the module 'module'"),
+    (StoredSelf, "self = 2 * x", "calls the module 'module'"),
 ]
 
 

@@ -32,6 +32,7 @@ class Parameters(Folding):
 
     def bind_parameters(self, bound: dict[str, Value]) -> list[tuple[str, Type]]:
         """Binds each parameter to what is known of it; returns those that remain."""
+        self._check_self()
         remain: list[tuple[str, Type]] = []
         try:
             declared = parameter_types(self.source, self.cls)
@@ -46,6 +47,28 @@ class Parameters(Folding):
         )
         self.borrow()
         return remain
+
+    def _check_self(self) -> None:
+        """In what is emitted, ``self`` is the module, whatever the user calls it."""
+        node = self.source.node
+        given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        if self.owner is None or isinstance(node, ast.Lambda) or not given:
+            return
+        first, *others = given
+        if first.arg == "self":
+            return
+        named = [other for other in others if other.arg == "self"]
+        stored = [
+            n
+            for n in ast.walk(node)
+            if isinstance(n, ast.Name) and n.id == "self" and isinstance(n.ctx, ast.Store)
+        ]
+        if named or stored:
+            raise UnsupportedError(
+                f"'{node.name}' calls the module '{first.arg}', and something else 'self'",
+                "call the module 'self', and the other thing by another name",
+                self.source.location((named or stored)[0]),
+            )
 
     def _bind_parameter(
         self, name: str, value: Value, declared: Type, remain: list[tuple[str, Type]]

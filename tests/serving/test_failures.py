@@ -166,6 +166,23 @@ def test_models_that_do_not_load(installation: Installation, alone: Path) -> Non
     assert re.search(r"other: .*does not match the manifest.*x: TYPE_FP32 \[-1, 6\]", reasons)
 
 
+def test_paths_of_any_letters(
+    installation: Installation, repository: Path, tmp_path: Path, models: Models
+) -> None:
+    folder = tmp_path / "modèles du détecteur"
+    shutil.copytree(repository / "edges", folder / "edges")
+    x, edge_index = graph(9, 20)
+    with Server(folder, installation=installation) as server:
+        found = Client(server.http_url, "edges")(x.numpy(), edge_index.numpy())
+    with torch.no_grad():
+        expected = models["edges"](x, edge_index)
+    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-5)
+    file = folder / "edges" / "1" / "model.pt"
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(ServerError, match=r"model\.pt' is damaged .*; export the model again"):
+        Server(folder, installation=installation).start()
+
+
 def test_configurations_that_cannot_be_read(installation: Installation, alone: Path) -> None:
     """The server would be ready without these models."""
     for name in ("misspelt", "misnamed"):

@@ -23,7 +23,7 @@ from gnnscript.deploy.package import Kernels, evaluating, load, save, scripted_f
 from gnnscript.deploy.signature import derive
 from gnnscript.deploy.structure import Call, bind, calls_of
 from gnnscript.deploy.tensors import flat_call
-from gnnscript.deploy.triton_model import triton_type
+from gnnscript.deploy.triton_model import TRITON_TYPES
 
 __all__ = ["Backend", "triton"]
 
@@ -189,12 +189,8 @@ def _check_servable(manifest: Manifest) -> None:
                 f"'{spec.name}' has no dimensions, which Triton cannot express; let it have the "
                 "shape [1]"
             )
-        try:
-            triton_type(spec.dtype)
-        except KeyError:
-            raise DeployError(
-                f"'{spec.name}' is of dtype {spec.dtype}, which Triton does not have"
-            ) from None
+        if spec.dtype not in TRITON_TYPES:
+            raise DeployError(f"'{spec.name}' is of dtype {spec.dtype}, which Triton does not have")
 
 
 # -- config.pbtxt ---------------------------------------------------------------------------------
@@ -242,7 +238,7 @@ def _tensor(kind: str, spec: TensorSpec, *, ragged: bool = False) -> list[str]:
     lines = [
         f"{kind} {{",
         f"  name: {_quoted(spec.name)}",
-        f"  data_type: {triton_type(spec.dtype)}",
+        f"  data_type: {TRITON_TYPES[spec.dtype]}",
         f"  dims: [ {dims} ]  # [{', '.join(map(str, spec.shape))}]"
         + (f", values below {' and '.join(dict.fromkeys(below))}" if below else ""),
     ]
@@ -292,7 +288,7 @@ def _warm_up(number: int, graph: dict[str, Tensor], *, merged: bool) -> list[str
     ]
     for name, tensor in graph.items():
         dims = ", ".join(map(str, tensor.shape))
-        dtype = triton_type(str(tensor.dtype).removeprefix("torch."))
+        dtype = TRITON_TYPES[str(tensor.dtype).removeprefix("torch.")]
         lines += [
             f"  inputs {{ key: {_quoted(name)} value {{",
             f'    data_type: {dtype} dims: [ {dims} ] input_data_file: "{name}_{number}"',

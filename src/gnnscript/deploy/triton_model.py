@@ -30,7 +30,7 @@ OWN = "max"
 # them stays in the caches; a GPU wants to be filled.
 _ROWS = {False: 1 << 15, True: 1 << 20}
 _MANIFEST = "extra/gnnscript.json"
-_TRITON_TYPES = {
+TRITON_TYPES = {
     "bool": "TYPE_BOOL",
     "uint8": "TYPE_UINT8",
     "int8": "TYPE_INT8",
@@ -274,7 +274,9 @@ class Model:
         self.device = device
         self.manifest = _manifest(path)
         _load_libraries(self.manifest, path.parent, device)
-        self.module: Any = torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]
+        # Given as a file: a backend whose locale is ASCII cannot hand other names to torch.
+        with path.open("rb") as file:
+            self.module: Any = torch.jit.load(file, map_location=device)  # type: ignore[no-untyped-call]
         self.module.eval()
         self.merge: Merge | None = None
         self.limits: dict[str, int] = {}
@@ -290,7 +292,7 @@ class Model:
         for kind in ("input", "output"):
             found = [described(t["name"], t["data_type"], t["dims"]) for t in config[kind]]
             wanted = [
-                described(spec["name"], triton_type(spec["dtype"]), spec["shape"])
+                described(spec["name"], TRITON_TYPES[spec["dtype"]], spec["shape"])
                 for spec in self.manifest[f"{kind}s"]
             ]
             if found != wanted:
@@ -379,11 +381,12 @@ class Model:
 
 def _manifest(path: Path) -> dict[str, Any]:
     try:
-        reader = torch._C.PyTorchFileReader(str(path))
-        if _MANIFEST not in reader.get_all_records():
-            raise RuntimeError(f"'{path}' has no manifest; export the model again")
-        manifest: dict[str, Any] = json.loads(reader.get_record(_MANIFEST))
-    except (RuntimeError, ValueError) as error:
+        with path.open("rb") as file:
+            reader = torch._C.PyTorchFileReader(file)
+            if _MANIFEST not in reader.get_all_records():
+                raise RuntimeError(f"'{path}' has no manifest; export the model again")
+            manifest: dict[str, Any] = json.loads(reader.get_record(_MANIFEST))
+    except (RuntimeError, ValueError, OSError) as error:
         # Of a damaged file, what torch says names none.
         if str(path) in str(error):
             raise
@@ -414,11 +417,6 @@ def described(name: str, type_: str, shape: Iterable[Any]) -> str:
     return f"{name}: {type_} [{sizes}]"
 
 
-def triton_type(dtype: str) -> str:
-    """What Triton calls a dtype."""
-    return _TRITON_TYPES[dtype]
-
-
 class TritonPythonModel:
     """What the Python backend calls."""
 
@@ -435,8 +433,9 @@ class TritonPythonModel:
             # The server may see a link to it: errors name the file, and libraries lie beside that.
             self.model = Model((folder / "model.pt").resolve(), device)
             self.model.configure(config)
-        except RuntimeError as error:
-            raise backend.TritonModelException(str(error)) from error
+        except (RuntimeError, OSError) as error:
+            text = str(error).encode(errors="surrogateescape").decode(errors="replace")
+            raise backend.TritonModelException(text) from error
         self.batched = int(config["max_batch_size"]) > 0
         self.names = [spec["name"] for spec in self.model.manifest["inputs"]]
         self.outputs = [spec["name"] for spec in self.model.manifest["outputs"]]

@@ -22,6 +22,7 @@
 #include "cpu/csr.h"
 #include "cpu/edge_program.h"
 #include "cpu/gather.h"
+#include "cpu/linear.h"
 #include "cpu/segment.h"
 
 // The kernels themselves.
@@ -29,6 +30,7 @@
 #include "cpu/csr_kernels.cpp"
 #include "cpu/edge_program_kernels.cpp"
 #include "cpu/gather_kernels.cpp"
+#include "cpu/linear_kernels.cpp"
 #include "cpu/segment_gradient_kernels.cpp"
 #include "cpu/segment_kernels.cpp"
 #include "cpu/softmax_kernels.cpp"
@@ -461,6 +463,28 @@ void check_attention(const Graph& graph, int64_t heads, int64_t width, std::mt19
   }
 }
 
+template <typename A>
+void check_linear(int64_t rows, int64_t in, int64_t out, std::mt19937& random, Dtype dtype,
+                  double tolerance) {
+  std::normal_distribution<double> normal;
+  std::vector<A> x(rows * in), weight(out * in), bias(out), result(rows * out, A(-1));
+  for (auto* values : {&x, &weight, &bias}) {
+    for (A& value : *values) value = static_cast<A>(normal(random));
+  }
+  for (const bool biased : {true, false}) {
+    const A* given = biased ? bias.data() : nullptr;
+    LinearArgs args{dtype, x.data(), weight.data(), given, result.data(), rows, in, out, in, in};
+    kernels::linear_rows(args);
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t to = 0; to < out; ++to) {
+        double sum = biased ? bias[to] : A(0);
+        for (int64_t k = 0; k < in; ++k) sum += double(x[row * in + k]) * weight[to * in + k];
+        expect(close(result[row * out + to], sum, tolerance), "a linear layer");
+      }
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -485,6 +509,12 @@ int main() {
       check_attention<float>(graph, heads, width, random, Dtype::float32, 1e-4);
       check_attention<Half>(graph, heads, width, random, Dtype::float16, 1e-2);
       check_attention<BFloat16>(graph, heads, width, random, Dtype::bfloat16, 5e-2);
+    }
+  }
+  for (const int64_t rows : {1, 13, 800}) {
+    for (const auto& [in, out] : {std::pair<int64_t, int64_t>{1, 1}, {7, 37}, {30, 64}, {0, 3}}) {
+      check_linear<double>(rows, in, out, random, Dtype::float64, 1e-9);
+      check_linear<float>(rows, in, out, random, Dtype::float32, 1e-3);
     }
   }
   if (failures == 0) std::puts("all kernels: no fault");

@@ -45,7 +45,7 @@ def test_programs_equal_aten(program: str, dtype: torch.dtype) -> None:
             assert error(out, expected) < TOLERANCE[dtype], (shapes, sum_dims)
 
 
-@pytest.mark.parametrize("function", ["exp", "log", "tanh", "sigmoid", "erf", "sin", "cos",
+@pytest.mark.parametrize("function", ["exp", "log", "tanh", "sigmoid", "erf", "sin", "cos", "elu",
                                       "softplus", "gelu", "silu", "sqrt", "rsqrt"])  # fmt: skip
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_functions_are_accurate_everywhere(function: str, dtype: torch.dtype) -> None:
@@ -54,8 +54,9 @@ def test_functions_are_accurate_everywhere(function: str, dtype: torch.dtype) ->
         torch.tensor([0.0, -0.0, float("inf"), -float("inf"), float("nan"), 1e5, -7e3]),
     ]).to(dtype)  # fmt: skip
     none = torch.zeros(values.numel(), dtype=torch.int64)
-    out = native.edge_map(f"{function}(e0)", [values], none, none)
-    expected = evaluate.edge_map(f"{function}(e0)", [values.double()], none, none)
+    program = "elu(e0, 1.0)" if function == "elu" else f"{function}(e0)"
+    out = native.edge_map(program, [values], none, none)
+    expected = evaluate.edge_map(program, [values.double()], none, none)
     if function == "softplus":  # ATen's is the identity from 20 on
         expected = torch.logaddexp(values.double(), values.new_zeros([]).double())
     rtol = 1e-6 if dtype == torch.float32 else 1e-14

@@ -44,6 +44,9 @@ STABLE_TORCH_LIBRARY(gnnscript, m) {
   m.def("edge_softmax(Tensor src, Tensor ptr, Tensor? perm) -> Tensor");
   m.def("edge_softmax_backward(Tensor grad, Tensor out, Tensor ptr, Tensor? perm) -> Tensor");
 
+  // A linear layer of rows, on CPU and without gradients; ops/linear.py decides where it is taken.
+  m.def("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor");
+
   // Neighbour search and sampling; points of several examples one after the other, bounded by ptr.
   m.def("knn(Tensor x, Tensor y, Tensor ptr_x, Tensor ptr_y, int k) -> Tensor");
   m.def(

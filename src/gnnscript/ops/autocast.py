@@ -3,7 +3,8 @@
 Sums of halves are accumulated in single precision anyway, so reductions take what they are given. A
 softmax is computed in float32, as autocast has it for ``torch.softmax``. A program over edges may
 meet halves, from a linear layer, beside float32: they are promoted, as autocast does for
-``torch.scatter_add``. With a softmax in between they are computed in float32.
+``torch.scatter_add``. With a softmax in between they are computed in float32. Linear layers are
+torch's.
 """
 
 from __future__ import annotations
@@ -58,6 +59,12 @@ def _edge_attention(
     )
 
 
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    dtype = torch.get_autocast_dtype(x.device.type)
+    given = None if bias is None else bias.to(dtype)
+    return torch.nn.functional.linear(x.to(dtype), weight.to(dtype), given)
+
+
 def _without_autocast(key: str, function: Callable[..., Any]) -> Callable[..., Any]:
     keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))
 
@@ -81,6 +88,7 @@ def register() -> None:
             ("edge_reduce", _edge_reduce),
             ("edge_map", _edge_map),
             ("edge_attention", _edge_attention),
+            ("linear", _linear),
         ):
             library.impl(name, _without_autocast(key, rule), key)  # type: ignore[no-untyped-call]
     _kept.append(library)

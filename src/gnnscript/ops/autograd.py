@@ -141,6 +141,17 @@ def _softmax_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     return out * (grad - _ops.segment_expand(total, ptr, perm, out.size(0))), None, None
 
 
+def _linear_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+    x, weight, bias = inputs
+    ctx.has_bias = bias is not None
+    ctx.save_for_backward(x, weight)
+
+
+def _linear_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    x, weight = ctx.saved_tensors
+    return grad @ weight, grad.t() @ x, grad.sum(0) if ctx.has_bias else None
+
+
 def register() -> None:
     """Registers the gradients; once, after the library has been loaded."""
     for name, backward, context in (
@@ -149,5 +160,6 @@ def register() -> None:
         ("segment_reduce", _reduce_backward, _reduce_context),
         ("segment_reduces", _reduces_backward, _reduces_context),
         ("edge_softmax", _softmax_backward, _softmax_context),
+        ("linear", _linear_backward, _linear_context),
     ):
         torch.library.register_autograd(f"gnnscript::{name}", backward, setup_context=context)

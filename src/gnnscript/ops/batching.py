@@ -20,6 +20,7 @@ _OPS = (
     "edge_softmax",
     "edge_softmax_backward",
     "gather",
+    "linear",
     "segment_expand",
     "segment_reduce",
     "segment_reduce_backward",

@@ -10,7 +10,8 @@ from typing import List, Optional  # noqa: UP035  TorchScript reads these
 # mypy: disable-error-code="no-any-return"
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from gnnscript.ops.linear import linear
 
 __all__ = ["edge_layer", "has_edge_layer"]
 
@@ -105,9 +106,9 @@ def edge_layer(
         for number, operand in enumerate(operands):
             if sides[number] == side:
                 if found:
-                    sums[-1] = sums[-1] + functional.linear(operand, parts[number])
+                    sums[-1] = sums[-1] + linear(operand, parts[number])
                 else:
-                    sums.append(functional.linear(operand, parts[number]))
+                    sums.append(linear(operand, parts[number]))
                     if side == "i":
                         index = torch.where(index < 0, index + operand.size(0), index)
                     elif side == "j":

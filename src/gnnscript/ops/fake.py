@@ -112,6 +112,10 @@ def _edge_attention_backward(
     return weight, torch.empty_like(weight)
 
 
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty([x.size(0), weight.size(0)])
+
+
 def register() -> None:
     """Registers the fake kernels; once, after the library has been loaded."""
     kernels: dict[str, Callable[..., Any]] = {
@@ -122,6 +126,7 @@ def register() -> None:
         "csr": _csr,
         "fps": _fps,
         "gather": _gather,
+        "linear": _linear,
         "knn": _found,
         "radius": _found,
         "segment_reduce": _segment_reduce,

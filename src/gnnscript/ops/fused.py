@@ -11,8 +11,8 @@ from typing import List, Optional, Tuple  # noqa: UP035  TorchScript reads these
 import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import guard_or_false
-from torch.nn import functional
 
+from gnnscript.ops.linear import linear
 from gnnscript.ops.native import csr
 
 
@@ -265,7 +265,7 @@ def linear_part(
     width = weight.size(1)
     if x.size(-1) == 1 and width != 1:
         x = x.expand([-1] * (x.dim() - 1) + [width])
-    return functional.linear(x, weight, bias)
+    return linear(x, weight, bias)
 
 
 def add_edge_bias(

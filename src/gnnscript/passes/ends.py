@@ -16,7 +16,8 @@ import torch
 from gnnscript.passes.calls import torch_function
 from gnnscript.passes.effects import may_change_arguments
 from gnnscript.passes.elementwise import module_operation
-from gnnscript.specialize.helpers import has_forward_hooks, import_reference
+from gnnscript.passes.held import held_module, is_watched
+from gnnscript.specialize.helpers import import_reference
 from gnnscript.specialize.program import Specialized
 from gnnscript.specialize.tree import clone, free_name, is_simple, names_read
 
@@ -57,7 +58,6 @@ class _Mover:
         self.reads = names_read(method.node)
         self.taken = {n.id for n in ast.walk(method.node) if isinstance(n, ast.Name)}
         self.taken |= {argument.arg for argument in method.node.args.args}
-        self.own = method.node.args.args[0].arg if method.owner is not None else ""
 
     def block(self, body: list[ast.stmt]) -> None:
         """One block of statements, from the top."""
@@ -171,17 +171,7 @@ class _Mover:
 
     def module(self, node: ast.expr) -> torch.nn.Module | None:
         """The module that an expression such as ``self.mlp[0]`` means."""
-        found: Any = None
-        if isinstance(node, ast.Name) and node.id == self.own and self.method.owner is not None:
-            found = self.method.owner.ref.module
-        elif isinstance(node, ast.Attribute):
-            holder = self.module(node.value)
-            found = holder._modules.get(node.attr) if holder is not None else None
-        elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
-            holder = self.module(node.value)
-            if isinstance(holder, torch.nn.Module):
-                found = holder._modules.get(str(node.slice.value))
-        return found if isinstance(found, torch.nn.Module) else None
+        return held_module(node, self.method)
 
     @staticmethod
     def joined(node: ast.AST | None) -> list[ast.expr]:
@@ -231,7 +221,7 @@ class _Mover:
     ) -> _Layer | None:
         """The layer of a specialised module that is no more than that."""
         owner, inside = done.owner, done.inline
-        if owner is None or owner.ref.module is not module or _is_watched(module):
+        if owner is None or owner.ref.module is not module or is_watched(module):
             return None
         names = [argument.arg for argument in done.node.args.args]
         if not isinstance(inside, ast.Call) or len(names) != 2 or not inside.args:
@@ -247,7 +237,7 @@ class _Mover:
 
     def first(self, module: torch.nn.Module, func: ast.expr) -> _Layer | None:
         """A layer of torch's, or a sequence that begins with one."""
-        if _is_watched(module):
+        if is_watched(module):
             return None
         if type(module) is torch.nn.Linear:
             bias = module._parameters["bias"] is not None
@@ -297,7 +287,7 @@ class _Mover:
         program = " + ".join(f"{letter}{number}" for number, letter in enumerate(letters))
         rest = layer.rest
         activation = None
-        if rest and not _is_watched(layer.modules[0]):
+        if rest and not is_watched(layer.modules[0]):
             activation = module_operation(layer.modules[0])
         if activation is not None:
             program = f"{activation[0]}({', '.join([program, *map(repr, activation[1])])})"
@@ -353,12 +343,6 @@ class _Finder(ast.NodeTransformer):
 
 def _is_call(node: ast.AST | None) -> bool:
     return isinstance(node, ast.Call)
-
-
-def _is_watched(module: torch.nn.Module | None) -> bool:
-    if module is None:
-        return True
-    return has_forward_hooks(module) or "forward" in vars(module)
 
 
 def _stored(statement: ast.stmt) -> set[str]:

@@ -23,7 +23,7 @@ __all__ = ["add_in_place", "copy_changed"]
 
 # Ops of ours that return a new tensor whatever they are given.
 _OPS = frozenset(
-    {"add_to", "edge_aggregate", "edge_aggregate_layers", "edge_products", "edge_values"}
+    {"add_to", "edge_aggregate", "edge_aggregate_layers", "edge_products", "edge_values", "linear"}
 )
 
 # Those that keep their result for its gradient, which PyG's own do not.

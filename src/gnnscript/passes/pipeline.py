@@ -8,6 +8,7 @@ from gnnscript.ops.library import TORCH_SCATTER
 from gnnscript.passes.complex_numbers import holds_complex, is_complex, owns_complex
 from gnnscript.passes.ends import move_edge_layers
 from gnnscript.passes.joining import join_updates
+from gnnscript.passes.layers import use_linear
 from gnnscript.passes.stores import remove_dead_stores
 from gnnscript.passes.tracing import trace
 from gnnscript.specialize.helpers import Import, is_op
@@ -50,6 +51,7 @@ def optimize(program: Program, *, branches: bool = True) -> None:
     for function in program.functions():
         if branches and not asks:
             move_edge_layers(function)
+            use_linear(function)
         _import_ops(function.node, "gnnscript.ops.native", _NATIVE)
 
 

@@ -65,11 +65,24 @@ GNNSCRIPT_ALWAYS A exponential_of(A x) {
   return exponential<A, 1>(x);
 }
 
+// 2^n (exp(r) - 1) + (2^n - 1), halved until the end: 2^n may lie beyond the largest number.
 template <typename A>
 GNNSCRIPT_ALWAYS A exponential_minus_1(A x) {
-  const A bounded = absolute(x) < A(0.35) ? x : A(0);
-  const A small = bounded + bounded * bounded * exp_tail(bounded);
-  return absolute(x) < A(0.35) ? small : exponential_of(x) - A(1);
+  using Bits = FloatBits<A>;
+  using Int = typename BitsOf<A>::type;
+  constexpr bool single = sizeof(A) == 4;
+  constexpr A highest = single ? A(89.5) : A(710.5);  // infinity, and below: -1
+  constexpr A lowest = A(-40);
+  constexpr A magic = single ? A(12582912.0) : A(6755399441055744.0);  // see exponential
+  const A below = highest < x ? highest : x;
+  const A clamped = lowest > below ? lowest : below;  // NaN stays
+  const A shifted = clamped * A(1.44269504088896340735992468100189214) + magic;
+  const A n = shifted - magic;
+  const A r = (clamped - n * Bits::ln2_high) - n * Bits::ln2_low;
+  const A p = r + r * r * exp_tail(r);
+  const Int k = bit_cast<Int>(shifted) - bit_cast<Int>(magic);
+  const A half = bit_cast<A>(Int((k + Bits::bias - 1) << Bits::mantissa));
+  return (half * p + (half - A(0.5))) * A(2);
 }
 
 template <typename A>

@@ -114,6 +114,7 @@ _PORTABLE = {
     "ordinary": "exportable",
     "radius": "neighbors",
     "refused": "exportable",
+    "regroup_axes": "axes",
     "sddmm": "rows",
     "segment_reduce": "rows",
     "segment_reduces": "rows",

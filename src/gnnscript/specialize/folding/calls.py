@@ -30,6 +30,7 @@ from gnnscript.specialize.folding.builtin_itertools import Getter
 from gnnscript.specialize.folding.builtin_math import numpy_function
 from gnnscript.specialize.folding.builtin_sequences import parts_of
 from gnnscript.specialize.folding.builtins import BUILTINS, class_of, is_logging
+from gnnscript.specialize.folding.einops_calls import einops_function
 from gnnscript.specialize.folding.functions import _declared
 from gnnscript.specialize.folding.rewritten import as_choice
 from gnnscript.specialize.helpers import (
@@ -349,9 +350,10 @@ class Calls(Folding):
                 given = Arguments(given.args, {"x": given.kwargs["src"], **given.kwargs})
                 del given.kwargs["src"]
             return self.call_function(cluster, given, None)
-        by_numpy = numpy_function(cast("Frame", self), function, given)
-        if by_numpy is not None:
-            return by_numpy
+        for of_library in (numpy_function, einops_function):
+            called = of_library(cast("Frame", self), function, given)
+            if called is not None:
+                return called
         if is_torch_function(function) and not _handles_modules(function, given):
             return self.call_torch(function, given)
         if is_ignored(function) and not _pyg.is_own(function):

@@ -172,12 +172,34 @@ class UsesReturns(nn.Module):
         return {"out": second.out, "norms": norms}
 
 
+class OfAnyRank(MessagePassing):
+    """The dimension of the nodes is counted from the front while it runs."""
+
+    def __init__(self, aggr: str = "add") -> None:
+        super().__init__(aggr, node_dim=-2)
+        self.lin = nn.Linear(8, 4)
+
+    def forward(self, x, edge_index):
+        node_dim = self.node_dim
+        self.node_dim = node_dim + x.dim() if node_dim < 0 else node_dim
+        nodes = x.size(self.node_dim)
+        heads = self.lin(x).view(*x.shape[:-1], 2, 2)
+        out = self.propagate(edge_index, x=heads, size=(nodes, nodes))
+        self.node_dim = node_dim
+        return out
+
+    def message(self, x_i, x_j):
+        return torch.relu(x_j - x_i)
+
+
 MODELS = {
     "comments": Comments,
     "every-kind-of-argument": EveryKindOfArgument,
     "numbered": Numbered,
     "options": Options,
     "options-without": lambda: Options(project=False, bias=0.5, act=None),
+    "of-any-rank": OfAnyRank,
+    "of-any-rank-max": lambda: OfAnyRank("max"),
     "returns": UsesReturns,
     "shapes": Shapes,
     "signatures": Signatures,

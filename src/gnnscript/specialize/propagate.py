@@ -202,10 +202,12 @@ class Writer:
         self.given: dict[str, Folded] = {
             key: frame.fold_Name(ast.Name(key, ast.Load())) for key in keywords
         }
-        self.i, self.j = (1, 0) if ref.module.flow == "source_to_target" else (0, 1)
-        node_dim = ref.module.node_dim
-        assert isinstance(node_dim, int)
-        self.node_dim: ast.expr = literal(Const(node_dim)) or ast.Constant(node_dim)
+        flow, _ = frame.module_attribute(ref, "flow")
+        if not isinstance(flow, Const):
+            raise UnsupportedError("the code assigns 'flow'", "use one conv for each flow")
+        self.i, self.j = (1, 0) if flow.value == "source_to_target" else (0, 1)
+        node_dim, node = frame.module_attribute(ref, "node_dim")
+        self.node_dim = frame.needed(node_dim, node or literal(node_dim))
         self.parameters: dict[str, HookParameter] = {}
         for hook in hooks:
             for parameter in hook.parameters:

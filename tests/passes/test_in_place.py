@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import GCNConv, MessagePassing, SAGEConv
+from torch_geometric.nn import (
+    CGConv,
+    GATv2Conv,
+    GCNConv,
+    GINEConv,
+    MessagePassing,
+    SAGEConv,
+)
 
 import gnnscript
 from gnnscript.testing import BareProcess, assert_scripts_like_eager
@@ -195,3 +202,56 @@ def test_a_hook_may_keep_what_a_layer_returns() -> None:
 
     model.lin_l.register_forward_hook(keep)
     assert "add_to(" not in gnnscript.source(model)
+
+
+class Residual(nn.Module):
+    """A conv whose result is added in place to what it was given."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.lin, self.conv = nn.Linear(8, 8), conv
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
+        x = self.lin(x)
+        edge_attr = edge_attr * 2
+        x += self.conv(x, edge_index, edge_attr)
+        if not isinstance(self.conv, (GINEConv, GATv2Conv)):  # they keep it for a layer of its own
+            edge_attr += 1
+        return x + edge_attr.sum()
+
+
+class Concatenated(MessagePassing):
+    def __init__(self) -> None:
+        super().__init__(aggr="add")
+        self.lin = nn.Linear(20, 8)
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
+        return self.propagate(edge_index, x=x, edge_attr=edge_attr)
+
+    def message(self, x_i: Tensor, x_j: Tensor, edge_attr: Tensor) -> Tensor:
+        return self.lin(torch.cat([x_i, x_j - x_i, edge_attr], dim=-1)).tanh()
+
+
+@pytest.mark.parametrize("eager", [True, False])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: GINEConv(nn.Linear(8, 8), edge_dim=4),
+        lambda: CGConv(8, 4),
+        lambda: GATv2Conv(8, 8, edge_dim=4),
+        Concatenated,
+    ],
+)
+def test_what_a_conv_was_given_may_be_changed_after_it(make, eager: bool) -> None:
+    """As with PyG, which gathers copies of it: training goes on as without gnnscript."""
+    model = Residual(make())
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 8, generator=generator)
+    edge_index = torch.randint(6, (2, 20), generator=generator)
+    call = x, edge_index, torch.randn(20, 4, generator=generator)
+    with gnnscript.kernels("portable"):
+        expected = torch.autograd.grad(model(*call).square().sum(), list(model.parameters()))
+    run = model if eager else torch.jit.script(model)
+    found = torch.autograd.grad(run(*call).square().sum(), list(model.parameters()))
+    for grad, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(grad, other, rtol=1e-4, atol=1e-4)

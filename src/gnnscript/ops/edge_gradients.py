@@ -212,9 +212,28 @@ def _degrees(ptr: Tensor, like: Tensor) -> Tensor:
     return ptr.diff().clamp(min=1).to(like.dtype).view([-1, *([1] * (like.dim() - 1))])
 
 
+def _read(operands: list[Tensor], programs: tuple[EdgeProgram | None, ...]) -> list[Tensor]:
+    """The operands that gradients read; of others a stand-in of the same shape, without memory.
+
+    What is not kept may be changed in place before the gradients are computed.
+    """
+    found = [
+        program
+        for operand, program in zip(operands, programs, strict=True)
+        if program is not None and operand.requires_grad
+    ]
+    read = {place for program in found for place in program.places}
+    return [
+        operand if number in read else operand.new_empty(()).expand(operand.shape)
+        for number, operand in enumerate(operands)
+    ]
+
+
 def _reduce_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     program, operands, index, other, ptr, perm, reduce = inputs
     kept = [output] if reduce in ("min", "amin", "max", "amax") else []
+    if reduce in ("sum", "add", "mean"):
+        operands = _read(operands, linear_programs(program, "i"))
     ctx.save_for_backward(index, other, ptr, perm, *operands, *kept)
     ctx.program, ctx.reduce, ctx.count = program, reduce, len(operands)
 
@@ -282,7 +301,7 @@ def gradients(
 
 def _map_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
     program, operands, index, other, sum_dims = inputs
-    ctx.save_for_backward(index, other, *operands)
+    ctx.save_for_backward(index, other, *_read(operands, linear_programs(program, "e")))
     ctx.program, ctx.sum_dims = program, sum_dims
 
 

@@ -4,16 +4,16 @@ What the specialised code calls. These functions bring operands into the form of
 (rows first, one dtype) and are compiled by ``torch.jit.script`` like the other ops.
 """
 
-from typing import List, Optional, Tuple  # noqa: UP035  TorchScript reads these
+from typing import List, Optional  # noqa: UP035  TorchScript reads these
 
 # What torch.ops returns is typed by the schema, which mypy does not read.
 # mypy: disable-error-code="no-any-return"
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import guard_or_false
 
 from gnnscript.ops.linear import linear
 from gnnscript.ops.native import csr
+from gnnscript.ops.operands import as_rows, number_of_nodes, own_copy, result_dtype
 
 
 def edge_aggregate(
@@ -48,9 +48,9 @@ def edge_aggregate(
         ValueError: A gathered operand has another number of dimensions than the messages.
         RuntimeError: Shapes do not broadcast, or an index is out of range.
     """
-    dtype = _dtype(program, operands, reduce, typed)
-    program, rows, at = _rows(program, operands, dim)
-    nodes = _num_nodes(index, size)
+    dtype = result_dtype(program, operands, reduce, typed)
+    program, rows, at = as_rows(program, operands, dim)
+    nodes = number_of_nodes(index, size)
     ptr, perm = csr(index, nodes)
     out = torch.ops.gnnscript.edge_reduce(program, rows, index, other, ptr, perm, reduce).to(dtype)
     return out if at == -out.dim() else out.movedim(0, at).contiguous()
@@ -107,9 +107,9 @@ def edge_aggregate_layers(
         values[place] = linear_part(given[:0] if fits else given, weights[number])
     if not fits:
         return edge_aggregate(program, values, index, other, size, dim, reduce, typed)
-    dtype = _dtype(program, values, reduce, typed)
-    nodes = _num_nodes(index, size)
-    program, rows, _ = _rows(program, values, dim)
+    dtype = result_dtype(program, values, reduce, typed)
+    nodes = number_of_nodes(index, size)
+    program, rows, _ = as_rows(program, values, dim)
     ptr, perm = csr(index, nodes)
     starts = torch.arange(0, index.size(0), step, device=index.device)
     bounds: List[int] = torch.searchsorted(ptr, starts).tolist()  # noqa: UP006
@@ -172,8 +172,8 @@ def edge_values(
         ValueError: As in `edge_aggregate`.
         RuntimeError: As in `edge_aggregate`.
     """
-    dtype = _dtype(program, operands, "sum", typed)
-    program, rows, at = _rows(program, operands, dim)
+    dtype = result_dtype(program, operands, "sum", typed)
+    program, rows, at = as_rows(program, operands, dim)
     out = torch.ops.gnnscript.edge_map(program, rows, index, other, sum_dims).to(dtype)
     at = at + sum_dims
     return out if at == -out.dim() else out.movedim(0, at).contiguous()
@@ -261,7 +261,10 @@ def linear_part(
     Raises:
         RuntimeError: Shapes do not fit.
     """
+    given = x
     x = x.to(weight.dtype)
+    if weight.requires_grad and x.dtype == given.dtype:
+        x = own_copy(x)
     width = weight.size(1)
     if x.size(-1) == 1 and width != 1:
         x = x.expand([-1] * (x.dim() - 1) + [width])
@@ -292,7 +295,7 @@ def add_edge_bias(
     Raises:
         RuntimeError: An index is out of range.
     """
-    nodes = _num_nodes(index, size)
+    nodes = number_of_nodes(index, size)
     degree = csr(index, nodes)[0].diff()
     if reduce == "mean":
         degree = degree.clamp(max=1)
@@ -391,107 +394,3 @@ def keep_known(
             unknown, key, sizes, a, b, c, d, made[0], others[0], others[1], others[2]
         ):
             raise RuntimeError("values cannot be kept")
-
-
-def _num_nodes(index: Tensor, size: Optional[int]) -> int:  # noqa: UP045
-    """The number of nodes, by the largest one with an edge where it is not given."""
-    if size is not None:
-        return size
-    return int(index.max()) + 1 if index.numel() > 0 else 0
-
-
-def _dtype(
-    program: str,
-    operands: List[Tensor],  # noqa: UP006
-    reduce: str,
-    typed: Optional[List[int]],  # noqa: UP006, UP045
-) -> torch.dtype:
-    """Type of the result, by torch's rules of promotion."""
-    if typed is not None:
-        operands = [operands[place] for place in typed]
-    one = operands[0]
-    for operand in operands:
-        if operand.dtype != one.dtype:
-            dtype = torch.result_type(one, operand)
-            one = torch.empty([0] * max(one.dim(), operand.dim()), dtype=dtype)
-        elif operand.dim() > one.dim():
-            one = operand
-    if one.is_floating_point() or one.is_complex():
-        return one.dtype
-    for word in ["relu", "abs", "sign", "square", "pow", "where"]:
-        program = program.replace(word + "(", "(")
-    for word in ["maximum", "minimum", "clamp_min", "clamp_max"]:
-        program = program.replace(word, "")
-    floats = reduce == "mean"
-    # A quotient, a decimal point, or letters of another function: those that name operands (e, i,
-    # j, s) and intermediate values (t) are not all that a function's name consists of.
-    for mark in "/.abcdfghklmnopqruvwxyz":
-        floats = floats or mark in program
-    return torch.result_type(one, 1.0) if floats else one.dtype
-
-
-def _rows(
-    program: str,
-    operands: List[Tensor],  # noqa: UP006
-    dim: int,
-) -> Tuple[str, List[Tensor], int]:  # noqa: UP006
-    """Bring operands into the form of the edge program; tell where rows are, from the right."""
-    dims = 0
-    dtype = operands[0].dtype
-    same = True
-    for operand in operands:
-        dims = max(dims, operand.dim())
-        if operand.is_complex():
-            raise ValueError(
-                "native ops compute messages of real numbers, got complex ones: script the model "
-                "under gnnscript.kernels('portable')"
-            )
-        if operand.dtype != dtype:
-            same = False
-            dtype = torch.promote_types(dtype, operand.dtype)
-    for operand in operands:
-        if not (operand.is_floating_point() or operand.is_complex()):
-            # Integers up to 2^53 and what is made of them are exact in double precision.
-            if operand.dtype != torch.bool or operand.dtype == dtype:
-                dtype = torch.promote_types(dtype, torch.float64)
-                same = False
-    at = dim if dim < 0 else dim - dims
-    plain = same and at == -dims
-    rows: List[Tensor] = []  # noqa: UP006
-    for number, operand in enumerate(operands):
-        value = operand if same else operand.to(dtype)
-        if not plain or operand.dim() < dims or _is_one(operand.size(0)):
-            program, value = _row(program, number, value, at, dims if dim >= 0 else 0)
-        elif f"s{number}" in program:
-            program = _lettered(program, "s", "e", number)
-        rows.append(value)
-    return program, rows, at
-
-
-def _is_one(size: int) -> bool:
-    """Whether there is one row; not so of a size that only values decide, where torch exports."""
-    if torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return size == 1
-    return guard_or_false(size == 1)
-
-
-def _row(program: str, number: int, operand: Tensor, at: int, dims: int) -> Tuple[str, Tensor]:  # noqa: UP006
-    """One operand with its rows first; without rows if all edges share it."""
-    gathered = f"i{number}" in program or f"j{number}" in program
-    if gathered:
-        if operand.dim() < dims or operand.dim() < -at:
-            raise ValueError(
-                f"expected gathered values of {max(dims, -at)} dimensions, as the message has, "
-                f"got {operand.dim()}"
-            )
-        return program, operand.movedim(at, 0)
-    if operand.dim() < -at:
-        return _lettered(program, "e", "s", number), operand
-    if _is_one(operand.size(at)):
-        return _lettered(program, "e", "s", number), operand.squeeze(at)
-    return _lettered(program, "s", "e", number), operand.movedim(at, 0)
-
-
-def _lettered(program: str, old: str, new: str, number: int) -> str:
-    """Write another letter for an operand."""
-    return program.replace(f"{old}{number}", f"{new}{number}")

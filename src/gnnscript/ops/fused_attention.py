@@ -8,8 +8,9 @@ from typing import List, Optional  # noqa: UP035  TorchScript reads these
 import torch
 from torch import Tensor
 
-from gnnscript.ops.fused import _num_nodes, _rows, edge_aggregate, edge_values
+from gnnscript.ops.fused import edge_aggregate, edge_values
 from gnnscript.ops.native import csr, softmax
+from gnnscript.ops.operands import as_rows, number_of_nodes
 
 __all__ = ["edge_attend"]
 
@@ -63,14 +64,14 @@ def edge_attend(
     Source: the attention of ``GATConv``, ``GATv2Conv``, ``TransformerConv`` and others.
     """
     if _is_alike(scored + sent) and not _is_other(nodes, size):
-        score_text, score_rows, score_at = _rows(score, scored, score_dim)
-        message_text, message_rows, message_at = _rows(message, sent, dim)
+        score_text, score_rows, score_at = as_rows(score, scored, score_dim)
+        message_text, message_rows, message_at = as_rows(message, sent, dim)
         shape = _feature_shape(score_text, score_rows)
         shape = shape[: len(shape) - sum_dims]
         messages = _feature_shape(message_text, message_rows)
         in_front = score_at == -_most_dims(scored) and message_at == -_most_dims(sent)
         if in_front and _is_spread(shape, ones, view, messages):
-            ptr, perm = csr(index, _num_nodes(index, size))
+            ptr, perm = csr(index, number_of_nodes(index, size))
             out, _, _ = torch.ops.gnnscript.edge_attention(
                 score_text,
                 score_rows,

@@ -154,7 +154,7 @@ class Hoist(State):
             leaf, weight = group[0].leaf, _combined(group)
             joined = any(term.joined for term in group)
             if isinstance(leaf, Gather):
-                source = self.linear_code(leaf.source, weight, bias, joined)
+                source = self.linear_code(leaf.source, weight, bias, joined=True)
                 parts.append(regathered(leaf, source))
                 bias = None
             else:
@@ -174,7 +174,11 @@ class Hoist(State):
         bias: Expression | None,
         joined: bool = False,
     ) -> Code:
-        """``F.linear(operand, weight, bias)``, or what widens and converts the operand first."""
+        """``F.linear(operand, weight, bias)``.
+
+        Or, of what torch would have gathered, ``joined`` or both before: it is widened, converted
+        and copied first where that matters.
+        """
         args = [hole(operand), hole(weight)] + ([hole(bias)] if bias is not None else [])
         if joined:
             function = import_reference("gnnscript.ops.fused", "linear_part", "linear_part")

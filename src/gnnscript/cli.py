@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             ignore_retirement()
             code: int = arguments.run(arguments)
-    except GnnscriptError as error:
+    except (GnnscriptError, OSError) as error:  # of the system: a disk that is full, say
         print(f"gnnscript: {error}", file=sys.stderr)
         return 2
     return code

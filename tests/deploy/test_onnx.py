@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Dict, Tuple
@@ -107,6 +108,29 @@ class Factorises(nn.Module):
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         h = self.conv(x, edge_index)
         return torch.linalg.qr(h.t() @ h)[1]
+
+
+class Loops(nn.Module):
+    """Takes one feature after the other: as many as there are when it is exported."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = SAGEConv(1, 3)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        out = torch.zeros(x.size(0), 3)
+        for column in range(x.size(1)):
+            out = out + self.conv(x[:, column : column + 1], edge_index)
+        return out
+
+
+@pytest.mark.usefixtures("auto")
+def test_what_a_loop_fixes_is_named(tmp_path: Path) -> None:
+    text = re.escape(
+        "F of 'x', [N, F], is open in TorchScript, and for torch.export the code fixes"
+    )
+    with pytest.raises(gnnscript.DeployError, match=text):
+        deploy.onnx(Loops(), node_call(6, 17), tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize(

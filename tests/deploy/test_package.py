@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+import resource
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Dict, Tuple
 
@@ -207,6 +209,27 @@ def test_a_scripted_model_is_saved_in_evaluation_mode(tmp_path: Path) -> None:
     assert not loaded.drop.training
     assert manifest.check is not None
     assert manifest.check.against == "scripted"
+
+
+@contextlib.contextmanager
+def small_files(size: int) -> Iterator[None]:
+    """No file of this process grows beyond a size, as on a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_where_there_is_no_space_the_process_lives_and_the_old_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    gnnscript.save(Node(), path)
+    before = path.read_bytes()
+    with small_files(4096), pytest.raises(OSError, match="File too large"):
+        gnnscript.save(Node(), path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["model.pt"]
 
 
 def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import inspect
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ from gnnscript.script import lower_for, name_lines, with_least
 
 __all__ = ["Exported", "brief", "export", "quiet"]
 
+_SPECIALIZED = re.compile(
+    r"L\['tensors'\]\[(\d+)\]\.size\(\)\[(\d+)\] as dynamic but your code specialized it to be a "
+    r"constant \((\d+)\)"
+)
 _TALKATIVE = ("torch.onnx", "torch.onnx._internal.exporter", "torch.fx.experimental")
 
 
@@ -120,8 +125,9 @@ def export(
     except UnsupportedError:
         raise
     except Exception as error:
+        reason = _fixed(error, signature) or brief(error)
         raise DeployError(
-            f"'{type(model).__name__}' cannot be exported by torch.export: {brief(error)}; deploy "
+            f"'{type(model).__name__}' cannot be exported by torch.export: {reason}; deploy "
             "it as TorchScript with gnnscript.save"
         ) from error
     found, wanted = len(program.graph_signature.user_outputs), len(signature.outputs)
@@ -155,6 +161,20 @@ def brief(error: BaseException) -> str:
     error = error.__cause__ or error
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+
+
+def _fixed(error: BaseException, signature: Signature) -> str:
+    """Which size the code turned out to fix, if that is what torch complains about."""
+    found = _SPECIALIZED.search(str(error))
+    if found is None:
+        return ""
+    tensor, dim, size = map(int, found.groups())
+    spec = signature.inputs[tensor]
+    shape = ", ".join(map(str, spec.shape))
+    return (
+        f"{spec.shape[dim]} of '{spec.name}', [{shape}], is open in TorchScript, and for "
+        f"torch.export the code fixes it to {size}, as a loop over it does"
+    )
 
 
 def _flat(scripted: torch.jit.ScriptModule, call: dict[str, Any]) -> dict[str, Tensor]:

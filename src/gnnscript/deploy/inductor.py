@@ -70,7 +70,8 @@ def aoti(
         raise DeployError("AOTInductor needs a C++ compiler: install g++, or name one by CXX")
     with evaluating(model), torch.no_grad():
         exported = export(model, example_inputs, kernels)
-        with tempfile.TemporaryDirectory(prefix=".gnnscript-", dir=path.parent) as folder:
+        # Not beside the file: torch, where it writes to a disk that is full, ends the process.
+        with tempfile.TemporaryDirectory(prefix="gnnscript-") as folder:
             temporary = Path(folder) / path.name
             try:
                 torch._inductor.aoti_compile_and_package(
@@ -89,7 +90,7 @@ def aoti(
                 root = archive.namelist()[0].split("/", maxsplit=1)[0]
                 archive.writestr(f"{root}/extra/{JSON_FILE}", manifest.to_json())
                 archive.writestr(f"{root}/extra/{LINES_FILE}", manifest.to_lines())
-            temporary.replace(path)
+            place(temporary, path.parent)
     for file in files:
         place(file, path.parent)
     return manifest

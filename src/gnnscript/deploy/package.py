@@ -6,6 +6,7 @@ import contextlib
 import copy
 import importlib.metadata
 import inspect
+import io
 import os
 import shutil
 import tempfile
@@ -261,9 +262,11 @@ def _manifest(
 def _write(scripted: torch.jit.ScriptModule, path: Path, manifest: Manifest) -> None:
     """Writes the file in one step, so that no half of one is ever found under its name."""
     extra = {JSON_FILE: manifest.to_json(), LINES_FILE: manifest.to_lines()}
+    archive = io.BytesIO()  # torch, where it writes to a disk that is full, ends the process
+    torch.jit.save(scripted, archive, _extra_files=extra)
     with tempfile.TemporaryDirectory(prefix=".gnnscript-", dir=path.parent) as folder:
-        temporary = Path(folder) / path.name  # the archive in it is named after the file
-        torch.jit.save(scripted, temporary, _extra_files=extra)
+        temporary = Path(folder) / path.name
+        temporary.write_bytes(archive.getbuffer())
         temporary.replace(path)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from gnnscript import _pyg
+from gnnscript.script.lowered import Lowered
 
 __all__ = ["MARK", "Policy", "is_handled", "needs_lowering"]
 
@@ -33,7 +34,8 @@ def needs_lowering(root: torch.nn.Module, *, auto: bool) -> bool:
     """
     if any(is_handled(module) for module in root.modules()):
         return True
-    if not auto or not any(_uses_pyg(module) for module in root.modules()):
+    given = (module for module in root.modules() if not isinstance(module, Lowered))
+    if not auto or not any(_uses_pyg(module) for module in given):
         return False
     _pyg.message_passing()  # a model of our ops or torch_scatter's may come without PyG's import
     return True
@@ -58,7 +60,7 @@ def _uses_pyg(module: torch.nn.Module) -> bool:
         root = parent.__module__.split(".")[0]
         if root == "torch_geometric":
             return True
-        if root not in ("torch", "builtins"):
+        if root not in ("torch", "builtins", "gnnscript"):
             found += [value for name, value in vars(parent).items() if name != "__init__"]
     return _reach_library([f for f in map(_function_of, found) if f is not None])
 

@@ -23,7 +23,7 @@ from gnnscript.deploy.package import Kernels, scripted_for
 from gnnscript.deploy.signature import Signature, derive
 from gnnscript.deploy.structure import Call, bind, calls_of, flat_outputs, named_tensors, refilled
 from gnnscript.deploy.tensors import all_tensors
-from gnnscript.script import lower_for, name_lines, with_least
+from gnnscript.script import explained, lower_for, name_lines, with_least
 
 __all__ = ["Exported", "brief", "export", "quiet"]
 
@@ -125,7 +125,7 @@ def export(
     except UnsupportedError:
         raise
     except Exception as error:
-        reason = _fixed(error, signature) or brief(error)
+        reason = _fixed(error, signature) or _placed(error, model) or brief(error)
         raise DeployError(
             f"'{type(model).__name__}' cannot be exported by torch.export: {reason}; deploy "
             "it as TorchScript with gnnscript.save"
@@ -175,6 +175,16 @@ def _fixed(error: BaseException, signature: Signature) -> str:
         f"{spec.shape[dim]} of '{spec.name}', [{shape}], is open in TorchScript, and for "
         f"torch.export the code fixes it to {size}, as a loop over it does"
     )
+
+
+def _placed(error: Exception, model: nn.Module) -> str:
+    """What torch complains about, with the line of the user's code where it is known."""
+    found = explained(error, model, "torch.export")
+    if not isinstance(found, UnsupportedError) or found.location is None:
+        return ""
+    place = found.location
+    cause = found.cause.partition(": ")[2]
+    return f"{place.file}:{place.line} ({place.code}): {cause}"
 
 
 def _flat(scripted: torch.jit.ScriptModule, call: dict[str, Any]) -> dict[str, Tensor]:

@@ -158,8 +158,8 @@ def test_the_manifest_is_read_without_torch(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     manifest = gnnscript.save(Edge(), path, example_inputs=edge_call(5, 9))
     with zipfile.ZipFile(path) as archive:
-        found = json.loads(archive.read("model/extra/gnnscript.json"))
-        lines = archive.read("model/extra/gnnscript.txt").decode()
+        found = json.loads(archive.read("archive/extra/gnnscript.json"))
+        lines = archive.read("archive/extra/gnnscript.txt").decode()
     assert found["versions"]["torch"] == torch.__version__
     assert found["kernels"] == "portable"
     assert found["inputs"][1] == {

@@ -9,18 +9,33 @@ namespace {
 constexpr int64_t kGrain = 1 << 15;
 constexpr int64_t kChecked = 1 << 10;  // values that are still in the cache when they are counted
 
+// How many edges ahead the place of an edge is asked for, and the count that says where it is. The
+// neighbours of a place are often written by another thread, and a core that comes to them unprepared
+// waits for that thread's cache.
+constexpr int64_t kPlaceAhead = 32;
+constexpr int64_t kCountAhead = 64;
+
+// Whether a value in [begin, end) is smaller than the one before it.
+template <typename I>
+bool falls(const I* index, int64_t begin, int64_t end) {
+  bool found = false;
+  for (int64_t i = begin > 0 ? begin : 1; i < end; ++i) found |= index[i] < index[i - 1];
+  return found;
+}
+
 template <typename I>
 void scan(CsrArgs& args) {
   const I* index = static_cast<const I*>(args.index);
-  int unsorted = 0;
-  parallel_tasks(ceil_div(args.edges, kGrain), [&](int64_t task) {
-    if (__atomic_load_n(&unsorted, __ATOMIC_RELAXED)) return;
-    const int64_t begin = task * kGrain;
-    const int64_t end = begin + kGrain < args.edges ? begin + kGrain : args.edges;
-    bool falls = false;
-    for (int64_t i = begin > 0 ? begin : 1; i < end; ++i) falls |= index[i] < index[i - 1];
-    if (falls) __atomic_store_n(&unsorted, 1, __ATOMIC_RELAXED);
-  });
+  const int64_t first = kChecked < args.edges ? kChecked : args.edges;
+  int unsorted = falls(index, 0, first);  // of most that are unsorted, this is all that is read
+  if (!unsorted) {
+    parallel_tasks(ceil_div(args.edges, kGrain), [&](int64_t task) {
+      if (__atomic_load_n(&unsorted, __ATOMIC_RELAXED)) return;
+      const int64_t begin = task * kGrain;
+      const int64_t end = begin + kGrain < args.edges ? begin + kGrain : args.edges;
+      if (falls(index, begin, end)) __atomic_store_n(&unsorted, 1, __ATOMIC_RELAXED);
+    });
+  }
   args.sorted = unsorted == 0;
 }
 
@@ -73,7 +88,7 @@ void fill_unsorted(CsrArgs& args) {
     const int64_t begin = block * kGrain;
     const int64_t end = begin + kGrain < size ? begin + kGrain : size;
     int64_t total = 0;
-    for (int64_t part = 0; part < args.parts; ++part) {
+    for (int64_t part = 0; blocks > 1 && part < args.parts; ++part) {
       for (int64_t row = begin; row < end; ++row) total += counts[part * size + row];
     }
     ptr[begin + 1] = total;  // kept there until the block is filled
@@ -101,7 +116,14 @@ void fill_unsorted(CsrArgs& args) {
 
   parallel_tasks(args.parts, [&](int64_t part) {
     C* next = counts + part * size;
-    for (int64_t i = part * length; i < end_of(part); ++i) args.perm[next[index[i]]++] = i;
+    const int64_t last = end_of(part);
+    int64_t i = part * length;
+    for (; i < last - kCountAhead; ++i) {
+      __builtin_prefetch(&next[index[i + kCountAhead]], 1);
+      __builtin_prefetch(&args.perm[next[index[i + kPlaceAhead]]], 1);
+      args.perm[next[index[i]]++] = i;
+    }
+    for (; i < last; ++i) args.perm[next[index[i]]++] = i;
   });
 }
 

@@ -23,6 +23,7 @@
 #include "cpu/edge_program.h"
 #include "cpu/gather.h"
 #include "cpu/linear.h"
+#include "cpu/scatter.h"
 #include "cpu/segment.h"
 
 // The kernels themselves.
@@ -31,6 +32,7 @@
 #include "cpu/edge_program_kernels.cpp"
 #include "cpu/gather_kernels.cpp"
 #include "cpu/linear_kernels.cpp"
+#include "cpu/scatter_kernels.cpp"
 #include "cpu/segment_gradient_kernels.cpp"
 #include "cpu/segment_kernels.cpp"
 #include "cpu/softmax_kernels.cpp"
@@ -180,6 +182,41 @@ void check_reductions(const Graph& graph, int64_t features, std::mt19937& random
                "reduction " + std::to_string(static_cast<int>(reduce)) + " of row " +
                    std::to_string(row));
       }
+    }
+    for (const int64_t parts : {1, 4}) {  // the same edges, in their given order
+      if (reduce_states(reduce) > 1) break;
+      std::vector<T> unsorted(nodes * features);
+      std::vector<A> states(parts * nodes * features);
+      std::vector<uint32_t> counts(parts * nodes);
+      ScatterArgs scatter{};
+      scatter.dtype = dtype;
+      scatter.reduce = reduce;
+      scatter.src = src.data();
+      scatter.stride = features;
+      scatter.index = graph.index.data();
+      scatter.wide = true;
+      scatter.edges = edges;
+      scatter.features = features;
+      scatter.size = nodes;
+      scatter.parts = parts;
+      scatter.out = unsorted.data();
+      scatter.states = states.data();
+      scatter.counts = counts.data();
+      scatter.bad = -1;
+      kernels::scatter_reduce(scatter);
+      expect(scatter.bad < 0, "no index is out of range");
+      for (int64_t i = 0; i < nodes * features; ++i) {
+        const int64_t count = graph.ptr[i / features + 1] - graph.ptr[i / features];
+        const double slack = reduce == Reduce::sum ? std::sqrt(1.0 + count) : 1;
+        expect(close(at(unsorted, i), at(out, i), tolerance * slack),
+               "reduction " + std::to_string(static_cast<int>(reduce)) + " of unsorted edges");
+      }
+      if (edges == 0) continue;
+      std::vector<int64_t> wrong = graph.index;
+      wrong.back() = nodes;
+      scatter.index = wrong.data();
+      kernels::scatter_reduce(scatter);
+      expect(scatter.bad == edges - 1, "a row that is none is found");
     }
     std::vector<T> gradient(edges * features);
     std::vector<A> first(nodes * features, A(1)), second(nodes * features, A(1));

@@ -224,6 +224,9 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16):
     ptr, perm = torch.ops.gnnscript.csr(index, 500)
     outs = [native.segment_reduce(src, ptr, perm, reduce) for reduce in
             ("sum", "mean", "min", "max", "any", "var", "logsumexp")]
+    few = torch.cat([src[:, :2]] * 9)
+    outs += [torch.ops.gnnscript.scatter_reduce(few, index.repeat(9), 500, reduce) for reduce in
+             ("sum", "mean", "min", "max", "mul", "any")]
     outs += [native.edge_softmax(src, ptr, perm), native.gather(outs[0], index, 0), ptr, perm]
     outs += torch.autograd.grad(sum(out.double().sum() for out in outs[:-2]), src)
     for out in outs:
@@ -258,6 +261,9 @@ for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
         src = torch.randn(9000, features).to(dtype)
         for reduce in ("sum", "mean", "max", "std", "logsumexp"):
             out[str((dtype, features, reduce))] = ops.segment_reduce(src, ptr, perm, reduce)
+        for reduce in ("sum", "mean", "max"):
+            few = ops.scatter_reduce(src, index, 300, reduce)
+            out[str((dtype, features, reduce, "unsorted"))] = few
         out[str((dtype, features, "softmax"))] = ops.edge_softmax(src, ptr, perm)
 torch.save(out, sys.argv[2])
 """

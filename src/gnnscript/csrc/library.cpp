@@ -40,6 +40,8 @@ STABLE_TORCH_LIBRARY(gnnscript, m) {
   m.def(
       "segment_reduce_backward(Tensor grad, Tensor src, Tensor out, Tensor ptr, Tensor? perm, "
       "str reduce) -> Tensor");
+  // The same of edges in any order: on CPU without sorting them, which pays for few values per edge.
+  m.def("scatter_reduce(Tensor src, Tensor index, SymInt size, str reduce) -> Tensor");
   m.def("segment_expand(Tensor src, Tensor ptr, Tensor? perm, SymInt edges) -> Tensor");
   m.def("edge_softmax(Tensor src, Tensor ptr, Tensor? perm) -> Tensor");
   m.def("edge_softmax_backward(Tensor grad, Tensor out, Tensor ptr, Tensor? perm) -> Tensor");

@@ -59,6 +59,20 @@ inline bool has_shape(const Tensor& tensor, const std::vector<int64_t>& shape) {
   return std::equal(sizes.begin(), sizes.end(), shape.begin(), shape.end());
 }
 
+// What a reduction of edges in no order asks of its arguments.
+inline Reduce check_scattered(const Tensor& src, const Tensor& index, int64_t size,
+                              const std::string& name) {
+  check_index(index, "index");
+  check(size >= 0, "expected a number of nodes, got size ", size);
+  check(src.dim() > 0 && src.size(0) == index.numel(), "expected src of ", index.numel(),
+        " edges, as index has, got shape ", shape_of(src));
+  check_same_device(src, index, "src", "index");
+  const Reduce reduce = parse_reduce(name);
+  check(reduce_states(reduce) == 1, "expected reduce to be one of sum, mean, min, max, mul and any, "
+        "which need no sorted edges, got '", name, "'");
+  return reduce;
+}
+
 inline void check_softmax_gradient(const Tensor& grad, const Tensor& weights) {
   check(has_shape(grad, sizes_with(weights, weights.size(0))) &&
             grad.scalar_type() == weights.scalar_type(),

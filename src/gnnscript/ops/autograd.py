@@ -82,6 +82,26 @@ def _reduces_backward(
 _LINEAR = ("sum", "add", "mean", "any")
 
 
+def _scatter_context(ctx: Any, inputs: tuple[Tensor, Tensor, int, str], output: Tensor) -> None:
+    src, index, size, reduce = inputs
+    ctx.reduce, ctx.size = reduce, size
+    kept = (None, None) if reduce in _LINEAR else (src, output)
+    ctx.save_for_backward(*kept, index)
+
+
+def _scatter_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    src, out, index = ctx.saved_tensors
+    if ctx.reduce not in _LINEAR:
+        rows = cached_csr(index, ctx.size)
+        share = _edge_gradient(grad, src, out, *rows, ctx.reduce, index.size(0))
+        return share, None, None, None
+    if ctx.reduce == "mean":
+        ones = torch.ones_like(index, dtype=torch.float64)
+        count = _ops.scatter_reduce(ones, index, ctx.size, "sum").clamp(min=1)
+        grad = grad / count.to(grad.dtype).view([-1] + [1] * (grad.dim() - 1))
+    return _ops.gather(grad, index), None, None, None
+
+
 def _edge_gradient(
     grad: Tensor,
     src: Tensor,
@@ -159,6 +179,7 @@ def register() -> None:
         ("segment_expand", _expand_backward, _expand_context),
         ("segment_reduce", _reduce_backward, _reduce_context),
         ("segment_reduces", _reduces_backward, _reduces_context),
+        ("scatter_reduce", _scatter_backward, _scatter_context),
         ("edge_softmax", _softmax_backward, _softmax_context),
         ("linear", _linear_backward, _linear_context),
     ):

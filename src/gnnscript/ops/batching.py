@@ -21,6 +21,7 @@ _OPS = (
     "edge_softmax_backward",
     "gather",
     "linear",
+    "scatter_reduce",
     "segment_expand",
     "segment_reduce",
     "segment_reduce_backward",

@@ -29,6 +29,10 @@ def _segment_reduce(src: Tensor, ptr: Tensor, perm: Tensor | None, reduce: str) 
     return src.new_empty([ptr.size(0) - 1, *src.shape[1:]])
 
 
+def _scatter_reduce(src: Tensor, index: Tensor, size: int, reduce: str) -> Tensor:
+    return src.new_empty([size, *src.shape[1:]])
+
+
 def _segment_reduces(
     src: Tensor, ptr: Tensor, perm: Tensor | None, reduces: list[str]
 ) -> list[Tensor]:
@@ -129,6 +133,7 @@ def register() -> None:
         "linear": _linear,
         "knn": _found,
         "radius": _found,
+        "scatter_reduce": _scatter_reduce,
         "segment_reduce": _segment_reduce,
         "segment_reduces": _segment_reduces,
         "segment_reduce_backward": _segment_reduce_backward,

@@ -9,6 +9,7 @@
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import guard_or_false
 
 from gnnscript.ops import library, portable
 from gnnscript.ops.edge import _csr, edge_attention, edge_map, edge_reduce, gspmm, sddmm
@@ -103,8 +104,25 @@ def scatter(
     if not src.is_floating_point():
         return portable.scatter(src, index, dim, dim_size, reduce)
     size = dim_size if dim_size is not None else _count_nodes(index)
-    ptr, perm = csr(index, size)
-    return segment_reduce(src.transpose(0, dim), ptr, perm, reduce).transpose(0, dim).contiguous()
+    rows = src.transpose(0, dim)
+    if _is_unsorted(rows, reduce):
+        out = torch.ops.gnnscript.scatter_reduce(rows, index, size, reduce)
+    else:
+        ptr, perm = csr(index, size)
+        out = segment_reduce(rows, ptr, perm, reduce)
+    return out.transpose(0, dim).contiguous()
+
+
+def _is_unsorted(rows: Tensor, reduce: str) -> bool:
+    """Whether there are so few values per edge that to sort the edges would take longer."""
+    if rows.is_cuda or reduce in ["var", "std", "logsumexp"]:
+        return False
+    width = 1
+    for dim in range(1, rows.dim()):
+        width *= rows.size(dim)
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return width <= 2
+    return guard_or_false(width <= 2)
 
 
 def segment(src: Tensor, ptr: Tensor, reduce: str = "sum") -> Tensor:

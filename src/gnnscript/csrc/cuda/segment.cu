@@ -6,6 +6,9 @@
 #include "cuda/row_jobs.h"
 
 namespace gnnscript {
+
+std::tuple<Tensor, Tensor> csr(const Tensor& index, int64_t size);  // csr.cu
+
 namespace {
 
 template <typename T>
@@ -254,9 +257,18 @@ struct Cuda {
   }
 };
 
+// Rows are sorted here in any case: without, only atomics would keep threads apart.
+Tensor scatter_reduce(const Tensor& src, const Tensor& index, int64_t size,
+                      const std::string& name) {
+  check_scattered(src, index, size, name);
+  const auto [ptr, perm] = csr(index, size);
+  return SegmentOps<Cuda>::segment_reduce(src, ptr, perm, name);
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(gnnscript, GNNSCRIPT_CUDA_KEY, m) {
+  m.impl("scatter_reduce", TORCH_BOX(&scatter_reduce));
   m.impl("segment_reduce", TORCH_BOX(&SegmentOps<Cuda>::segment_reduce));
   m.impl("segment_reduces", TORCH_BOX(&SegmentOps<Cuda>::segment_reduces));
   m.impl("segment_reduce_backward", TORCH_BOX(&SegmentOps<Cuda>::segment_reduce_backward));

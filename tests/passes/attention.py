@@ -170,6 +170,37 @@ class Changed(Base):
         return alpha.unsqueeze(-1) * x_j
 
 
+class DroppedMean(MessagePassing):
+    """The mean of weighted messages; dropout of the weights as a module."""
+
+    def __init__(self) -> None:
+        super().__init__(aggr="mean")
+        self.lin = Linear(WIDTH, WIDTH)
+        self.drop = Dropout(0.3)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return self.propagate(edge_index, x=self.lin(x))
+
+    def message(self, x_i: Tensor, x_j: Tensor, index: Tensor, size_i: int) -> Tensor:
+        alpha = softmax((x_i * x_j).sum(-1), index, num_nodes=size_i)
+        return self.drop(alpha).unsqueeze(-1) * x_j
+
+
+class AlwaysDropped(MessagePassing):
+    """Weights are dropped in evaluation, too; in training messages after them, by other numbers."""
+
+    def __init__(self) -> None:
+        super().__init__(aggr="add")
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return self.propagate(edge_index, x=x)
+
+    def message(self, x_i: Tensor, x_j: Tensor, index: Tensor, size_i: int) -> Tensor:
+        alpha = softmax((x_i * x_j).sum(-1), index, num_nodes=size_i)
+        alpha = F.dropout(alpha, 0.4, True)
+        return F.dropout(x_j, 0.2, self.training) * alpha.view(-1, 1)
+
+
 ONE_PASS = {
     "added to": AddedTo,
     "joined": Joined,

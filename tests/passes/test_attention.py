@@ -19,7 +19,16 @@ from torch_geometric.nn import (
 
 import gnnscript
 from gnnscript.testing import BareProcess, assert_scripts_like_eager
-from passes.attention import HEADS, ONE_PASS, OTHERS, WIDTH, Inspected, Remembering
+from passes.attention import (
+    HEADS,
+    ONE_PASS,
+    OTHERS,
+    WIDTH,
+    AlwaysDropped,
+    DroppedMean,
+    Inspected,
+    Remembering,
+)
 
 pytestmark = pytest.mark.usefixtures("native", "auto")
 
@@ -124,18 +133,59 @@ def test_other_classes_like_eager(name: str, bare: BareProcess) -> None:
     assert_scripts_like_eager(model, *calls, modes=which, reload=bare)
 
 
-@pytest.mark.parametrize("name", ["gat edges", "gatv2 edges", "transformer edges", "rgat"])
+DROPPING: dict[str, tuple[Make, Callable[..., tuple[Any, ...]]]] = {
+    **{name: CONVS[name] for name in ("gat edges", "gatv2 edges", "transformer edges", "rgat")},
+    "module": (DroppedMean, lambda x, i, e: (x, i)),
+    "always": (AlwaysDropped, lambda x, i, e: (x, i)),
+    "mean": (lambda: GATConv(WIDTH, 4, heads=HEADS, aggr="mean"), lambda x, i, e: (x, i)),
+}
+
+
+@pytest.mark.parametrize("name", DROPPING)
 def test_dropped_weights_are_those_of_eager(name: str) -> None:
-    """In training the weights are computed, and the same ones are dropped."""
-    make, take = CONVS[name]
+    """In training as well there is one pass, and what is dropped is the same."""
+    make, take = DROPPING[name]
     model = make().train()
+    text = source(model)
+    assert "edge_attend(" in text
+    assert ("dropout_mask(" in text) == (name != "mean")
     scripted = torch.jit.script(model)
     for size in GRAPHS[:2]:
         given = take(*graph(*size))
+        given = (given[0].requires_grad_(), *given[1:])
+        leaves = [given[0], *model.parameters()]
+        found = []
+        for run in (model, scripted):
+            torch.manual_seed(1)
+            with gnnscript.kernels("portable"):  # eager by PyG's own code
+                out = run(*given)
+            grads = torch.autograd.grad(out.square().sum(), leaves, allow_unused=True)
+            found.append([out, *grads, torch.rand(1)])  # as many numbers were drawn
+        torch.testing.assert_close(*found)
+
+
+def test_dropped_weights_that_are_returned_are_those_that_were_used() -> None:
+    make, take = CONVS["gat edges"]
+    model = make().train()
+
+    class Asking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = model
+
+        def forward(self, x: Tensor, edge_index: Tensor, attr: Tensor) -> tuple[Tensor, Tensor]:
+            out, (_, alpha) = self.conv(x, edge_index, attr, return_attention_weights=True)
+            return out, alpha
+
+    asking = Asking()
+    scripted = torch.jit.script(asking)
+    given = take(*graph(*GRAPHS[0]))
+    found = []
+    for run in (asking, scripted):
         torch.manual_seed(1)
-        expected = model(*given)
-        torch.manual_seed(1)
-        torch.testing.assert_close(scripted(*given), expected)
+        found.append(run(*given))
+    torch.testing.assert_close(*found)
+    assert (found[1][1] == 0).any()
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,13 @@ from typing import List, Optional  # noqa: UP035  TorchScript reads these
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from gnnscript.ops.fused import edge_aggregate, edge_values
 from gnnscript.ops.native import csr, softmax
-from gnnscript.ops.operands import as_rows, number_of_nodes
+from gnnscript.ops.operands import as_rows, number_of_nodes, result_dtype
 
-__all__ = ["edge_attend"]
+__all__ = ["dropout_mask", "edge_attend"]
 
 
 def edge_attend(
@@ -31,6 +32,7 @@ def edge_attend(
     nodes: Optional[int] = None,  # noqa: UP045
     score_typed: Optional[List[int]] = None,  # noqa: UP006, UP045
     typed: Optional[List[int]] = None,  # noqa: UP006, UP045
+    reduce: str = "sum",
 ) -> Tensor:
     """Add up the messages of each node, weighted by a softmax of the scores of its edges.
 
@@ -53,6 +55,7 @@ def edge_attend(
         nodes: The number of nodes that the softmax is given, where it is another one.
         score_typed: As `typed` of `edge_values`.
         typed: As `typed` of `edge_aggregate`.
+        reduce: `sum`, or `mean` to divide by the number of edges.
 
     Returns:
         Node values with `size` nodes at `dim`; 0 for a node without edges.
@@ -83,6 +86,9 @@ def edge_attend(
                 ptr,
                 perm,
             )
+            if reduce == "mean":
+                degree = ptr.diff().clamp(min=1).to(out.dtype)
+                out = out / degree.view([-1] + [1] * (out.dim() - 1))
             return out  # type: ignore[no-any-return]
     scores = edge_values(score, scored, index, other, score_dim, sum_dims, score_typed)
     weight = softmax(scores, index, None, nodes if nodes is not None else size)
@@ -94,7 +100,42 @@ def edge_attend(
     if typed is not None:
         typed = typed + [len(sent)]  # noqa: RUF005
     program = f"e{len(sent)} * ({message})"
-    return edge_aggregate(program, sent + [weight], index, other, size, dim, "sum", typed)  # noqa: RUF005
+    return edge_aggregate(program, sent + [weight], index, other, size, dim, reduce, typed)  # noqa: RUF005
+
+
+def dropout_mask(
+    score: str,
+    scored: List[Tensor],  # noqa: UP006
+    index: Tensor,
+    p: float,
+    dim: int = 0,
+    sum_dims: int = 0,
+    typed: Optional[List[int]] = None,  # noqa: UP006, UP045
+) -> Tensor:
+    """Draw what dropout multiplies the weights of edges with: 0, or what keeps the expectation.
+
+    Args:
+        score: The score whose softmax the weights are, as in `edge_values`.
+        scored: Its operands.
+        index: Node to which each edge is reduced, `[E]`.
+        p: The probability of 0.
+        dim: As in `edge_values`.
+        sum_dims: As in `edge_values`.
+        typed: As in `edge_values`.
+
+    Returns:
+        A tensor of the shape and dtype of the scores, by the random numbers that dropout of the
+        weights would draw.
+
+    Raises:
+        ValueError: If `p` is no probability.
+    """
+    dtype = result_dtype(score, scored, "sum", typed)
+    score, rows, at = as_rows(score, scored, dim)
+    shape = _feature_shape(score, rows)
+    shape = shape[: len(shape) - sum_dims]
+    shape.insert(len(shape) + 1 + at + sum_dims, index.size(0))
+    return functional.dropout(torch.ones(shape, dtype=dtype, device=index.device), p, True)
 
 
 def _is_alike(operands: List[Tensor]) -> bool:  # noqa: UP006

@@ -8,6 +8,7 @@ from typing import Any
 from gnnscript.passes.expressions import (
     Code,
     Const,
+    Dropped,
     Expression,
     Linear,
     Map,
@@ -22,6 +23,7 @@ from gnnscript.passes.programs import Program, fused_call, program_of, typed
 
 __all__ = ["Attention", "has_softmax"]
 
+_MODULE = "gnnscript.ops.fused_attention"
 _MOST_FACTORS = 9  # and the weights, where they are an operand, too
 
 
@@ -30,8 +32,8 @@ class Attention(Hoist):
 
     attentions = 0
 
-    def attended(self, scatter: Scatter, operand: Expression) -> ast.expr | None:
-        """A sum of weighted messages, if the weights are not computed already."""
+    def attended(self, scatter: Scatter, operand: Expression, reduce: str) -> ast.expr | None:
+        """A sum or mean of weighted messages, if the weights are not computed already."""
         weights, message = self._factors(operand)
         if weights is None or message is None or scatter.dim not in (0, -2):
             return None
@@ -49,7 +51,10 @@ class Attention(Hoist):
             return None
         self.gains += 1
         self.attentions += 1
-        return self._call(scatter, weights, scored, sent, summed)
+        call = self._call(scatter, weights, scored, sent, summed)
+        if reduce != "sum":
+            call.keywords.append(ast.keyword("reduce", ast.Constant(reduce)))
+        return call
 
     def _has_layer(self, sent: Program, scored: Program) -> bool:
         """Whether messages have a layer of edge features, which other ops run part by part."""
@@ -63,7 +68,7 @@ class Attention(Hoist):
 
     def _call(
         self, scatter: Scatter, weights: Weights, scored: Program, sent: Program, summed: int
-    ) -> ast.expr:
+    ) -> ast.Call:
         index, other = sent.ends()
         args = [*self.program_arguments(scored), *self.program_arguments(sent)]
         args += [self.value(index), self.value(other), self.value(scatter.size)]
@@ -78,9 +83,7 @@ class Attention(Hoist):
         if ast.unparse(nodes) not in (ast.unparse(args[-1]), "None"):
             options["nodes"] = (nodes, None)
         options |= {f"score_{name}": value for name, value in typed(scored).items()}
-        return fused_call(
-            "edge_attend", args, options | typed(sent), "gnnscript.ops.fused_attention"
-        )
+        return fused_call("edge_attend", args, options | typed(sent), _MODULE)
 
     def program_arguments(self, program: Program) -> list[ast.expr]:
         """The program's text and the list of its operands."""
@@ -120,6 +123,22 @@ class Attention(Hoist):
         """The number one."""
         return Const(code=ast.Constant(1.0), value=1.0)
 
+    def dropped(self, value: Expression, p: Expression) -> Expression | None:
+        """Weights of which some are dropped. Random numbers are drawn where the code draws them."""
+        if not isinstance(value, Softmax) or id(value) in self.memo or value.dim != 0:
+            return None
+        score = self.simplified(value.operand)
+        summed = score.dims if isinstance(score, Total) else 0
+        scored = program_of(score.operand if isinstance(score, Total) else score, [value.index])
+        if scored is None or not scored.operands:
+            return None
+        args = [*self.program_arguments(scored), self.value(value.index), self.value(p)]
+        options: dict[str, tuple[Any, Any]] = {"dim": (scored.dim, 0), "sum_dims": (summed, 0)}
+        call = fused_call("dropout_mask", args, options | typed(scored), _MODULE)
+        mask = Code(code=self.name("mask", call))  # never one for two calls
+        code = ast.BinOp(hole(value), ast.Mult(), hole(mask))
+        return Dropped(code=code, operator="*", operands=[value, mask])
+
     # Views ########################################################################
 
     def spread(
@@ -127,7 +146,8 @@ class Attention(Hoist):
     ) -> Expression | None:
         """A view of weights, or of a product with weights, that the passes can look through."""
         if isinstance(owner, Map):
-            return self._spread_map(code, owner) if (name, values) == ("unsqueeze", [-1]) else None
+            alike = isinstance(owner, Dropped) or (name, values) == ("unsqueeze", [-1])
+            return self._spread_map(name, code, owner, values) if alike else None
         ones: list[int] = []
         if isinstance(owner, Weights) and owner.sizes is None:
             softmax, ones = owner.softmax, owner.ones
@@ -142,8 +162,10 @@ class Attention(Hoist):
             return Weights(code=code, softmax=softmax, sizes=values[1:])
         return None
 
-    def _spread_map(self, code: ast.expr, owner: Map) -> Map | None:
-        """A product with a dimension of one behind the others: that of factors with one."""
+    def _spread_map(
+        self, name: str, code: ast.expr, owner: Map, values: list[Any]
+    ) -> Expression | None:
+        """A view of a product: that of factors which are viewed so."""
         if not has_softmax(owner) or id(owner) in self.memo:
             return None
         operands: list[Expression] = []
@@ -153,11 +175,13 @@ class Attention(Hoist):
                 continue
             if not operand.tensor:
                 return None
-            last = ast.UnaryOp(ast.USub(), ast.Constant(1))
-            viewed = ast.Call(ast.Attribute(hole(operand), "unsqueeze", ast.Load()), [last], [])
-            spread = self.spread("unsqueeze", viewed, operand, [-1])
+            sizes = [self.constant(value).code for value in values]  # type: ignore[attr-defined]
+            viewed = ast.Call(ast.Attribute(hole(operand), name, ast.Load()), sizes, [])
+            spread = self.spread(name, viewed, operand, values)
+            if spread is None and isinstance(operand, (Softmax, Weights)):
+                return None
             operands.append(spread or Code(code=viewed))
-        return Map(code=code, operator=owner.operator, operands=operands)
+        return type(owner)(code=code, operator=owner.operator, operands=operands)
 
     def spread_by(self, owner: Expression, position: ast.expr, code: ast.expr) -> Expression | None:
         """``alpha[..., None]``, ``alpha[:, None]`` and the like."""

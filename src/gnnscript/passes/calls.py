@@ -215,14 +215,18 @@ class Calls(Operators):
     def function(self, name: str, node: ast.Call, frame: Frame) -> Expression:
         """``torch.name(...)`` or ``F.name(...)``."""
         kept = self.kept(node, frame)
-        args = [a.hole_ for a in kept.code.args]  # type: ignore[attr-defined]
+        args: list[Expression] = [a.hole_ for a in kept.code.args]  # type: ignore[attr-defined]
         options = {k.arg: k.value.hole_ for k in kept.code.keywords}  # type: ignore[attr-defined]
         self.refuse_changes(name, options)
         kept.tensor = not name.startswith("is_")
         if any(word in name for word in _RANDOM):
             test = dropout_test(node)
-            off = test is not None and self.decide(test, frame) is False
-            return args[0] if off else self.strict(kept)
+            drops = self.decide(test, frame) if test is not None else None
+            if drops is False:
+                return args[0]
+            p = options.get("p", args[1] if len(args) > 1 else self.constant(0.5))
+            dropped: Expression | None = self.dropped(args[0], p) if drops else None
+            return dropped or self.strict(kept)
         made = self.elementwise(name, kept.code, args, options)
         if made is not None:
             return made
@@ -388,8 +392,10 @@ class Calls(Operators):
             bias = self.attribute(called, "bias") if biased else None
             weight = self.attribute(called, "weight")
             return Linear(code=code, operand=given, weight=weight, bias=bias)
-        if kind is torch.nn.Identity or (kind is torch.nn.Dropout and self.is_off(called)):
+        if kind is torch.nn.Identity or (kind is torch.nn.Dropout and self.drops(called) is False):
             return given
+        if kind is torch.nn.Dropout and self.drops(called):
+            return self.dropped(given, self.constant(module.p))
         found = module_operation(module)
         if found is None:
             return None
@@ -400,10 +406,11 @@ class Calls(Operators):
             code = ast.Call(ast.Attribute(functional, found[0], ast.Load()), args, [])
         return self.mapped(code, found[0], [given, *numbers])
 
-    def is_off(self, called: Expression) -> bool:
-        """Whether dropout drops nothing, as far as that is known on this path."""
-        test = ast.unparse(self.spelled(self.attribute(called, "training")))
-        return getattr(called.value, "p", 1.0) == 0 or self.facts.get(test) is False  # type: ignore[attr-defined]
+    def drops(self, called: Expression) -> bool | None:
+        """Whether dropout drops anything, as far as that is known on this path."""
+        if getattr(called.value, "p", 1.0) == 0:  # type: ignore[attr-defined]
+            return False
+        return self.facts.get(ast.unparse(self.spelled(self.attribute(called, "training"))))
 
     # Methods of tensors ###########################################################
 

@@ -20,6 +20,7 @@ __all__ = [
     "Cat",
     "Code",
     "Const",
+    "Dropped",
     "Expression",
     "Gather",
     "Linear",
@@ -231,6 +232,11 @@ class Weights(Expression):
     def per_edge(self) -> bool:
         """It has."""
         return True
+
+
+@dataclass(eq=False, kw_only=True)
+class Dropped(Map):
+    """A softmax, some of whose weights are dropped: times a mask of its shape, viewed alike."""
 
 
 @dataclass(eq=False, kw_only=True)

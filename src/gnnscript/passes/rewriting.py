@@ -96,8 +96,8 @@ class Rewriting(Attention):
             parts = [self.rescattered(scatter, part) for part in operand.operands]
             return self.spelled(Code(code=stacked(operand, parts)))
         reduce = _FUSED.get(scatter.reduce)
-        if reduce == "sum":
-            attended = self.attended(scatter, operand)
+        if reduce in ("sum", "mean"):
+            attended = self.attended(scatter, operand, reduce)
             if attended is not None:
                 return attended
         if isinstance(operand, Linear) and reduce in ("sum", "mean") and scatter.dim in (0, -2):

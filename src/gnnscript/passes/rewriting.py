@@ -42,6 +42,11 @@ class Rewriting(Attention):
             fused = self.mapped_over_edges(expression)
             if fused is not None:
                 return fused
+        if isinstance(expression, Stack) and len(expression.operands) == 1:
+            (only,) = expression.operands
+            if isinstance(only, (Map, Linear)) and id(only) not in self.memo:  # nobody else has it
+                view = ast.Attribute(self.value(only), "unsqueeze", ast.Load())
+                return ast.Call(view, [ast.Constant(1)], [])
         return self.spelled(expression)
 
     def mapped_over_edges(self, expression: Map | Total) -> ast.expr | None:

@@ -414,6 +414,14 @@ class Pointing(nn.Module):
 
 
 @pytest.mark.usefixtures("auto")
+def test_options_that_a_torch_lacks_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("capture_scalar_outputs", "an_option_of_tomorrow")
+    monkeypatch.setattr("gnnscript.dynamo.compiled._CAPTURED", names)
+    model = Plain(GCNConv(IN, OUT)).eval()
+    torch.testing.assert_close(compiled(model)(*SECOND), model(*SECOND))
+
+
+@pytest.mark.usefixtures("auto")
 def test_sizes_stay_dynamic() -> None:
     model = Pointing()
     calls = [(g.x, torch.arange(g.x.size(0)) // 2) for g in GRAPHS]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,12 +39,12 @@ def compile_(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
 
 
 # What torch leaves to Python unless it is told otherwise.
-_CAPTURED = {
-    "capture_scalar_outputs": True,
-    "capture_dynamic_output_shape_ops": True,
-    "allow_rnn": True,
-    "trace_autograd_ops": True,
-}
+_CAPTURED = (
+    "capture_scalar_outputs",
+    "capture_dynamic_output_shape_ops",
+    "allow_rnn",
+    "trace_autograd_ops",  # torch 2.10 has none, and takes no gradients in one graph
+)
 
 
 @dataclass
@@ -131,7 +131,7 @@ class _Compiled:
             if not self._whole:
                 return assembled(form.run(*args, **kwargs))
             trained = self._recurrent and torch.is_grad_enabled()
-            with torch._dynamo.config.patch(_CAPTURED), _without_onednn(trained):
+            with _capturing(), _without_onednn(trained):
                 return assembled(form.run(*args, **kwargs))
         finally:
             for eager, lowered, written in form.pairs:
@@ -166,6 +166,14 @@ class _Compiled:
                 if name != "training" and (id(module), name) not in self._written
             ]
         return values
+
+
+def _capturing() -> AbstractContextManager[None]:
+    config: Any = torch._dynamo.config
+    found: AbstractContextManager[None] = config.patch(
+        {name: True for name in _CAPTURED if hasattr(config, name)}
+    )
+    return found
 
 
 @contextmanager

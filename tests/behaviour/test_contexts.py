@@ -173,6 +173,43 @@ class Stacked(Base):
         return h + x * (1.0 if timer.elapsed < 1e6 else 2.0)
 
 
+@contextlib.contextmanager
+def collecting(factor: float = 2.0):
+    found = []
+    yield found
+    found = [part * factor for part in found]
+
+
+class Doubled:
+    def __init__(self, x):
+        self.x = x
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.x = self.x * 2
+
+
+class SharedObjects(Base):
+    """A block shares with its context what it is given, and contexts of a class are several."""
+
+    def prepared(self, x):
+        with collecting(3.0) as found:
+            found.append(x)
+            found.append(x * 2)
+        with Doubled(x) as first, Doubled(x * 3) as second:
+            first.x = first.x + 1
+            with Doubled(second.x) as third:
+                for i in range(3):
+                    third.x = third.x + i
+                y = third.x
+            second.x = third.x + y
+        with first as again:
+            x = x + again.x
+        return x + first.x + second.x + third.x + sum(found)
+
+
 class Finally(Base):
     def prepared(self, x):
         for turn in range(x.size(0)):
@@ -230,6 +267,7 @@ class LeftEarly(Base):
         Stacked(freeze=True),
         Stacked(freeze=False),
         Finally(),
+        SharedObjects(),
     ],
     ids=lambda module: type(module).__name__,
 )

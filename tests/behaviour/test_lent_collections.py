@@ -155,7 +155,31 @@ class Augmented(Base):
         return outs
 
 
-@pytest.mark.parametrize("cls", [Dictionary, Lists, InnerFunctions, Copies, Augmented])
+def made(x):
+    return [x, x * 2], {"x": x, "parts": [x]}
+
+
+def same(value, x):
+    return value if x is not None else None
+
+
+class Identities(Base):
+    """Each call makes objects of its own, and what a function is given it returns as it is."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        first, named = made(x)
+        second, other = made(x * 3)
+        first.append(x * 10)
+        other["x"] = x * 7
+        other["parts"].append(x * 5)
+        for held, again in ((first, same(first, x)), (second, same(second, x))):
+            again.append(held[0])
+        total = sum(first) + sum(second) * len(second) + named["x"] + other["x"]
+        parts = sum(named["parts"]) + sum(other["parts"])
+        return self.run(total + parts, edge_index)
+
+
+@pytest.mark.parametrize("cls", [Dictionary, Lists, InnerFunctions, Copies, Augmented, Identities])
 def test_as_in_eager(cls, check) -> None:
     check(cls())
 

@@ -58,6 +58,7 @@ class Specialized:
         node: The residual function.
         value: What is known of its result.
         types: The types of its variables, as far as they are known.
+        argument: The parameter whose object it returns, if its result is one of those.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Specialized:
     value: Value
     defaults: dict[str, ast.expr] = field(default_factory=dict)
     types: dict[str, Type] = field(default_factory=dict)
+    argument: str | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -347,6 +349,11 @@ class Program:
                 frame.opened, frame.borrowed = opened, borrowed
                 frame.mutated |= tracked
                 parameters = frame.bind_parameters(bound)
+                received = {
+                    name: binding.value
+                    for name, binding in frame.env.items()
+                    if name in bound and key_of(binding.value) == key_of(bound[name])
+                }
                 try:
                     if body is None:
                         frame.run()
@@ -365,6 +372,8 @@ class Program:
                 owner.names.discard(final)
             raise
         done = Specialized(final, owner, source, parameters, node, value)
+        if isinstance(value, (Seq, Mapping)):
+            done.argument = next((n for n, held in received.items() if held is value), None)
         done.types.update((held, t) for held_as in frame.variants.values() for t, held in held_as)
         done.types.update(parameters)
         if owner is not None:

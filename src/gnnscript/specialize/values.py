@@ -7,7 +7,7 @@ import enum
 import math
 import re
 from collections.abc import Collection, Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -59,6 +59,7 @@ __all__ = [
     "literal",
     "modules_in",
     "packed_type",
+    "renewed",
     "script_key",
     "static_type",
 ]
@@ -239,6 +240,21 @@ def is_object(value: Value) -> bool:
 
 
 _CONTAINERS = (dict, torch.nn.Module)
+
+
+def renewed(value: Value, seen: dict[int, Value] | None = None) -> Value:
+    """What a call returns, as objects of its own: another call returns others of the same kind."""
+    seen = {} if seen is None else seen
+    if id(value) not in seen:
+        if isinstance(value, Seq):
+            items = tuple(renewed(item, seen) for item in value.items)
+            seen[id(value)] = replace(value, items=items)
+        elif isinstance(value, Mapping):
+            entries = {key: renewed(item, seen) for key, item in value.items.items()}
+            seen[id(value)] = replace(value, items=entries)
+        else:
+            return value
+    return seen[id(value)]
 
 
 def static_type(value: Value) -> Type:

@@ -128,7 +128,7 @@ class Closures(Folding):
         done = self.program.specialize(
             source, bound, owner, closure.cls, key="inner", borrowed=lent
         )
-        folded = self.call_specialized(done, nodes)
+        folded = self.call_specialized(done, nodes, bound=bound)
         if lent:
             folded = self.take_back(folded, {key: bound[key] for key in lent})
         return self._assigned_by(folded, written) if written else folded

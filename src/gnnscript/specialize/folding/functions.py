@@ -35,6 +35,7 @@ from gnnscript.specialize.values import (
     is_object,
     literal,
     modules_in,
+    renewed,
 )
 
 
@@ -153,7 +154,7 @@ class Functions(Folding):
         owner = self.owner_for(list(bound.values()))
         lent = self.lent(source, bound, nodes)
         done = self.program.specialize(source, bound, owner, cls, name=name, borrowed=lent)
-        folded = self.call_specialized(done, nodes, called)
+        folded = self.call_specialized(done, nodes, called, bound)
         return self.take_back(folded, {key: bound[key] for key in lent}) if lent else folded
 
     def owner_for(self, values: list[Value]) -> Any:
@@ -227,7 +228,11 @@ class Functions(Folding):
                 self.flatten({n: b.value for n, b in zip(names, read, strict=True)}, nodes)
 
     def call_specialized(
-        self, done: Any, nodes: dict[str, ast.expr | None], called: ModuleRef | None = None
+        self,
+        done: Any,
+        nodes: dict[str, ast.expr | None],
+        called: ModuleRef | None = None,
+        bound: dict[str, Value] | None = None,
     ) -> Folded:
         """Calls a specialised function, or writes its one expression in place.
 
@@ -243,6 +248,10 @@ class Functions(Folding):
                 )
             args[name] = node
         value = done.value
+        if bound is not None and done.argument is not None:
+            value = bound[done.argument]  # the caller's own object
+        else:
+            value = renewed(value)
         if not isinstance(value, (Dyn, Seq, Mapping, Poison)) and done.is_empty:
             return value, literal(value)
         if isinstance(value, Mapping) and not value.items:

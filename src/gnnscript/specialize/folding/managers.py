@@ -10,6 +10,7 @@ from typing import Any
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.sources import FunctionSource, function_source
 from gnnscript.specialize.folding.base import Arguments, Binding, Folded, Folding
+from gnnscript.specialize.folding.collections import is_collection
 from gnnscript.specialize.folding.leaving import Leave, Managed, split_at_yield, with_exits
 from gnnscript.specialize.folding.rewritten import located
 from gnnscript.specialize.helpers import is_context
@@ -130,6 +131,11 @@ class Managers(Folding):
             same = True
         else:
             cls = held.cls if isinstance(held, Mapping) else type(_instance(held))
+            if not is_context(cls):
+                raise UnsupportedError(
+                    "a context changes what it holds in a loop that is decided at run time",
+                    "leave the loop before the block, or let the context hold nothing",
+                )
             _refuse_suppression(cls, self.source.location(node))
             same = _returns_itself(cls)
         if cls is contextlib.nullcontext:
@@ -178,10 +184,11 @@ class Managers(Folding):
         for name, value in bound.items():
             self.bind(held[name], value, nodes.get(name) or literal(value))
         results = self._part(source, parts, bound, nodes, kept)
+        self.mutated |= set(held.values())
         for name, folded in zip(kept, results[1:], strict=True):
             self.bind(held[name], *folded)
         if target is not None:
-            self.assign(target, *results[0])
+            self.assign(target, *self._given(parts, held, results[0]))
         read = {n.id for s in parts.behind for n in ast.walk(s) if isinstance(n, ast.Name)}
 
         def leave() -> None:
@@ -194,6 +201,23 @@ class Managers(Folding):
 
         end = located(Leave(leave), node)
         self.block(with_exits(node.body, [end] if parts.behind else [], self.fresh))
+
+    def _given(self, parts: Managed, held: dict[str, str], result: Folded) -> Folded:
+        """What the block is given; a variable of the generator's as the object that it holds.
+
+        Raises:
+            UnsupportedError: A collection of the generator's is given inside of something else.
+        """
+        if isinstance(parts.given, ast.Name) and parts.given.id in held:
+            return self.fold_Name(ast.Name(held[parts.given.id], ast.Load()))
+        for name in {n.id for n in ast.walk(parts.given) if isinstance(n, ast.Name)} & held.keys():
+            if is_collection(self.env[held[name]].value):
+                raise UnsupportedError(
+                    f"a context gives its block '{name}', a list or dictionary, inside of "
+                    "something else",
+                    "yield the list or dictionary itself",
+                )
+        return result
 
     def _part(
         self,

@@ -204,7 +204,11 @@ class Parts:
         def call_property(self, ref: ModuleRef, function: Any, cls: type) -> Folded: ...
 
         def call_specialized(
-            self, done: Any, nodes: dict[str, ast.expr | None], called: ModuleRef | None = None
+            self,
+            done: Any,
+            nodes: dict[str, ast.expr | None],
+            called: ModuleRef | None = None,
+            bound: dict[str, Value] | None = None,
         ) -> Folded: ...
 
         def assign(self, target: ast.expr, value: Value, residual: ast.expr | None) -> None: ...

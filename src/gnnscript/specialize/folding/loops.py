@@ -110,7 +110,7 @@ class Loops(Folding):
             return
         callee = self.fold(node.iter.func)[0]
         function = getattr(callee, "function", getattr(callee, "value", None))
-        if getattr(function, "__module__", "").startswith("torch.nn.modules"):
+        if str(getattr(function, "__module__", "")).startswith("torch.nn.modules"):
             return  # lists of modules and parameters
         inner = isinstance(callee, Closure) and yields(callee.node)
         if inner or inspect.isgeneratorfunction(function):

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import (
     CGConv,
-    GATv2Conv,
     GCNConv,
     GINEConv,
     MessagePassing,
@@ -215,7 +214,7 @@ class Residual(nn.Module):
         x = self.lin(x)
         edge_attr = edge_attr * 2
         x += self.conv(x, edge_index, edge_attr)
-        if not isinstance(self.conv, (GINEConv, GATv2Conv)):  # they keep it for a layer of its own
+        if not isinstance(self.conv, GINEConv):  # it keeps it for a layer of its own
             edge_attr += 1
         return x + edge_attr.sum()
 
@@ -238,7 +237,6 @@ class Concatenated(MessagePassing):
     [
         lambda: GINEConv(nn.Linear(8, 8), edge_dim=4),
         lambda: CGConv(8, 4),
-        lambda: GATv2Conv(8, 8, edge_dim=4),
         Concatenated,
     ],
 )

@@ -49,7 +49,8 @@ def holds(condition: Any, message: str) -> Any:
         return condition
     if guard_or_false(condition) is guard_or_true(condition):  # known
         return guard_or_false(condition)
-    torch._check(condition, lambda: message)  # type: ignore[no-untyped-call]
+    # Dynamo of torch 2.10 takes no message that closes over a variable.
+    torch._check(condition, lambda said=message: said)  # type: ignore[no-untyped-call]
     return True
 
 
@@ -73,7 +74,7 @@ def refused(condition: Any, message: str) -> Any:
         return condition
     if guard_or_false(condition) is guard_or_true(condition):
         return guard_or_false(condition)
-    torch._check(torch.sym_not(condition), lambda: message)  # type: ignore[no-untyped-call]
+    torch._check(torch.sym_not(condition), lambda said=message: said)  # type: ignore[no-untyped-call]
     return False
 
 
@@ -107,7 +108,7 @@ def _at_least(size: Any, least: int) -> None:
     large = size >= least
     if guard_or_false(large) is guard_or_true(large):  # known
         return
-    torch._check(large, lambda: f"expected a size of at least {least}")  # type: ignore[no-untyped-call]
+    torch._check(large, lambda said=f"expected a size of at least {least}": said)  # type: ignore[no-untyped-call]
     for other in range(least):  # does not follow for torch
         torch._check(torch.sym_not(size == other))  # type: ignore[no-untyped-call]
 

@@ -13,8 +13,10 @@ from gnnscript.testing import BareProcess
 PYG = tuple(int(part) for part in torch_geometric.__version__.split(".")[:2])
 # By the case, or what its name begins with.
 BEFORE_2_8 = {
-    "SchNet": "its radius_graph is that of torch_cluster",
-    "ViSNet": "its radius_graph is that of torch_cluster",
+    **dict.fromkeys(
+        ("SchNet", "ViSNet", "knn_interpolate", "clusters", "neighbours"),
+        "neighbours and grids are those of torch_cluster",
+    ),
     "powermean-unclamped": "it always clamps",
     "powermean-learned": "it clamps to 0, where TorchScript's gradient of the exponent is NaN",
     "powermean-channels": "it clamps to 0, where TorchScript's gradient of the exponent is NaN",

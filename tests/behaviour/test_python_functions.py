@@ -146,6 +146,7 @@ class Sizes(Base):
         n = torch.arange(x.size(0)).max() + 1
         zeros = torch.zeros((n,) + x.shape[1:]) + x.new_zeros(n, x.size(1))  # noqa: RUF005
         ones = x.new_full((n, 2), 1.0).view(n, -1).repeat(1, n).sum(1, keepdim=True)
+        x = torch.reshape(x, (n, x.size(1)))
         return (x + zeros).reshape(n, -1) * ones.expand(n, x.size(1))
 
 

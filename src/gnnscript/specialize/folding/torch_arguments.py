@@ -26,15 +26,16 @@ _DTYPES: dict[Any, torch.dtype] = {
 }
 
 
-def prepared(frame: Folding, name: str, given: Arguments) -> Arguments:
+def prepared(frame: Folding, name: str, given: Arguments, *, method: bool = False) -> Arguments:
     """The arguments of a function or method of torch's, in the form that TorchScript takes.
 
     Types of Python's are dtypes; a bool is one, where TorchScript makes an integer of it.
     """
     args = [_as_dtype(folded) for folded in given.args]
     kwargs = {key: _as_dtype(folded) for key, folded in given.kwargs.items()}
-    if name in _SIZED or name in _FILLED:
-        args = [_as_size(frame, folded, alone=name in _SIZED) for folded in args]
+    if name in _SIZED or name in _SHAPED or name in _FILLED:
+        alone = name in _SIZED or (method and name in _SHAPED)
+        args = [_as_size(frame, folded, alone=alone) for folded in args]
         kwargs = {
             key: _as_size(frame, folded, alone=False) if key in ("size", "shape") else folded
             for key, folded in kwargs.items()
@@ -56,13 +57,11 @@ def _as_dtype(folded: Folded) -> Folded:
     return folded
 
 
-# What is made of sizes alone, and of sizes and a value or bounds.
+# What takes sizes alone, sizes beside a tensor where it is no method, and a value or bounds too.
 _SIZED = frozenset(
-    {
-        *("zeros", "ones", "empty", "rand", "randn", "new_zeros", "new_ones", "new_empty"),
-        *("view", "reshape", "expand", "repeat"),
-    }
+    {"zeros", "ones", "empty", "rand", "randn", "new_zeros", "new_ones", "new_empty"}
 )
+_SHAPED = frozenset({"view", "reshape", "expand", "repeat"})
 _FILLED = frozenset({"full", "new_full", "randint", "broadcast_to", "tile"})
 
 

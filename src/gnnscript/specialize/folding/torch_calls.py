@@ -258,7 +258,7 @@ class TorchCalls(SparseCalls):
                 return Dyn(list_of(TENSOR)), ast.Call(pairs, [holder_node], [])
             if name == "nonzero":
                 given.kwargs.pop("as_tuple", None)
-            given = prepared(self, name, self._present_items(given))
+            given = prepared(self, name, self._present_items(given), method=True)
             written = self._python_method(holder, holder_node, name, given)
             if written is not None:
                 return written

@@ -34,6 +34,28 @@ class Biased(nn.Module):
         return out / (1 + factor)
 
 
+class Normalised(nn.Module):
+    """The same, chosen within expressions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = GCNConv(IN, OUT)
+
+    def forward(
+        self, x: Tensor, edge_index: Tensor, weight: Optional[Tensor] = None, scale: float = 1.0
+    ) -> Tensor:
+        factor = 2.0 if weight is None else weight.mean()
+        degree = torch.ones(x.size(0)).index_add(0, edge_index[1], torch.ones(edge_index.size(1)))
+        norm = (1 if weight is None else weight) / degree[edge_index[1]]
+        norm = norm * (scale if weight is None else weight.sum())
+        return self.conv(x * factor, edge_index, norm)
+
+
+def test_numbers_or_tensors_in_expressions(check) -> None:
+    calls = [(g.x, g.edge_index) for g in GRAPHS]
+    check(Normalised(), *calls, *[(*c, g.weight) for c, g in zip(calls, GRAPHS, strict=True)])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_number_counts_like_itself(dtype: torch.dtype) -> None:
     model = Biased(0.1).to(dtype)

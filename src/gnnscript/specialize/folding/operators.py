@@ -35,6 +35,7 @@ from gnnscript.specialize.folding.base import (
     Binding,
     Folded,
     Folding,
+    SeveralTypes,
     store,
 )
 from gnnscript.specialize.folding.numbers import arithmetic
@@ -189,8 +190,19 @@ class Operators(Folding):
         return Dyn(t), ast.UnaryOp(node.op, residual)
 
     def fold_BinOp(self, node: ast.BinOp) -> Folded:
-        left, left_node = self.fold(node.left)
-        right, right_node = self.fold(node.right)
+        out, env = len(self.out), dict(self.env)
+        try:
+            return self._operated(node, self.fold(node.left), self.fold(node.right))
+        except SeveralTypes:
+            spread = _spread(node)
+            if spread is None:
+                raise
+            del self.out[out:]
+            self.env = env
+            return self.fold(spread)
+
+    def _operated(self, node: ast.BinOp, first: Folded, second: Folded) -> Folded:
+        (left, left_node), (right, right_node) = first, second
         if isinstance(left, Const) and isinstance(right, Const):
             value = self.compute(node, OPERATORS[type(node.op)], left.value, right.value)
             return self.wrap(value), None
@@ -419,3 +431,20 @@ def _declared_attribute(cls: type, name: str) -> Type:
     except (NameError, TypeError):
         return UNKNOWN
     return from_annotation(hints[name]) if name in hints else UNKNOWN
+
+
+def _spread(node: ast.BinOp) -> ast.IfExp | None:
+    """``(1 if w is None else w) / x`` with the operator on both sides, which are alike then."""
+    chosen = node.left if isinstance(node.left, ast.IfExp) else node.right
+    if not isinstance(chosen, ast.IfExp):
+        return None
+    arms = [
+        ast.copy_location(
+            ast.BinOp(arm, node.op, node.right)
+            if chosen is node.left
+            else ast.BinOp(node.left, node.op, arm),
+            node,
+        )
+        for arm in (chosen.body, chosen.orelse)
+    ]
+    return ast.copy_location(ast.IfExp(chosen.test, *arms), node)

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
 from torch_geometric.nn import (
@@ -19,7 +18,6 @@ from torch_geometric.nn import (
     GCNConv,
     HeteroConv,
     HypergraphConv,
-    MedianAggregation,
     MessagePassing,
     RGCNConv,
     Set2Set,
@@ -393,44 +391,12 @@ def test_checks_of_values_become_assertions(door: str) -> None:
         run(FIRST[0][:3], FIRST[1])
 
 
-class Pointing(nn.Module):
-    """Calls functions of torch's for which torch.export fixes sizes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.median = MedianAggregation()
-
-    def forward(self, x: Tensor, index: Tensor) -> Tensor:
-        pointers = torch._convert_indices_from_coo_to_csr(index, x.size(0))
-        order = x.argsort(dim=0)
-        taken = torch.take_along_dim(x, order, dim=0) + x.take_along_dim(order[:1], 0)
-        size = x.size(0)
-        near = torch.cdist(x, x).fill_diagonal_(0.0) * torch.eye(size)
-        row, col = torch.triu_indices(size, size, 1)
-        pairs = torch.combinations(torch.arange(size))
-        far = (x[row] - x[col]).norm() + near.sum() + (x[pairs[:, 0]] - x[pairs[:, 1]]).norm()
-        groups = F.one_hot(index, size).to(x.dtype) @ x
-        return self.median(taken, index, dim_size=size) + pointers[1:, None] + groups * far
-
-
 @pytest.mark.usefixtures("auto")
 def test_options_that_a_torch_lacks_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("capture_scalar_outputs", "an_option_of_tomorrow")
     monkeypatch.setattr("gnnscript.dynamo.compiled._CAPTURED", names)
     model = Plain(GCNConv(IN, OUT)).eval()
     torch.testing.assert_close(compiled(model)(*SECOND), model(*SECOND))
-
-
-@pytest.mark.usefixtures("auto")
-def test_sizes_stay_dynamic() -> None:
-    model = Pointing()
-    calls = [(g.x, torch.arange(g.x.size(0)) // 2) for g in GRAPHS]
-    shapes = {"x": {0: NODES}, "index": {0: NODES}}
-    program = torch.export.export(model, calls[0], dynamic_shapes=shapes)
-    fast = compiled(model)
-    for call in calls:
-        torch.testing.assert_close(program.module()(*call), model(*call))
-        torch.testing.assert_close(fast(*call), model(*call))
 
 
 TO, BACK = ("a", "to", "b"), ("b", "rev", "a")

@@ -55,6 +55,24 @@ class WithNone(Base):
         return out if w is None else out * w
 
 
+class Starred(Base):
+    """Results of layers, unpacked by a star; sizes that a tensor holds, unpacked into arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.lstm = nn.GRU(IN, IN), nn.LSTM(IN, IN)
+
+    def forward(self, x: Tensor, edge_index: Tensor):
+        x, *_ = self.gru(self.run(x, edge_index)[:, None])
+        x, *rest = self.lstm(x)
+        *first, last = self.lstm(x)
+        parts = [x, x.repeat(1, 2, 1)]
+        sizes = torch.max(torch.tensor([part.shape for part in parts]), 0).values
+        sizes[-1] = -1
+        joined = torch.cat([part.expand(*sizes) for part in parts], dim=-1)
+        return joined, rest[0][0], first[0], last[1]
+
+
 class NotStale(Base):
     """What a name is given later does not reach a dictionary made before."""
 
@@ -202,6 +220,7 @@ class NestedLists(Base):
 
 
 CLASSES = [
+    Starred,
     WithNone,
     ReturnsDict,
     DictToHook,

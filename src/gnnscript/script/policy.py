@@ -53,6 +53,10 @@ _LIBRARIES = frozenset(
 )
 
 
+# Libraries whose modules TorchScript compiles as they are.
+_SCRIPTABLE = ("einops", "torch")
+
+
 def _uses_pyg(module: torch.nn.Module) -> bool:
     """Whether a module is PyG's, or its functions reach something of those libraries."""
     found = list(vars(module).values())
@@ -163,7 +167,7 @@ class Policy:
 
     def _is_ours(self, module: torch.nn.Module) -> bool:
         cls = type(module)
-        own = self._own and cls.__module__.split(".")[0] != "torch"
+        own = self._own and cls.__module__.split(".")[0] not in _SCRIPTABLE
         return own or _is_parametrized(cls) or _uses_pyg(module)
 
     def __call__(self, module: torch.nn.Module) -> bool:

@@ -315,11 +315,11 @@ class Assignment(Folding):
             items = [Dyn(t) for t in value.type.args]
         if items is not None and starred:
             at, behind = starred[0], len(target.elts) - starred[0] - 1
-            stop = len(items) - behind
+            count, stop = len(items), len(items) - behind
             middle = Seq(tuple(items[at:stop]), "list")
             items = [*items[:at], middle, *items[stop:]]
             if residual is not None and not isinstance(value, Const):
-                residual = self.element_nodes(residual, len(constant_items(value) or []))
+                residual = self.element_nodes(residual, count)
                 elements = residual.elts
                 residual = ast.Tuple(
                     [*elements[:at], ast.List(elements[at:stop], ast.Load()), *elements[stop:]],

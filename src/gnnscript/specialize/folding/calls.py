@@ -16,7 +16,7 @@ from gnnscript import _pyg
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.calls import refuse_open_keywords
 from gnnscript.analyze.sources import FunctionSource
-from gnnscript.analyze.types import INT, UNKNOWN, list_of
+from gnnscript.analyze.types import INT, TENSOR, UNKNOWN, list_of
 from gnnscript.specialize import adjacency, sparse, substitutes
 from gnnscript.specialize.folding import (  # noqa: F401  have their functions known
     builtin_memory,
@@ -34,11 +34,13 @@ from gnnscript.specialize.folding.einops_calls import einops_function
 from gnnscript.specialize.folding.functions import _declared
 from gnnscript.specialize.folding.rewritten import as_choice
 from gnnscript.specialize.helpers import (
+    annotation,
     as_list,
     is_ignored,
     is_torch_function,
     own_interop,
     own_op,
+    torch_name,
 )
 from gnnscript.specialize.values import (
     Choice,
@@ -172,8 +174,8 @@ class Calls(Folding):
             value, residual = self.fold(arg.value)
             if whole and isinstance(value, Dyn) and value.type.name == "List":
                 return Arguments([(value, residual)], {})
-            if spread and isinstance(value, Dyn) and value.type == list_of(INT):
-                args.append((value, residual))
+            if spread and isinstance(value, Dyn) and value.type in (list_of(INT), TENSOR):
+                args.append(_integers(value, self.needed(value, residual)))
                 opened = True
                 continue
             items = self.known_items(value)
@@ -389,6 +391,15 @@ class Calls(Folding):
                 "make the sparse tensor in the model, or 'propagate' along an edge index",
             )
         return self.call_function(sparse.product, given, None)
+
+
+def _integers(value: Value, node: ast.expr) -> Folded:
+    """A list of integers, or a tensor of them as one."""
+    if static_type(value) != TENSOR:
+        return value, node
+    listed = ast.Call(ast.Attribute(node, "tolist", ast.Load()), [], [])
+    t = annotation(list_of(INT))
+    return Dyn(list_of(INT)), ast.Call(torch_name("torch.jit.annotate"), [t, listed], [])
 
 
 # Of whose constants methods are called on constants.

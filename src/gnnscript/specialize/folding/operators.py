@@ -159,7 +159,8 @@ class Operators(Folding):
             return self.recall(Dyn(t.args[t.cls._fields.index(name)]), residual)
         if t.name == "Class":
             return self.recall(Dyn(_declared_attribute(t.cls, name)), residual)
-        return Dyn(UNKNOWN), residual
+        named = name in ("values", "indices") and isinstance(base, ast.Call)  # of torch.sort, say
+        return Dyn(TENSOR if named else UNKNOWN), residual
 
     @staticmethod
     def _of_layout(t: Type, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,26 @@ def test_a_saved_file_runs_where_only_the_library_is_loaded(
     torch.save((x, edges, expected), tmp_path / "data.pt")
     files = (library.paths()[0], tmp_path / "model.pt", tmp_path / "data.pt")
     assert run_python(BARE, *files, cwd=tmp_path).stdout.strip() == "equal"
+
+
+TWICE = """
+import sys
+import torch
+
+for path in sys.argv[1:]:
+    torch.ops.load_library(path)
+ptr, perm = torch.ops.gnnscript.csr(torch.tensor([2, 0, 2]), 3)
+print(ptr.tolist(), perm.tolist())
+"""
+
+
+def test_another_copy_of_the_library_does_no_harm(
+    tmp_path: Path, run_python: RunPython, native: Any
+) -> None:
+    """As in a process that has the package, and loads the one beside a saved model."""
+    copy = shutil.copy(library.paths()[0], tmp_path)
+    out = run_python(TWICE, library.paths()[0], copy, cwd=tmp_path).stdout
+    assert out.strip() == "[0, 1, 1, 3] [1, 0, 2]"
 
 
 DIGEST = """

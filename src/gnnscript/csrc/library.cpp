@@ -1,11 +1,11 @@
 // The schemas of all ops: the one place where they stand.
 //
 // All are pure, so TorchScript and inductor merge equal calls. Kernels are registered elsewhere,
-// each op's in a STABLE_TORCH_LIBRARY_IMPL block beside them:
+// each op's in a GNNSCRIPT_IMPLEMENT block beside them:
 //
 //   cpu/<op>_kernels.cpp  the loops; no torch, compiled once per instruction set (isa.h)
 //   cpu/<op>.h            what they take, declared with GNNSCRIPT_KERNEL
-//   cpu/<op>.cpp          checks (checks.h, rows_checks.h), allocation, STABLE_TORCH_LIBRARY_IMPL(.., CPU, m)
+//   cpu/<op>.cpp          checks (checks.h, rows_checks.h), allocation, GNNSCRIPT_IMPLEMENT(CPU, m) (registration.h)
 //   cuda/<op>.cu          the same for CUDA, in libgnnscript_cuda.so
 //
 // CMakeLists.txt finds files of these names by itself. Meta kernels, gradients and autocast are
@@ -14,13 +14,32 @@
 //
 // A library and a package that do not fit would fail in the middle of a model: whoever changes ops
 // raises GNNSCRIPT_INTERFACE in interface.h and INTERFACE in ops/library.py.
-#include <torch/csrc/stable/library.h>
+#include "registration.h"
+
+#include <memory>
+#include <vector>
 
 #include "interface.h"
 
 GNNSCRIPT_TELL_INTERFACE(gnnscript_interface)
 
-STABLE_TORCH_LIBRARY(gnnscript, m) {
+bool gnnscript::registered(
+    RegistrationBlock* block, const char* key, const char* file, uint32_t line) {
+  using torch::stable::detail::StableLibrary;
+  using torch::stable::detail::StableTorchLibraryInit;
+  // Where another copy has the namespace already, its ops serve the callers of both.
+  static TorchLibraryHandle owned = nullptr;
+  static const bool first = aoti_torch_library_init_def("gnnscript", file, line, &owned) == 0;
+  static std::vector<std::unique_ptr<StableTorchLibraryInit>> kept;
+  if (first) {
+    const auto kind = key == nullptr ? StableLibrary::Kind::FRAGMENT : StableLibrary::Kind::IMPL;
+    kept.push_back(std::make_unique<StableTorchLibraryInit>(
+        kind, block, "gnnscript", key, file, line));
+  }
+  return first;
+}
+
+GNNSCRIPT_DEFINE(m) {
   // Rows of edges: row n owns the edges perm[ptr[n]] .. perm[ptr[n + 1] - 1].
   m.def("csr(Tensor index, SymInt size) -> (Tensor ptr, Tensor perm)");
   // csr on CPU, once for equal calls of a thread between share_plans(.., True) and (.., False).

@@ -4,6 +4,7 @@
 
 #include "attention_ops.h"
 #include "cpu/edge_call.h"
+#include "registration.h"
 
 namespace gnnscript {
 namespace {
@@ -106,7 +107,7 @@ std::tuple<Tensor, Tensor> edge_attention_backward(
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(gnnscript, CPU, m) {
+GNNSCRIPT_IMPLEMENT(CPU, m) {
   m.impl("edge_attention", TORCH_BOX(&edge_attention));
   m.impl("edge_attention_backward", TORCH_BOX(&edge_attention_backward));
 }

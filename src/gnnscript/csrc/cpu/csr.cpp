@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "checks.h"
+#include "registration.h"
 
 namespace gnnscript {
 
@@ -40,6 +41,6 @@ std::tuple<Tensor, Tensor> csr(const Tensor& index_given, int64_t size) {
   return {ptr, perm};
 }
 
-STABLE_TORCH_LIBRARY_IMPL(gnnscript, CPU, m) { m.impl("csr", TORCH_BOX(&csr)); }
+GNNSCRIPT_IMPLEMENT(CPU, m) { m.impl("csr", TORCH_BOX(&csr)); }
 
 }  // namespace gnnscript

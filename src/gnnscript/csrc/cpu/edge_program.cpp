@@ -3,6 +3,7 @@
 #include <new>
 
 #include "cpu/edge_call.h"
+#include "registration.h"
 #include "rows_checks.h"
 
 namespace gnnscript {
@@ -68,7 +69,7 @@ Tensor edge_map(const std::string& program, const std::vector<Tensor>& tensors,
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(gnnscript, CPU, m) {
+GNNSCRIPT_IMPLEMENT(CPU, m) {
   m.impl("edge_reduce", TORCH_BOX(&edge_reduce));
   m.impl("edge_map", TORCH_BOX(&edge_map));
 }

@@ -1,6 +1,7 @@
 #include "cpu/gather.h"
 
 #include "checks.h"
+#include "registration.h"
 #include "rows_checks.h"
 
 namespace gnnscript {
@@ -61,7 +62,7 @@ Tensor segment_expand(const Tensor& src_given, const Tensor& ptr, const std::opt
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(gnnscript, CPU, m) {
+GNNSCRIPT_IMPLEMENT(CPU, m) {
   m.impl("gather", TORCH_BOX(&gather));
   m.impl("segment_expand", TORCH_BOX(&segment_expand));
 }

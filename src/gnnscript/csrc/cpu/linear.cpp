@@ -1,6 +1,7 @@
 #include "cpu/linear.h"
 
 #include "checks.h"
+#include "registration.h"
 
 namespace gnnscript {
 namespace {
@@ -48,6 +49,6 @@ Tensor linear(const Tensor& x_given, const Tensor& weight_given,
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(gnnscript, CPU, m) { m.impl("linear", TORCH_BOX(&linear)); }
+GNNSCRIPT_IMPLEMENT(CPU, m) { m.impl("linear", TORCH_BOX(&linear)); }
 
 }  // namespace gnnscript

@@ -7,6 +7,7 @@
 
 #include "neighbors_ops.h"
 #include "parallel.h"
+#include "registration.h"
 
 namespace gnnscript {
 namespace {
@@ -208,7 +209,7 @@ struct Cpu {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(gnnscript, CPU, m) {
+GNNSCRIPT_IMPLEMENT(CPU, m) {
   m.impl("knn", TORCH_BOX(&NeighborOps<Cpu>::knn));
   m.impl("radius", TORCH_BOX(&NeighborOps<Cpu>::radius));
   m.impl("fps", TORCH_BOX(&NeighborOps<Cpu>::fps));

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "checks.h"
+#include "registration.h"
 
 namespace gnnscript {
 
@@ -160,13 +161,13 @@ bool keep_known(
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(gnnscript, CPU, m) {
+GNNSCRIPT_IMPLEMENT(CPU, m) {
   m.impl("share_plans", TORCH_BOX(&share_plans));
   m.impl("shared_csr", TORCH_BOX(&shared_csr));
 }
 
 // For any device: what is not kept is computed again.
-STABLE_TORCH_LIBRARY_IMPL(gnnscript, CompositeExplicitAutograd, m) {
+GNNSCRIPT_IMPLEMENT(CompositeExplicitAutograd, m) {
   m.impl("find_known", TORCH_BOX(&find_known));
   m.impl("keep_known", TORCH_BOX(&keep_known));
 }

@@ -1,5 +1,6 @@
 #include "cpu/scatter.h"
 
+#include "registration.h"
 #include "segment_ops.h"
 
 namespace gnnscript {
@@ -39,7 +40,7 @@ Tensor scatter_reduce(const Tensor& src_given, const Tensor& index_given, int64_
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(gnnscript, CPU, m) {
+GNNSCRIPT_IMPLEMENT(CPU, m) {
   m.impl("scatter_reduce", TORCH_BOX(&scatter_reduce));
 }
 

@@ -1,3 +1,4 @@
+#include "registration.h"
 #include "segment_ops.h"
 
 namespace gnnscript {
@@ -93,7 +94,7 @@ Tensor edge_softmax_backward(const Tensor& grad_given, const Tensor& weights_giv
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(gnnscript, CPU, m) {
+GNNSCRIPT_IMPLEMENT(CPU, m) {
   m.impl("segment_reduce", TORCH_BOX(&SegmentOps<Cpu>::segment_reduce));
   m.impl("segment_reduces", TORCH_BOX(&SegmentOps<Cpu>::segment_reduces));
   m.impl("segment_reduce_backward", TORCH_BOX(&SegmentOps<Cpu>::segment_reduce_backward));

@@ -36,7 +36,7 @@ def regroup_axes(
     rest = x.dim() - len(left)
     several = False
     for group in left:
-        if len(group) == 1 and group[0] == -1:
+        if group == [-1]:
             several = True
             rest += 1
     if rest < 0 or (rest > 0 and not several):
@@ -47,7 +47,7 @@ def regroup_axes(
     first = 0  # of what the ellipsis stands for
     at = 0
     for group in left:
-        if len(group) == 1 and group[0] == -1:
+        if group == [-1]:
             first = len(shape)
             for _ in range(rest):
                 shape.append(x.size(at))
@@ -89,7 +89,7 @@ def regroup_axes(
                     added.append(len(spread))
                 spread.append(sizes[axis])
                 total *= sizes[axis]
-        if len(group) == 1 and group[0] == -1:
+        if group == [-1]:
             final.extend(shape[first : first + rest])
         else:
             final.append(total)

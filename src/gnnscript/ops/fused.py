@@ -261,9 +261,9 @@ def linear_part(
     Raises:
         RuntimeError: Shapes do not fit.
     """
-    given = x
-    x = x.to(weight.dtype)
-    if weight.requires_grad and x.dtype == given.dtype:
+    if x.dtype != weight.dtype:
+        x = x.to(weight.dtype)
+    elif weight.requires_grad:
         x = own_copy(x)
     width = weight.size(1)
     if x.size(-1) == 1 and width != 1:

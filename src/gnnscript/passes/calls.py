@@ -23,6 +23,7 @@ from gnnscript.passes.expressions import (
     Total,
     hole,
 )
+from gnnscript.passes.held import is_watched
 from gnnscript.passes.operators import Operators
 from gnnscript.passes.state import Abort, Frame
 from gnnscript.specialize.helpers import Import, has_forward_hooks, import_reference, is_op
@@ -355,7 +356,7 @@ class Calls(Operators):
             return self.through(called, given, first=True)
         if type(module) is not torch.nn.Sequential or len(module) < 2:
             return None
-        watched = has_forward_hooks(module) or "forward" in vars(module)
+        watched = is_watched(module)
         if watched or type(module[-1]) is not torch.nn.Linear or may_change_arguments(module):
             return None
         last = self.item(called, ast.Constant(len(module) - 1))
@@ -370,7 +371,7 @@ class Calls(Operators):
         module = getattr(called, "value", None)
         if not isinstance(module, torch.nn.Module):
             return None
-        if has_forward_hooks(module) or "forward" in vars(module):
+        if is_watched(module):
             return None
         kind = type(module)
         code = ast.Call(clone(called.code), [hole(given)], [])

@@ -66,7 +66,7 @@ def tensor_inputs(model: torch.nn.Module, data: object) -> torch.nn.Module:
     source = function_source(inspect.unwrap(type(model).forward))
     parameters = list(inspect.signature(source.function).parameters.values())[1:]
     first = parameters[0] if parameters else None
-    if first is None or _declared(first, source, type(model)).known:
+    if first is None or _declared(first, source, type(model), UNKNOWN).known:
         raise UnsupportedError(
             f"'forward' of '{type(model).__name__}' takes no object with fields",
             "script the model as it is",
@@ -100,9 +100,11 @@ def tensor_inputs(model: torch.nn.Module, data: object) -> torch.nn.Module:
     return derived.train(model.training)
 
 
-def _declared(parameter: inspect.Parameter, source: FunctionSource, cls: type) -> Type:
+def _declared(
+    parameter: inspect.Parameter, source: FunctionSource, cls: type, otherwise: Type
+) -> Type:
     bare = parameter.annotation is parameter.empty
-    return UNKNOWN if bare else annotation_type(parameter.annotation, source, cls)
+    return otherwise if bare else annotation_type(parameter.annotation, source, cls)
 
 
 def _others(
@@ -114,8 +116,7 @@ def _others(
     for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
-        bare = parameter.annotation is parameter.empty
-        t = TENSOR if bare else _declared(parameter, source, cls)
+        t = _declared(parameter, source, cls, TENSOR)
         if parameter.default is parameter.empty:
             required[parameter.name] = f"{parameter.name}: {t if t.known else TENSOR}"
         elif parameter.default is None and strip_optional(t) == TENSOR:

@@ -16,10 +16,9 @@ from gnnscript.analyze.types import (
     list_of,
     strip_optional,
 )
-from gnnscript.specialize.folding.base import Arguments, Binding, Folding, SeveralTypes, store
+from gnnscript.specialize.folding.base import Arguments, Binding, Folding, store
 from gnnscript.specialize.folding.collections import is_collection
 from gnnscript.specialize.folding.numbers import as_held
-from gnnscript.specialize.folding.rewritten import as_branches
 from gnnscript.specialize.helpers import (
     annotation,
     filled_range,
@@ -54,16 +53,11 @@ class Assignment(Folding):
     def _stmt_Assign(self, node: ast.Assign) -> None:
         if len(node.targets) == 1 and self._parallel(node.targets[0], node.value):
             return
-        out, env = len(self.out), dict(self.env)
-        try:
-            value, residual = self.fold(node.value)
-        except SeveralTypes:
-            if not isinstance(node.value, ast.IfExp):
-                raise
-            del self.out[out:]  # of two types, which what reads the variable may not tell apart
-            self.env = env
-            self.block([as_branches(node.value, lambda arm: ast.Assign(node.targets, arm))])
+        # Of two types, perhaps, which what reads the variable does not tell apart.
+        folded = self.fold_or_branch(node.value, lambda arm: ast.Assign(node.targets, arm))
+        if folded is None:
             return
+        value, residual = folded
         if len(node.targets) > 1:
             residual = self.hold("value", residual, set())
         for target in node.targets:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -201,6 +202,25 @@ class Folding(Parts):
             residual = self.needed(value, residual)  # a global: made anew in each call
             value = Dyn(TENSOR)
         return value, residual
+
+    def attempt(
+        self, fold: Callable[[], Folded], instead: Callable[[], Folded | None] | None
+    ) -> Folded | None:
+        """Folds or, where a choice has several types, takes back what that wrote.
+
+        Args:
+            fold: Does it.
+            instead: Goes another way; without it the error stays.
+        """
+        out, env = len(self.out), dict(self.env)
+        try:
+            return fold()
+        except SeveralTypes:
+            if instead is None:
+                raise
+            del self.out[out:]
+            self.env = env
+        return instead()
 
     def fold_needed(self, node: ast.expr) -> tuple[Value, ast.expr]:
         """Like :meth:`fold`, for a value that must exist at run time."""

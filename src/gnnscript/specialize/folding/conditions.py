@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 
@@ -19,6 +20,7 @@ from gnnscript.analyze.types import (
 )
 from gnnscript.specialize.folding.base import OPERATORS, Folded, Folding, SeveralTypes
 from gnnscript.specialize.folding.numbers import as_number
+from gnnscript.specialize.folding.rewritten import as_branches
 from gnnscript.specialize.helpers import unwrap_optional
 from gnnscript.specialize.values import (
     Choice,
@@ -197,6 +199,23 @@ class Conditions(Folding):
         first = node.values[0]
         arms = (first, tail) if isinstance(node.op, ast.Or) else (tail, first)
         return self.fold(ast.copy_location(ast.IfExp(first, *arms), node))
+
+    def fold_or_branch(
+        self, node: ast.expr, write: Callable[[ast.expr], ast.stmt]
+    ) -> Folded | None:
+        """Folds an expression; ``None`` where it is a choice of several types, written as branches.
+
+        Args:
+            node: The expression.
+            write: The statement that uses the value of a branch.
+        """
+
+        def branch() -> None:
+            self.block([as_branches(cast("ast.IfExp", node), write)])
+
+        return self.attempt(
+            lambda: self.fold(node), branch if isinstance(node, ast.IfExp) else None
+        )
 
     def fold_IfExp(self, node: ast.IfExp) -> Folded:
         test, condition = self.condition(node.test)

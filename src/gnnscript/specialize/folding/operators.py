@@ -35,7 +35,6 @@ from gnnscript.specialize.folding.base import (
     Binding,
     Folded,
     Folding,
-    SeveralTypes,
     store,
 )
 from gnnscript.specialize.folding.numbers import arithmetic
@@ -191,16 +190,13 @@ class Operators(Folding):
         return Dyn(t), ast.UnaryOp(node.op, residual)
 
     def fold_BinOp(self, node: ast.BinOp) -> Folded:
-        out, env = len(self.out), dict(self.env)
-        try:
-            return self._operated(node, self.fold(node.left), self.fold(node.right))
-        except SeveralTypes:
-            spread = _spread(node)
-            if spread is None:
-                raise
-            del self.out[out:]
-            self.env = env
-            return self.fold(spread)
+        spread = _spread(node)
+        folded = self.attempt(
+            lambda: self._operated(node, self.fold(node.left), self.fold(node.right)),
+            None if spread is None else lambda: self.fold(spread),
+        )
+        assert folded is not None
+        return folded
 
     def _operated(self, node: ast.BinOp, first: Folded, second: Folded) -> Folded:
         (left, left_node), (right, right_node) = first, second

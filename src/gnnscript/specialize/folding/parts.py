@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +98,10 @@ class Parts:
         def message_text(self, node: ast.expr) -> ast.expr: ...
 
         def transposed(self, node: ast.Call) -> Folded | None: ...
+
+        def fold_or_branch(
+            self, node: ast.expr, write: Callable[[ast.expr], ast.stmt]
+        ) -> Folded | None: ...
 
         def entries(self, holder: Mapping, base: ast.expr | None) -> list[ast.expr | None]: ...
 

@@ -15,7 +15,6 @@ from gnnscript.specialize.folding.base import (
     Binding,
     MissingAttribute,
     NoReturn,
-    SeveralTypes,
     store,
 )
 from gnnscript.specialize.folding.calls import Calls
@@ -35,7 +34,7 @@ from gnnscript.specialize.folding.objects import Objects
 from gnnscript.specialize.folding.operators import Operators
 from gnnscript.specialize.folding.parameters import Parameters
 from gnnscript.specialize.folding.records import Records
-from gnnscript.specialize.folding.rewritten import as_branches, collected, yields
+from gnnscript.specialize.folding.rewritten import collected, yields
 from gnnscript.specialize.folding.sequences import Sequences
 from gnnscript.specialize.folding.shared import Shared
 from gnnscript.specialize.folding.tables import Tables
@@ -284,16 +283,11 @@ class Frame(
             self.emit(ast.Delete([self.store_target(target)]))
 
     def _stmt_Return(self, node: ast.Return) -> None:
-        out, env = len(self.out), dict(self.env)
-        try:
-            value, residual = self.fold(node.value) if node.value else (Const(None), None)
-        except SeveralTypes:
-            if not isinstance(node.value, ast.IfExp):
-                raise
-            del self.out[out:]  # the types may be alike to the caller, or an option decide
-            self.env = env
-            self._stmt_If(as_branches(node.value, ast.Return))
+        # The types of a choice may be alike to the caller, or an option decide.
+        folded = self.fold_or_branch(node.value or ast.Constant(None), ast.Return)
+        if folded is None:
             return
+        value, residual = folded
         if isinstance(value, Poison):
             self.terminated = True
             if residual is not None:

@@ -6,8 +6,9 @@ from typing import Optional
 
 import pytest
 import torch
+import torch_geometric
 from torch import Tensor, nn
-from torch_geometric.nn import GCNConv, RGATConv
+from torch_geometric.nn import GCNConv, MessagePassing, RGATConv
 
 import gnnscript
 from conformance.graphs import EDGE, GRAPHS, IN, OUT
@@ -94,6 +95,87 @@ class Asked(Biased):
         return self.conv(x, edge_index) + term
 
 
-def test_what_tells_the_difference_is_refused() -> None:
-    with pytest.raises(gnnscript.UnsupportedError, match="has no single type here"):
-        torch.jit.script(Asked(0.1))
+class Weighted(MessagePassing):
+    """An argument of propagate, and of a helper, that is a number or a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__(aggr="mean")
+        self.lin = nn.Linear(IN, OUT)
+
+    def forward(self, x: Tensor, edge_index: Tensor, weight: Optional[Tensor] = None) -> Tensor:
+        h = self.lin(self.propagate(edge_index, x=x, s=1.5 if weight is None else weight))
+        return self.scaled(h, s=2 if weight is None else weight.mean()) + h
+
+    @staticmethod
+    def scaled(h: Tensor, s) -> Tensor:
+        return h * s if isinstance(s, Tensor) else h + s
+
+    def message(self, x_j: Tensor, s) -> Tensor:
+        return x_j * (s.view(-1, 1) if torch.is_tensor(s) else s)
+
+
+class Several(nn.Module):
+    """Types that differ behind tests within tests, and in a choice among arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = GCNConv(IN, OUT)
+
+    def forward(self, x: Tensor, edge_index: Tensor, weight: Optional[Tensor] = None):
+        count = 0
+        if weight is None:
+            if x.size(0) > GRAPHS[0].x.size(0):
+                held = x, x.size(0)
+                count += 1
+            else:
+                held = x
+        else:
+            held = [x, weight.mean() * x]
+        if isinstance(held, tuple):
+            held = held[0] / held[1]
+        elif isinstance(held, list):
+            held = torch.stack(held).sum(0)
+        for step in range(x.size(0)):
+            part = x.sum() if x[step, 0] > 0 else 1
+            held = held + part
+        return self.conv(held, edge_index), count
+
+
+class Promoted(nn.Module):
+    """Integers times a number are of the default type, and so is a sum of no dimensions."""
+
+    def forward(self, x: Tensor, edge_index: Tensor, weight: Optional[Tensor] = None):
+        factor = 2.0 if weight is None else weight.mean()
+        degree = torch_geometric.utils.degree(edge_index[1], x.size(0), dtype=torch.long)
+        return degree * factor, x.sum() * factor
+
+
+@pytest.mark.parametrize("model", [Weighted, Several, Promoted])
+def test_branches_stay_apart(model: type[nn.Module], check) -> None:
+    calls = [(g.x, g.edge_index) for g in GRAPHS]
+    check(model(), *calls, *[(*c, g.weight) for c, g in zip(calls, GRAPHS, strict=True)])
+
+
+def test_what_tells_the_difference(check) -> None:
+    calls = [(g.x, g.edge_index) for g in GRAPHS]
+    check(Asked(0.1), *calls, *[(*c, torch.randn(OUT)) for c in calls])
+
+
+class Asking(nn.Module):
+    """The test may only be asked where it stands: what is called before it changes the answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.seen = GCNConv(IN, OUT), 0
+
+    def step(self, x: Tensor) -> Tensor:
+        self.seen += 1
+        return x
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return self.conv(torch.mul(self.step(x), x if self.seen > 1 else 2.0), edge_index)
+
+
+def test_a_test_that_cannot_be_asked_first_is_refused() -> None:
+    with pytest.raises(gnnscript.UnsupportedError, match="has no single type"):
+        torch.jit.script(Asking())

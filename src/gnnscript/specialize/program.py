@@ -315,7 +315,7 @@ class Program:
             key: Tells apart functions that share ``source``.
             borrowed: Its parameters whose elements it changes, and hands back with its result.
         """
-        from gnnscript.specialize.folding.base import Opened, Tracked
+        from gnnscript.specialize.folding.base import Opened, Parted, Tracked
         from gnnscript.specialize.folding.statements import Frame
 
         memo = (
@@ -343,10 +343,11 @@ class Program:
         final = owner.method_name(wish) if owner is not None else wish
         opened: set[str] = set()
         tracked: set[str] = set()
+        parted: set[str] = set()
         try:
             while True:
                 frame = Frame(self, source, owner, cls)
-                frame.opened, frame.borrowed = opened, borrowed
+                frame.opened, frame.borrowed, frame.parted = opened, borrowed, parted
                 frame.mutated |= tracked
                 parameters = frame.bind_parameters(bound)
                 received = {
@@ -364,6 +365,10 @@ class Program:
                     if error.frame is not frame or not error.names:
                         raise
                     (tracked if isinstance(error, Tracked) else opened).update(error.names)
+                except Parted as error:
+                    if error.frame is not frame:
+                        raise
+                    parted.add(error.place)
             node = remove_dead_assignments(frame.finish(final))
             value = frame.result()
         except BaseException:

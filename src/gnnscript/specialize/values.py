@@ -7,7 +7,7 @@ import enum
 import math
 import re
 from collections.abc import Collection, Hashable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -175,9 +175,13 @@ class Context(Value):
 
 @dataclass(frozen=True, eq=False)
 class Poison(Value):
-    """A variable that no single type can hold at this point; an error only where it is used."""
+    """A variable that no single type can hold at this point; an error only where it is used.
+
+    ``met`` lists the tests behind which it is like this, each with the function's frame.
+    """
 
     reason: str
+    met: list[tuple[Any, str]] = field(default_factory=list)
 
 
 def script_key(key: Any) -> Any:

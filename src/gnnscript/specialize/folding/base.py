@@ -74,6 +74,19 @@ class NeedsConstant(UnsupportedError):
 class SeveralTypes(UnsupportedError):
     """A choice of run time is between values that no one type holds."""
 
+    def __init__(self, choice: ast.IfExp, cause: str, remedy: str) -> None:
+        super().__init__(cause, remedy)
+        self.choice = choice
+
+
+class Parted(UnsupportedError):
+    """Specialise a function again, with what follows a test written in both of its branches."""
+
+    def __init__(self, frame: Folding, place: str, cause: str, remedy: str) -> None:
+        super().__init__(cause, remedy)
+        self.frame = frame
+        self.place = place
+
 
 class MissingAttribute(UnsupportedError):
     """An attribute does not exist in this configuration: reading it raises, as in Python."""
@@ -165,6 +178,7 @@ class Folding(Parts):
         self.declared: dict[str, Type] = {}
         self.mutated = program.changes(source)
         self.opened: set[str] = set()
+        self.parted: set[str] = set()  # tests behind which the branches stay apart
         self.borrowed: tuple[str, ...] = ()
         self.parameters: list[ast.arg] = []
         self.summed: set[str] = set()  # numbers before a loop that adds tensors to them
@@ -215,12 +229,16 @@ class Folding(Parts):
         out, env = len(self.out), dict(self.env)
         try:
             return fold()
-        except SeveralTypes:
+        except SeveralTypes as first:
             if instead is None:
                 raise
+            error = first
             del self.out[out:]
             self.env = env
-        return instead()
+        try:
+            return instead()
+        except SeveralTypes:
+            raise error from None
 
     def fold_needed(self, node: ast.expr) -> tuple[Value, ast.expr]:
         """Like :meth:`fold`, for a value that must exist at run time."""

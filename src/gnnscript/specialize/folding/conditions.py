@@ -247,6 +247,7 @@ class Conditions(Folding):
             return Choice(self.hold("chosen", condition) or condition, value_a, value_b), None
         if isinstance(value, Poison):
             raise SeveralTypes(
+                node,
                 f"'{ast.unparse(node)}' has no single type: {value.reason}",
                 "give both sides one type",
             )

@@ -18,55 +18,11 @@ from gnnscript.analyze.types import (
     list_of,
     tuple_of,
 )
-from gnnscript.specialize.folding.base import Binding, Folding
+from gnnscript.specialize.folding.base import Folding
 from gnnscript.specialize.helpers import torch_name
-from gnnscript.specialize.values import Dyn, Value, literal, static_type
+from gnnscript.specialize.values import Dyn, Value, static_type
 
-__all__ = ["arithmetic", "as_held", "as_number", "as_tensors", "either"]
-
-_ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div)
-
-
-def as_tensors(frame: Folding, name: str, bindings: list[Binding]) -> list[Binding] | None:
-    """Makes the numbers tensors without dimensions, which count like them in arithmetic.
-
-    Args:
-        frame: The function.
-        name: The variable.
-        bindings: What holds it on each path.
-
-    Returns:
-        The bindings, all tensors; ``None`` where something else than ``+``, ``-``, ``*`` and ``/``
-        reads the variable, which could tell the difference.
-    """
-    types = {static_type(binding.value) for binding in bindings}
-    if TENSOR not in types or not types <= {TENSOR, INT, FLOAT}:
-        return None
-    reads = operands = 0
-    for node in ast.walk(frame.source.node):
-        if isinstance(node, ast.BinOp) and isinstance(node.op, _ARITHMETIC):
-            sides = (node.left, node.right)
-            operands += sum(isinstance(side, ast.Name) and side.id == name for side in sides)
-        elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
-            if node.target.id == name and not isinstance(node.op, _ARITHMETIC):
-                return None
-            operands += isinstance(node.value, ast.Name) and node.value.id == name
-        elif isinstance(node, ast.Name) and node.id == name:
-            reads += isinstance(node.ctx, ast.Load)
-    if reads != operands:
-        return None
-    frame.summed.add(name)  # what is added to a number makes a new one: nothing is done in place
-    return [_as_tensor(frame, binding) for binding in bindings]
-
-
-def _as_tensor(frame: Folding, binding: Binding) -> Binding:
-    t = static_type(binding.value)
-    if t == TENSOR:
-        return binding
-    number = frame.needed(binding.value, binding.read or literal(binding.value))
-    dtype = torch_name("torch.float64" if t == FLOAT else "torch.int64")
-    made = ast.Call(torch_name("torch.tensor"), [number], [ast.keyword("dtype", dtype)])
-    return Binding(Dyn(TENSOR), None, made)
+__all__ = ["arithmetic", "as_held", "as_number", "either"]
 
 
 def as_held(frame: Folding, held: object, node: ast.expr) -> tuple[Value, ast.expr]:

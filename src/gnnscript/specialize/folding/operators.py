@@ -38,6 +38,7 @@ from gnnscript.specialize.folding.base import (
     store,
 )
 from gnnscript.specialize.folding.numbers import arithmetic
+from gnnscript.specialize.folding.parting import several_types
 from gnnscript.specialize.folding.torch_arguments import boolean_tensor
 from gnnscript.specialize.helpers import as_list, is_shape, op_reference
 from gnnscript.specialize.substitutes import int_pow
@@ -68,10 +69,7 @@ class Operators(Folding):
             if isinstance(value, Closure) and value.home is self and value.late:
                 value = self.with_present(value)
             if isinstance(value, Poison):
-                raise UnsupportedError(
-                    f"'{node.id}' has no single type here: {value.reason}",
-                    "use a different name on each path, or one type on all",
-                )
+                raise several_types(node.id, value)
             if isinstance(value, Const) and literal(value) is not None:
                 return value, literal(value)
             if binding.name is None:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.sources import FunctionSource
-from gnnscript.analyze.types import TENSOR, UNKNOWN, holds_number
+from gnnscript.analyze.types import UNKNOWN, holds_number
 from gnnscript.specialize.folding.assignment import Assignment
 from gnnscript.specialize.folding.base import (
     Binding,
     MissingAttribute,
     NoReturn,
+    SeveralTypes,
     store,
 )
 from gnnscript.specialize.folding.calls import Calls
@@ -29,10 +30,11 @@ from gnnscript.specialize.folding.loops import Loops
 from gnnscript.specialize.folding.managers import Managers
 from gnnscript.specialize.folding.matching import Matching
 from gnnscript.specialize.folding.modules import Modules
-from gnnscript.specialize.folding.numbers import as_number, as_tensors, either
+from gnnscript.specialize.folding.numbers import as_number, either
 from gnnscript.specialize.folding.objects import Objects
 from gnnscript.specialize.folding.operators import Operators
 from gnnscript.specialize.folding.parameters import Parameters
+from gnnscript.specialize.folding.parting import apart, meet, part_at_choice
 from gnnscript.specialize.folding.records import Records
 from gnnscript.specialize.folding.rewritten import collected, yields
 from gnnscript.specialize.folding.sequences import Sequences
@@ -45,7 +47,6 @@ from gnnscript.specialize.tree import clone, is_simple
 from gnnscript.specialize.values import (
     Choice,
     Const,
-    Dyn,
     Mapping,
     ModuleRef,
     Poison,
@@ -165,10 +166,13 @@ class Frame(
 
     def block(self, statements: list[ast.stmt]) -> None:
         """Folds statements in order, up to the first that leaves the block."""
-        for statement in statements:
+        for number, statement in enumerate(statements, start=1):
             if self.terminated:
                 return
-            self._statement(statement)
+            both = apart(self, statement, statements[number:]) if self.parted else None
+            self._statement(both or statement)
+            if both is not None:
+                return
 
     def _statement(self, node: ast.stmt) -> None:
         previous, self.current = self.current, node
@@ -191,7 +195,10 @@ class Frame(
             text = ast.Constant("the call before raises")
             self.emit(ast.Raise(ast.Call(ast.Name("RuntimeError", ast.Load()), [text], []), None))
             self.terminated = True
-        except UnsupportedError as error:
+        except UnsupportedError as raised:
+            error = raised
+            if isinstance(error, SeveralTypes):
+                error = part_at_choice(self, node, error)
             if isinstance(error, MissingAttribute) and self.depth_of_branches:
                 text = ast.Constant(error.cause)
                 error_class = ast.Name("AttributeError", ast.Load())
@@ -201,7 +208,9 @@ class Frame(
             if error.location is None:
                 error.locate(self.source.location(node))
             error.called_from(self.source.location(node))
-            raise
+            if error is raised:
+                raise
+            raise error from raised
         except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError) as error:
             raise UnsupportedError(
                 f"gnnscript does not understand this ({type(error).__name__}: {error})",
@@ -385,6 +394,7 @@ class Frame(
             self.env = env_b if left_a else env_a
         else:
             self.env = self.merge([(env_a, body_a), (env_b, body_b)])
+            meet(self, node, self.env)
         self.emit(ast.If(test, body_a or [ast.Pass()], body_b))
         if left_a != left_b:
             self.refine(node.test, left_b)
@@ -422,11 +432,7 @@ class Frame(
         for other in bindings[1:]:
             value = join_values(value, other.value, numbers=True)
         if isinstance(value, Poison):
-            tensors = as_tensors(self, name, bindings)
-            if tensors is None:
-                return Binding(value, None)
-            bindings, value = tensors, Dyn(TENSOR)
-            names = {b.name for b in bindings}
+            return Binding(value, None)
         if not is_runtime(value) and literal(value) is None and not isinstance(value, Mapping):
             return Binding(value, None)
         if has_mapping(value) or (isinstance(value, Seq) and not static_type(value).known):

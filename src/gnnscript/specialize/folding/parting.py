@@ -1,0 +1,127 @@
+"""Branches that stay apart: what follows a test is written in both, where types differ."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING, Any
+
+from gnnscript._errors import UnsupportedError
+from gnnscript.specialize.folding.base import Parted, SeveralTypes
+from gnnscript.specialize.values import Poison
+
+if TYPE_CHECKING:
+    from gnnscript.specialize.folding.base import Binding
+    from gnnscript.specialize.folding.statements import Frame
+
+__all__ = ["apart", "meet", "part_at_choice", "several_types"]
+
+# Each test may double what follows it.
+_MOST = 5
+_SIMPLE = (ast.Expr, ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return)
+# What evaluates all that stands in it, in order.
+_STRICT = (
+    ast.Call, ast.keyword, ast.BinOp, ast.UnaryOp, ast.Attribute, ast.Subscript, ast.Slice,
+    ast.Tuple, ast.List, ast.Dict, ast.Starred, ast.Compare,
+)  # fmt: skip
+_READS = (ast.Name, ast.Attribute, ast.Constant, ast.expr_context, ast.keyword)
+
+
+def several_types(name: str, value: Poison) -> UnsupportedError:
+    """The error of reading a variable that no single type holds.
+
+    It has the function specialised again, where keeping branches apart gives it one in each.
+    """
+    cause = f"'{name}' has no single type here: {value.reason}"
+    remedy = "use a different name on each path, or one type on all"
+    for frame, place in reversed(value.met):  # the outermost first: it leads to the others
+        if place not in frame.parted and len(frame.parted) < _MOST:
+            return Parted(frame, place, cause, remedy)
+    return UnsupportedError(cause, remedy)
+
+
+def meet(frame: Frame, node: ast.stmt, env: dict[str, Binding]) -> None:
+    """Notes of the variables that have no single type behind a test that they met there."""
+    for binding in env.values():
+        if isinstance(binding.value, Poison):
+            binding.value.met.append((frame, _place(node)))
+
+
+def part_at_choice(frame: Frame, statement: ast.stmt, error: SeveralTypes) -> UnsupportedError:
+    """The error of an expression that chooses between types, inside of a statement.
+
+    It has the function specialised again with the statement written for either outcome, where the
+    test can be asked before the rest of the statement runs.
+    """
+    way = _way_to(error.choice, statement) if isinstance(statement, _SIMPLE) else None
+    if way is None or len(frame.parted) >= _MOST:
+        return error
+    first = next(n for n, part in enumerate(way) if isinstance(part, ast.IfExp))
+    above = way[1:first]
+    whole = all(isinstance(part, _STRICT) and len(getattr(part, "ops", "1")) == 1 for part in above)
+    if not whole or not _asked_first(way[first], way[:first], statement):
+        return error
+    return Parted(frame, _place(way[first]), error.cause, error.remedy)
+
+
+def apart(frame: Frame, statement: ast.stmt, rest: list[ast.stmt]) -> ast.stmt | None:
+    """A statement that is written once for each branch, with the rest of its block if need be."""
+    if isinstance(statement, ast.If) and _place(statement) in frame.parted:
+        arms = [[*statement.body, *rest], [*statement.orelse, *rest]]
+        return ast.copy_location(ast.If(statement.test, *arms), statement)
+    for node in ast.walk(statement) if isinstance(statement, _SIMPLE) else ():
+        if isinstance(node, ast.IfExp) and _place(node) in frame.parted:
+            arms = [[_put(statement, node, arm)] for arm in (node.body, node.orelse)]
+            chosen = ast.copy_location(ast.If(node.test, *arms), statement)
+            return ast.copy_location(ast.If(ast.Constant(True), [chosen, *rest], []), statement)
+    return None
+
+
+def _place(node: ast.AST) -> str:
+    """What tells a test from the others of a function, also in a copy of its tree."""
+    test = ast.unparse(getattr(node, "test"))  # noqa: B009
+    return f"{getattr(node, 'lineno', 0)}:{getattr(node, 'col_offset', 0)}:{test}"
+
+
+def _way_to(node: ast.AST, tree: ast.AST) -> list[ast.AST] | None:
+    """The nodes that lead from the root of a tree to one in it, both included."""
+    if tree is node:
+        return [tree]
+    for child in ast.iter_child_nodes(tree):
+        way = _way_to(node, child)
+        if way is not None:
+            return [tree, *way]
+    return None
+
+
+def _asked_first(choice: ast.AST, above: list[ast.AST], statement: ast.stmt) -> bool:
+    """Whether a test may be asked before what stands before it in its statement."""
+    nodes = list(ast.walk(statement))
+    if any(isinstance(n, (ast.NamedExpr, ast.Yield, ast.YieldFrom)) for n in nodes):
+        return False
+    start = _position(choice)
+    before = [n for n in nodes if n not in above and hasattr(n, "lineno") and _position(n) < start]
+    if all(isinstance(n, _READS) for n in before):
+        return True
+    test = list(ast.walk(getattr(choice, "test")))  # noqa: B009
+    called = {n.func.id for n in test if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    plain = all(isinstance(n, (*_PURE, *_READS)) for n in test) and called <= {"isinstance"}
+    return plain and not any(isinstance(n, ast.Attribute) for n in test)
+
+
+_PURE = (ast.Compare, ast.BoolOp, ast.UnaryOp, ast.cmpop, ast.boolop, ast.unaryop, ast.Call)
+
+
+def _position(node: ast.AST) -> tuple[int, int]:
+    return getattr(node, "lineno", 0), getattr(node, "col_offset", 0)
+
+
+def _put(tree: Any, old: ast.AST, new: ast.expr) -> Any:
+    """A copy of a tree with another expression in one place."""
+    if tree is old:
+        return new
+    if isinstance(tree, list):
+        return [_put(item, old, new) for item in tree]
+    if not isinstance(tree, ast.AST):
+        return tree
+    fields = {name: _put(value, old, new) for name, value in ast.iter_fields(tree)}
+    return ast.copy_location(type(tree)(**fields), tree)

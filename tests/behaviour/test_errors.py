@@ -128,15 +128,15 @@ class UnionOfNumbers(MessagePassing):
 
 
 class ChangesType(MessagePassing):
-    """One name is a tensor or a list, and which is known only at run time."""
+    """One name is a tensor in the first turn of a loop, and a list in those that follow."""
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         parts = x
-        if x.sum() > 0:  # here
-            parts = [x, x]  # here
-        if isinstance(parts, list):  # here
-            parts = parts[0]
-        return self.propagate(edge_index, x=parts)
+        for _ in range(x.size(0)):
+            if isinstance(parts, list):  # here
+                parts = parts[0]
+            parts = [parts, x]
+        return self.propagate(edge_index, x=parts[0])
 
 
 class SetsNewAttribute(MessagePassing):

@@ -83,6 +83,7 @@ def specialize(
             ]
         except AttributeFound:
             continue
+        program.check_shared()
         for rewrite in passes:
             rewrite(program)
         return _write(program, entries)

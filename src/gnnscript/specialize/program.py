@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
+from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from gnnscript._errors import UnsupportedError
+from gnnscript._errors import Location, UnsupportedError
 from gnnscript.analyze.annotations import annotation_type
 from gnnscript.analyze.sources import FunctionSource, function_source
 from gnnscript.analyze.types import UNKNOWN, Type, filled, is_subtype, join, optional, table_type
+from gnnscript.specialize.effects import has_effects
 from gnnscript.specialize.tree import is_inlinable, remove_dead_assignments
 from gnnscript.specialize.values import (
     Const,
@@ -75,6 +78,11 @@ class Specialized:
     def is_empty(self) -> bool:
         """Whether calling it has no effect but its result."""
         return all(isinstance(s, (ast.Return, ast.Pass)) for s in self.node.body)
+
+    @functools.cached_property
+    def acts(self) -> bool:
+        """Whether it does more than compute its result."""
+        return has_effects(self.node.body)
 
     @property
     def inline(self) -> ast.expr | None:
@@ -143,6 +151,10 @@ class Program:
         self.used: dict[tuple[str, ...], torch.nn.Module] = {}
         self.homes: dict[int, tuple[ModuleRef, str, Any]] = {}
         self.reads: dict[tuple[int, str], tuple[Any, str]] = {}
+        self.stored: set[tuple[str, ...]] = set()  # paths of modules whose attributes are assigned
+        self.detours: list[tuple[ModuleRef, Location]] = []
+        paths = [id(m) for _, m in root.named_modules(remove_duplicate=False)]
+        self._shared = {key for key, count in Counter(paths).items() if count > 1}
         self._memo: dict[Hashable, Specialized | None] = {}
         self._keep: list[Any] = []
 
@@ -170,6 +182,30 @@ class Program:
         """
         self._unfit.add(id(module))
         raise AttributeFound
+
+    def is_shared(self, module: torch.nn.Module) -> bool:
+        """Whether a module of the user's is registered under several names.
+
+        TorchScript makes an object of each, which share tensors but no other attributes.
+        """
+        known = type(module).__module__.startswith("torch.nn.")
+        return id(module) in self._shared and not known
+
+    def check_shared(self) -> None:
+        """Refuses modules that are called by several names and assign attributes.
+
+        Raises:
+            UnsupportedError: There is one that the caller cannot reach by its first name.
+        """
+        for ref, location in self.detours:
+            first = self.owner(ref).ref.path
+            if any(path[: len(first)] == first for path in self.stored):
+                raise UnsupportedError(
+                    f"'{'.'.join(first)}' is called as '{'.'.join(ref.path)}' here, and its code "
+                    "assigns attributes: TorchScript would keep those apart for each name",
+                    "hold the module in one place, and pass what it computes to the others",
+                    location,
+                )
 
     def changes(self, source: FunctionSource) -> set[str]:
         """The variables of a function that hold objects which are changed in place."""

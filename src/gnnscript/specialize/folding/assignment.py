@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.annotations import annotation_type
@@ -16,7 +17,7 @@ from gnnscript.analyze.types import (
     list_of,
     strip_optional,
 )
-from gnnscript.specialize.folding.base import Arguments, Binding, Folding, store
+from gnnscript.specialize.folding.base import Arguments, Binding, Folding
 from gnnscript.specialize.folding.collections import is_collection
 from gnnscript.specialize.folding.numbers import as_held
 from gnnscript.specialize.helpers import (
@@ -27,7 +28,7 @@ from gnnscript.specialize.helpers import (
     torch_name,
 )
 from gnnscript.specialize.program import is_runtime
-from gnnscript.specialize.tree import free_name, is_simple, names_read
+from gnnscript.specialize.tree import free_name, names_read
 from gnnscript.specialize.values import (
     Const,
     Dyn,
@@ -53,6 +54,8 @@ class Assignment(Folding):
     def _stmt_Assign(self, node: ast.Assign) -> None:
         if len(node.targets) == 1 and self._parallel(node.targets[0], node.value):
             return
+        if isinstance(node.value, ast.GeneratorExp) and isinstance(node.targets[0], ast.Name):
+            self.refuse_late(node.targets[0].id, node.value)
         # Of two types, perhaps, which what reads the variable does not tell apart.
         folded = self.fold_or_branch(node.value, lambda arm: ast.Assign(node.targets, arm))
         if folded is None:
@@ -110,6 +113,13 @@ class Assignment(Folding):
                     return
             self.assign(node.target, *self.fold(load))
             return
+        if isinstance(node.target, ast.Subscript):
+            node = ast.copy_location(
+                ast.AugAssign(self.placed(node.target), node.op, node.value), node
+            )
+            load = ast.copy_location(
+                ast.BinOp(self.as_load(node.target), node.op, node.value), node
+            )
         value, element = self.fold(self.as_load(node.target))
         anew = isinstance(node.op, ast.MatMult)
         if isinstance(value, Dyn) and value.type in (TENSOR, UNKNOWN) and not anew:
@@ -135,6 +145,7 @@ class Assignment(Folding):
         elif isinstance(target, ast.Attribute):
             self._assign_attribute(target, value, residual)
         elif isinstance(target, ast.Subscript):
+            target, residual = self.placed_behind(target, residual)
             holder, base = self.fold(target.value)
             if is_collection(holder):
                 self.set_item(holder, base, self.index(target.slice)[0], value, residual)
@@ -167,7 +178,7 @@ class Assignment(Folding):
             if binding.name == base.id:
                 self.env[name] = Binding(Dyn(t), binding.name)
 
-    def _put(self, target: ast.Subscript, value: Value, residual: ast.expr | None) -> None:
+    def _put(self, target: ast.expr, value: Value, residual: ast.expr | None) -> None:
         """``x[tuple(edge_index)] = value``: a tensor for each dimension, in a list."""
         place = self.store_target(target)
         assert isinstance(place, ast.Subscript)
@@ -231,35 +242,6 @@ class Assignment(Folding):
             if isinstance(residual, (ast.List, ast.Dict)) and not _parts(residual):
                 self.open_lists[residual_name] = self.out[-1]
         self.env[name] = Binding(value, residual_name)
-
-    def hold(
-        self, name: str, node: ast.expr | None, changing: set[str] | None = None
-    ) -> ast.expr | None:
-        """Gives a name to each element of a collection that is known by its elements.
-
-        So it is computed once, and what its variables are given later does not reach it.
-
-        Args:
-            name: The name wished for.
-            node: The collection, or one of its elements.
-            changing: The variables that may change before the element is used; by default all.
-        """
-        if node is None or isinstance(node, ast.Constant):
-            return node
-        if isinstance(node, (ast.Tuple, ast.List)):
-            elements = [self.hold(name, element, changing) or element for element in node.elts]
-            return type(node)(elements, ast.Load())
-        if isinstance(node, ast.Dict):
-            values = [self.hold(name, value, changing) or value for value in node.values]
-            return ast.Dict(node.keys, values)
-        stable = changing is not None and is_simple(node) and not changing & set(names_read(node))
-        stable = stable or (isinstance(node, ast.Name) and node.id in self.assigned_once)
-        if is_absent(node) or stable or self.conditional:
-            return node
-        held = self.fresh(name)
-        self.assigned_once.add(held)
-        self.emit(store(held, node))
-        return ast.Name(held, ast.Load())
 
     def bind_inline(self, target: ast.expr, value: Value, residual: ast.expr | None) -> None:
         """Binds a comprehension's variable to an expression, without a statement."""
@@ -440,6 +422,14 @@ class Assignment(Folding):
                     "hold as an attribute",
                     "assign tensors, numbers, strings, or tuples and lists of them",
                 )
+            setter = inspect.getattr_static(type(module), name, None)
+            if isinstance(setter, property) and setter.fset is not None:
+                owner = (self.program.owner(holder).ref, None)
+                given = Arguments([owner, (value, residual)], {})
+                cls = self.defining_class(holder, name)
+                self.call_function(setter.fset, given, cls, name=f"set_{name}", called=holder)
+                return
+            self.program.stored.add(self.program.owner(holder).ref.path)
             if name not in module._buffers and name not in module._parameters:
                 if static_type(value) == NUMBER:
                     value, residual = as_held(self, getattr(module, name, None), residual)

@@ -18,6 +18,7 @@ from gnnscript.analyze.calls import refuse_open_keywords
 from gnnscript.analyze.sources import FunctionSource
 from gnnscript.analyze.types import INT, TENSOR, UNKNOWN, list_of
 from gnnscript.specialize import adjacency, sparse, substitutes
+from gnnscript.specialize.effects import has_effects, is_settled
 from gnnscript.specialize.folding import (  # noqa: F401  have their functions known
     builtin_memory,
     builtin_objects,
@@ -110,7 +111,7 @@ class Calls(Folding):
         if not isinstance(holder, ModuleRef) or not isinstance(holder.module, _INDEXED):
             return None
         position, index = self.index(func.slice)
-        if isinstance(position, Const) or self.conditional:
+        if isinstance(position, Const):
             return None
         names = [self.fresh("position"), self.fresh("out")]
         self.bind(names[0], position, index)
@@ -167,11 +168,14 @@ class Calls(Folding):
         opened = False
         whole = getattr(node.func, "id", "") in ("max", "min") and len(node.args) == 1
         whole = whole and not node.keywords  # which take one sequence as well
-        for arg in node.args:
+        parts = [*node.args, *(keyword.value for keyword in node.keywords)]
+        folded = self.in_order(
+            [getattr(p, "value") if isinstance(p, ast.Starred) else p for p in parts]  # noqa: B009
+        )
+        for arg, (value, residual) in zip(node.args, folded, strict=False):
             if not isinstance(arg, ast.Starred):
-                args.append(self.fold(arg))
+                args.append((value, residual))
                 continue
-            value, residual = self.fold(arg.value)
             if whole and isinstance(value, Dyn) and value.type.name == "List":
                 return Arguments([(value, residual)], {})
             if spread and isinstance(value, Dyn) and value.type in (list_of(INT), TENSOR):
@@ -186,11 +190,10 @@ class Calls(Folding):
                 args += list(zip(items, nodes, strict=True))
         if opened:
             args = self._one_list(args)
-        for keyword in node.keywords:
+        for keyword, (value, residual) in zip(node.keywords, folded[len(node.args) :], strict=True):
             if keyword.arg is not None:
-                kwargs[keyword.arg] = self.fold(keyword.value)
+                kwargs[keyword.arg] = value, residual
                 continue
-            value, residual = self.fold(keyword.value)
             if isinstance(value, Const) and isinstance(value.value, dict):
                 kwargs |= {k: (self.wrap(v), literal(Const(v))) for k, v in value.value.items()}
             elif isinstance(value, Mapping):
@@ -204,9 +207,16 @@ class Calls(Folding):
                     f"'**{ast.unparse(keyword.value)}' holds names known only at run time",
                     "pass each argument by its own name",
                 )
+        if len(args) + len(kwargs) > 1 and kwargs:  # which may be passed in another order
+            if has_effects([n for _, n in [*args, *kwargs.values()] if n is not None]):
+                args = [(v, self._held(n)) for v, n in args]
+                kwargs = {k: (v, self._held(n)) for k, (v, n) in kwargs.items()}
         if spread:
             kwargs = {_NUMPY_NAMES.get(name, name): value for name, value in kwargs.items()}
         return Arguments(args, kwargs)
+
+    def _held(self, node: ast.expr | None) -> ast.expr | None:
+        return node if is_settled(node) else self.hold("held", node, force=True)
 
     def _one_list(self, args: list[Folded]) -> list[Folded]:
         """Integers and lists of them, behind the arguments that are neither, as one list."""
@@ -254,11 +264,6 @@ class Calls(Folding):
 
     def _call_choice(self, choice: Choice, given: Arguments) -> Folded:
         """Calls the one of two functions or modules that a test of run time has chosen."""
-        if self.conditional:
-            raise UnsupportedError(
-                "a function or module that is chosen at run time is called inside of a condition",
-                "call it in a statement of its own",
-            )
         args = [(value, self.hold("given", node)) for value, node in given.args]
         kwargs = {k: (value, self.hold("given", node)) for k, (value, node) in given.kwargs.items()}
         name = self.fresh("out")
@@ -359,9 +364,7 @@ class Calls(Folding):
         if is_torch_function(function) and not _handles_modules(function, given):
             return self.call_torch(function, given)
         if is_ignored(function) and not _pyg.is_own(function):
-            return Dyn(_declared(function)), ast.Call(
-                self.needed(Const(function), None), *self.nodes(given)
-            )
+            return Dyn(_declared(function)), self.unseen(self.needed(Const(function), None), given)
         if inspect.isfunction(function) or inspect.isfunction(
             getattr(function, "__wrapped__", None)
         ):

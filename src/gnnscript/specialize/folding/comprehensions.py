@@ -17,20 +17,22 @@ class Comprehensions(Folding):
     """The part of a frame that folds comprehensions."""
 
     def fold_ListComp(self, node: ast.ListComp | ast.GeneratorExp) -> Folded:
-        saved, scope = self.env, self.scope
+        saved, scope, mark = self.env, self.scope, len(self.out)
         self.env, self.scope = dict(saved), saved if scope is None else scope
         try:
             found: list[Folded] = []
             if self._write_out(node.generators, lambda: found.append(self.fold(node.elt))):
-                self._named_inside(node, saved)
+                self._leave_scope(node.generators, saved)
                 return self.sequence("list", [v for v, _ in found], [n for _, n in found])
             self.env = dict(saved)
+            del self.out[mark:]
             if self._is_plain(node):
-                generators, element = self._keep(
-                    node.generators, lambda: self.fold_needed(node.elt)
-                )
-                kept = ast.ListComp(element[1], generators)
-                return Dyn(list_of(static_type(element[0]))), kept
+                kept = self._keep(node.generators, lambda: self.fold_needed(node.elt))
+                if kept is not None:
+                    generators, element = kept
+                    listed = ast.ListComp(element[1], generators)
+                    return Dyn(list_of(static_type(element[0]))), listed
+            del self.out[mark:]
         finally:
             self.env, self.scope = saved, scope
         return self._looped(node)
@@ -43,11 +45,31 @@ class Comprehensions(Folding):
             )
         return self.fold_ListComp(node)
 
-    def _named_inside(self, node: ast.expr, env: dict[str, Binding]) -> None:
-        """What ``:=`` inside of a comprehension assigns is the function's."""
-        for child in ast.walk(node):
-            if isinstance(child, ast.NamedExpr) and child.target.id in self.env:
-                env[child.target.id] = self.env[child.target.id]
+    def refuse_late(self, name: str, node: ast.GeneratorExp) -> None:
+        """Refuses a generator whose variables change before it is read, as it is read here at once.
+
+        Args:
+            name: The variable that it is assigned to.
+            node: The generator.
+        """
+        parts = [node.elt, *(t for g in node.generators for t in g.ifs)]
+        parts += [g.iter for g in node.generators[1:]]
+        used = {n.id for part in parts for n in ast.walk(part) if isinstance(n, ast.Name)}
+        names = [n for n in ast.walk(self.source.node) if isinstance(n, ast.Name)]
+        last = max((n.lineno for n in names if n.id == name), default=0)
+        for found in names:
+            later = node.lineno < found.lineno <= last and not isinstance(found.ctx, ast.Load)
+            if later and found.id in used:
+                raise UnsupportedError(
+                    f"the generator '{name}' uses '{found.id}', which changes before it is read",
+                    "make it a list, or give the variable another name",
+                )
+
+    def _leave_scope(self, generators: list[ast.comprehension], env: dict[str, Binding]) -> None:
+        """Takes over what is the function's: what ``:=`` assigns, and collections that changed."""
+        targets = [n for g in generators for n in ast.walk(g.target)]
+        own = {n.id for n in targets if isinstance(n, ast.Name)}
+        env.update({name: held for name, held in self.env.items() if name not in own})
 
     def _is_plain(self, node: ast.ListComp | ast.GeneratorExp) -> bool:
         """Whether TorchScript has a comprehension: one loop without conditions."""
@@ -60,12 +82,6 @@ class Comprehensions(Folding):
 
     def _looped(self, node: ast.ListComp | ast.GeneratorExp) -> Folded:
         """A comprehension that TorchScript lacks, as loops that append to a list."""
-        if self.conditional:
-            raise UnsupportedError(
-                "a comprehension whose length is known only at run time stands inside of a "
-                "condition or of another comprehension",
-                "assign it to a variable before",
-            )
         if any(isinstance(child, ast.Lambda) for child in ast.walk(node)):
             raise UnsupportedError(
                 "a comprehension whose length is known only at run time makes functions",
@@ -92,7 +108,7 @@ class Comprehensions(Folding):
         return Const({value.value for value in found if isinstance(value, Const)}), None
 
     def fold_DictComp(self, node: ast.DictComp) -> Folded:
-        saved, scope = self.env, self.scope
+        saved, scope, mark = self.env, self.scope, len(self.out)
         self.env, self.scope = dict(saved), saved if scope is None else scope
         try:
             found: list[tuple[Value, Folded]] = []
@@ -106,13 +122,20 @@ class Comprehensions(Folding):
                 names = [key.value for key, _ in found if isinstance(key, Const)]
                 items = {name: value for name, (_, (value, _)) in zip(names, found, strict=True)}
                 nodes = {name: made for name, (_, (_, made)) in zip(names, found, strict=True)}
-                self._named_inside(node, saved)
+                self._leave_scope(node.generators, saved)
                 return self.mapping(items, list(nodes.values()))
             self.env = dict(saved)
-            generators, (key_pair, value_pair) = self._keep(
+            del self.out[mark:]
+            kept = self._keep(
                 node.generators,
                 lambda: (self.fold_needed(node.key), self.fold_needed(node.value)),
             )
+            if kept is None:
+                raise UnsupportedError(
+                    "an element of this comprehension takes several statements",
+                    "write a loop that fills the dictionary",
+                )
+            generators, (key_pair, value_pair) = kept
             t = Type("Dict", (static_type(key_pair[0]), static_type(value_pair[0])))
             return Dyn(t), ast.DictComp(key_pair[1], value_pair[1], generators)
         finally:
@@ -140,7 +163,8 @@ class Comprehensions(Folding):
 
     def _keep(
         self, generators: list[ast.comprehension], element: Any
-    ) -> tuple[list[ast.comprehension], Any]:
+    ) -> tuple[list[ast.comprehension], Any] | None:
+        """A comprehension that stays one; ``None`` where an element takes statements."""
         if len(generators) != 1 or generators[0].ifs:
             raise UnsupportedError(
                 "this comprehension has no TorchScript form",
@@ -151,6 +175,8 @@ class Comprehensions(Folding):
         target = self.loop_target(generators[0].target, self.element_type(static_type(value)))
         self.conditional += 1
         try:
-            return [ast.comprehension(target, iterable, [], 0)], element()
+            with self.nested(self.env) as body:
+                found = element()
         finally:
             self.conditional -= 1
+        return None if body else ([ast.comprehension(target, iterable, [], 0)], found)

@@ -18,10 +18,20 @@ from gnnscript.analyze.types import (
     is_optional,
     strip_optional,
 )
-from gnnscript.specialize.folding.base import OPERATORS, Folded, Folding, SeveralTypes
+from gnnscript.specialize.effects import has_effects
+from gnnscript.specialize.folding.base import (
+    OPERATORS,
+    Binding,
+    Folded,
+    Folding,
+    NoReturn,
+    SeveralTypes,
+    store,
+)
 from gnnscript.specialize.folding.numbers import as_number
-from gnnscript.specialize.folding.rewritten import as_branches
+from gnnscript.specialize.folding.rewritten import as_branches, located
 from gnnscript.specialize.helpers import unwrap_optional
+from gnnscript.specialize.tree import is_simple
 from gnnscript.specialize.values import (
     Choice,
     Closure,
@@ -120,7 +130,7 @@ class Conditions(Folding):
             assert residual is not None
             return Dyn(BOOL), _negated(residual)
         if isinstance(node, ast.Compare) and len(node.ops) > 1:
-            node = _chain(node)
+            node = self._chain(node)
         if isinstance(node, ast.BoolOp):
             return self._junction(node)
         return self.truth(*self.fold(node))
@@ -154,51 +164,116 @@ class Conditions(Folding):
             return Const(True), None
         return Dyn(BOOL), node
 
-    def _junction(self, node: ast.BoolOp) -> Folded:
+    def _junction(self, node: ast.BoolOp, first: Folded | None = None) -> Folded:
         """``and`` / ``or`` as a condition, each part seen in the light of those before it."""
         conjunction = isinstance(node.op, ast.And)
-        kept: list[ast.expr] = []
-        first = self.condition(node.values[0])  # is evaluated in any case
-        rest = node.values[1:]
-        while isinstance(first[0], Const):  # the next one, too
-            if bool(first[0].value) is not conjunction or not rest:
-                return Const(bool(first[0].value)), None
-            first = self.condition(rest.pop(0))
-        known = node.values[: len(node.values) - len(rest)]
+        # The first is evaluated in any case, and so is the next where it is known.
+        value, residual = self.truth(*first) if first else self.condition(node.values[0])
+        rest = list(node.values)
+        while isinstance(value, Const):
+            rest.pop(0)
+            if bool(value.value) is not conjunction or not rest:
+                return Const(bool(value.value)), None
+            value, residual = self.condition(rest[0])
+        assert residual is not None
+        kept = [residual]
         env, facts = self.env, self.facts
         self.env, self.facts = dict(env), dict(facts)
         self.conditional += 1
         try:
-            for number, part in enumerate([known[-1], *rest]):
-                value, residual = self.condition(part) if number else first
-                if isinstance(value, Const):
-                    if bool(value.value) is not conjunction:
-                        return Const(not conjunction), None
-                    continue
-                assert residual is not None
-                kept.append(residual)
-                self.refine(part, conjunction)
+            for number in range(1, len(rest)):
+                self.refine(rest[number - 1], conjunction)
+                value, residual, body = self._tested(rest[number], env)
+                decided = isinstance(value, Const) and bool(value.value) is not conjunction
+                if body or (decided and has_effects(kept)):
+                    tail = ast.copy_location(ast.BoolOp(node.op, rest[number:]), node)
+                    return self._apart(tail, _joined(node.op, kept), env)
+                if decided:
+                    return Const(not conjunction), None
+                if residual is not None:
+                    kept.append(residual)
         finally:
             self.conditional -= 1
             self.env, self.facts = env, facts
-        return Dyn(BOOL), kept[0] if len(kept) == 1 else ast.BoolOp(node.op, kept)
+        return Dyn(BOOL), _joined(node.op, kept)
+
+    def _tested(
+        self, node: ast.expr, env: dict[str, Binding]
+    ) -> tuple[Value, ast.expr | None, list[ast.stmt]]:
+        """A condition that may not be evaluated, and what has to run before if it is."""
+        with self.nested(dict(self.env)) as body:
+            value, residual = self.condition(node)
+            self._rejoin(node, env, self.env, body)
+            known = self.env, self.facts
+        if not body:
+            self.env, self.facts = known
+        return value, residual, body
+
+    def _apart(self, tail: ast.BoolOp, before: ast.expr, env: dict[str, Binding]) -> Folded:
+        """``before and tail`` where statements have to run before the tail: in a branch."""
+        test = ast.Name(self.fresh("test"), ast.Load())
+        self.emit(store(test.id, before))
+        value, residual, body = self._tested(tail, env)
+        residual = residual or literal(value)
+        assert residual is not None
+        body.append(self.stamped(store(test.id, residual)))
+        asked = test if isinstance(tail.op, ast.And) else _negated(test)
+        self.emit(ast.If(asked, body, []))
+        return Dyn(BOOL), test
+
+    def _rejoin(
+        self,
+        node: ast.expr,
+        env: dict[str, Binding],
+        inside: dict[str, Binding],
+        body: list[ast.stmt],
+    ) -> None:
+        """Joins the variables that ``:=`` assigns in what may not be evaluated."""
+        for name in {n.target.id for n in ast.walk(node) if isinstance(n, ast.NamedExpr)}:
+            outside = env.pop(name, None)
+            if outside is not None and name in inside:
+                otherwise: list[ast.stmt] = []
+                env[name] = self.met(name, [inside[name], outside], [body, otherwise])
+                self.out.extend(otherwise)
 
     def fold_BoolOp(self, node: ast.BoolOp) -> Folded:
         value, residual = self.fold(node.values[0])
         decided = self.truth(value, residual)[0]
+        rest = node.values[1:]
         if isinstance(decided, Const):
-            if bool(decided.value) is isinstance(node.op, ast.Or) or len(node.values) == 1:
+            if bool(decided.value) is isinstance(node.op, ast.Or) or not rest:
                 return value, residual
-            rest = node.values[1:]
             tail = rest[0] if len(rest) == 1 else ast.BoolOp(node.op, rest)
             return self.fold(ast.copy_location(tail, node))
         if static_type(value) == BOOL:
-            return self._junction(node)
-        rest = node.values[1:]
+            return self._junction(node, (value, residual))
         tail = rest[0] if len(rest) == 1 else ast.BoolOp(node.op, rest)
         first = node.values[0]
+        if residual is not None and not is_simple(residual):  # it is evaluated once
+            first = ast.copy_location(ast.Name(self.fresh("first"), ast.Load()), node)
+            self.bind(first.id, value, residual)
         arms = (first, tail) if isinstance(node.op, ast.Or) else (tail, first)
         return self.fold(ast.copy_location(ast.IfExp(first, *arms), node))
+
+    def _chain(self, node: ast.Compare) -> ast.BoolOp:
+        """``a < b < c`` as ``a < b and b < c``, each computed once."""
+        lefts: list[ast.expr] = [node.left]
+        rights: list[ast.expr] = []
+        for middle in node.comparators[:-1]:
+            held = middle
+            if not is_simple(middle):
+                name = self.fresh("between")
+                held = ast.Name(name, ast.Load())
+                rights.append(ast.NamedExpr(ast.Name(name, ast.Store()), middle))
+            else:
+                rights.append(middle)
+            lefts.append(held)
+        rights.append(node.comparators[-1])
+        parts: list[ast.expr] = [
+            ast.Compare(left, [op], [right])
+            for left, op, right in zip(lefts, node.ops, rights, strict=True)
+        ]
+        return located(ast.BoolOp(ast.And(), parts), node)
 
     def fold_or_branch(
         self, node: ast.expr, write: Callable[[ast.expr], ast.stmt]
@@ -222,18 +297,15 @@ class Conditions(Folding):
         if isinstance(test, Const):
             return self.fold(node.body if test.value else node.orelse)
         assert condition is not None
-        arms = []
-        env, facts = self.env, self.facts
-        self.conditional += 1
-        try:
-            for outcome, arm in ((True, node.body), (False, node.orelse)):
-                self.env, self.facts = dict(env), dict(facts)
-                self.refine(node.test, outcome)
-                arms.append(self.fold(arm))
-        finally:
-            self.conditional -= 1
-            self.env, self.facts = env, facts
-        (value_a, node_a), (value_b, node_b) = arms
+        arms: list[Folded | None] = []
+        bodies: list[list[ast.stmt]] = []
+        for outcome, arm in ((True, node.body), (False, node.orelse)):
+            folded, body = self._arm(node, outcome, arm)
+            arms.append(folded)
+            bodies.append(body)
+        if None in arms:
+            return self._one_arm(condition, arms, bodies)
+        (value_a, node_a), (value_b, node_b) = cast("list[Folded]", arms)
         if static_type(value_a) == INT and isinstance(value_b, Const) and value_b.value == 0:
             kept = self.needed(value_a, node_a)
             if ast.dump(kept) == ast.dump(condition):  # `size or 0` is the size
@@ -251,6 +323,12 @@ class Conditions(Folding):
                 f"'{ast.unparse(node)}' has no single type: {value.reason}",
                 "give both sides one type",
             )
+        if any(bodies):
+            name = self.fresh("chosen")
+            held = [Binding(value_a, None, node_a), Binding(value_b, None, node_b)]
+            self.env[name] = self.met(name, held, bodies)
+            self.emit(ast.If(condition, bodies[0] or [ast.Pass()], bodies[1]))
+            return self.fold_Name(ast.Name(name, ast.Load()))
         if not isinstance(value, (Dyn, Seq, Mapping)):
             return value, literal(value)
         return value, ast.IfExp(
@@ -259,12 +337,46 @@ class Conditions(Folding):
             as_number(self.needed(value_b, node_b), value, value_b),
         )
 
+    def _arm(
+        self, node: ast.IfExp, outcome: bool, arm: ast.expr
+    ) -> tuple[Folded | None, list[ast.stmt]]:
+        """One side of a choice, and what has to run before; nothing where it always raises."""
+        env = self.env
+        self.conditional += 1
+        try:
+            with self.nested(dict(env)) as body:
+                self.refine(node.test, outcome)
+                folded: Folded | None = None
+                try:
+                    folded = self.fold(arm)
+                except NoReturn:
+                    self.never_returns()
+                self._rejoin(arm, env, self.env, body)
+        finally:
+            self.conditional -= 1
+        return folded, body
+
+    def _one_arm(
+        self, condition: ast.expr, arms: list[Folded | None], bodies: list[list[ast.stmt]]
+    ) -> Folded:
+        """A choice of which one side, or both, raise."""
+        chosen = next((arm for arm in arms if arm is not None), None)
+        if chosen is None:
+            self.emit(ast.If(condition, *bodies))
+            raise NoReturn
+        if arms[0] is not None:
+            bodies, condition = bodies[::-1], _negated(condition)
+        self.emit(ast.If(condition, bodies[0], []))
+        self.out.extend(bodies[1])
+        return chosen
+
     def fold_Compare(self, node: ast.Compare) -> Folded:
         if len(node.ops) > 1:
-            return self.fold_BoolOp(_chain(node))
+            return self.fold_BoolOp(self._chain(node))
         op = node.ops[0]
-        left_value, left_node = self.fold(node.left)
-        right_value, right_node = self.fold(node.comparators[0])
+        (left_value, left_node), (right_value, right_node) = self.in_order(
+            [node.left, node.comparators[0]]
+        )
         if isinstance(left_value, Const) and isinstance(right_value, Const):
             result = self.compute(node, OPERATORS[type(op)], left_value.value, right_value.value)
             return self.wrap(result), None
@@ -345,11 +457,5 @@ def _negated(node: ast.expr) -> ast.expr:
     return ast.UnaryOp(ast.Not(), node)
 
 
-def _chain(node: ast.Compare) -> ast.BoolOp:
-    """``a < b < c`` as ``a < b and b < c``."""
-    lefts = [node.left, *node.comparators]
-    parts: list[ast.expr] = [
-        ast.copy_location(ast.Compare(left, [op], [right]), node)
-        for left, op, right in zip(lefts, node.ops, node.comparators, strict=False)
-    ]
-    return ast.copy_location(ast.BoolOp(ast.And(), parts), node)
+def _joined(op: ast.boolop, parts: list[ast.expr]) -> ast.expr:
+    return parts[0] if len(parts) == 1 else ast.BoolOp(op, parts)

@@ -13,6 +13,7 @@ from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.sources import FunctionSource, function_source
 from gnnscript.analyze.types import TENSOR, UNKNOWN, Type
 from gnnscript.specialize import inference
+from gnnscript.specialize.effects import has_effects, is_settled
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding, NoReturn
 from gnnscript.specialize.folding.closures import captured
 from gnnscript.specialize.folding.modules import CONTAINER_METHODS, LISTING_METHODS
@@ -61,7 +62,7 @@ class Functions(Folding):
         if is_ignored(function) and not _pyg.is_own(function):
             node = ast.Attribute(self.module_node(ref), method.name, ast.Load())
             self.program.owner(ref).attributes.setdefault(f"{method.name}()", UNKNOWN)
-            return Dyn(_declared(function)), ast.Call(node, *self.nodes(given))
+            return Dyn(_declared(function)), self.unseen(node, given)
         if not self.program.lowers(ref.module):
             node = ast.Attribute(self.module_node(ref), method.name, ast.Load())
             returns = (
@@ -69,7 +70,7 @@ class Functions(Folding):
                 if method.name == "forward"
                 else _declared(function)
             )
-            return Dyn(returns), ast.Call(node, *self.nodes(given))
+            return Dyn(returns), self.unseen(node, given)
         written_out = self.written_out(ref, function, given)
         if written_out is not None:
             return written_out
@@ -84,6 +85,12 @@ class Functions(Folding):
         bound = Arguments([(self.program.owner(ref).ref, None), *given.args], given.kwargs)
         wish = name if "." not in method.name else f"{method.name.split('.')[0].lower()}_{name}"
         return self.call_function(function, bound, cls, name=wish, called=ref)
+
+    def unseen(self, node: ast.expr, given: Arguments) -> ast.expr:
+        """A call of a method of which nothing is known but its name."""
+        call = ast.Call(node, *self.nodes(given))
+        call.effects_ = True  # type: ignore[attr-defined]
+        return call
 
     def written_out(self, ref: ModuleRef, function: Any, given: Arguments) -> Folded | None:
         """Writes out a method of PyG's ``MessagePassing`` itself, if it is one."""
@@ -111,13 +118,15 @@ class Functions(Folding):
         """Calls a module that TorchScript compiles itself."""
         args, kwargs = given.types()
         objects = any(is_object(v) for v, _ in [*given.args, *given.kwargs.values()])
-        if objects or inference.module_is_unfit(ref.module, args, kwargs):
+        shared = self.program.is_shared(ref.module)
+        if objects or shared or inference.module_is_unfit(ref.module, args, kwargs):
             self.program.refit(ref.module)
         unwrap: frozenset[int | str] = frozenset()
         if any(t.name == "Optional" for t in [*args, *kwargs.values()]):
             unwrap = inference.module_unwraps(ref.module, args, kwargs)
         node = self.module_node(ref)
         call = ast.Call(node, *self.nodes(self.unwrapped(given, unwrap)))
+        call.effects_ = _acts(ref.module)  # type: ignore[attr-defined]
         return Dyn(inference.module_type(ref.module)), call
 
     def call_forward(self, ref: ModuleRef, given: Arguments) -> Folded:
@@ -315,6 +324,10 @@ class Functions(Folding):
         expression = done.inline
         if expression is None or has_mapping(done.value):
             return None
+        # Arguments are computed in order, and before what is done with them.
+        nodes = [node for node in args.values() if not is_settled(node)]
+        if has_effects(nodes) or (nodes and has_effects(expression)):
+            return None
         reads = names_read(expression)
         if "self" in reads and done.owner is not self.owner:
             return None
@@ -329,6 +342,14 @@ class Functions(Folding):
             return None
         result: ast.expr = clone(expression, args)
         return result
+
+
+def _acts(module: torch.nn.Module) -> bool:
+    """Whether a module that is compiled as it stands may do more than compute its result."""
+    return any(
+        not type(part).__module__.startswith("torch.nn.") or "dropout" in type(part).__module__
+        for part in module.modules()
+    )
 
 
 def _empty(value: Value) -> ast.expr | None:

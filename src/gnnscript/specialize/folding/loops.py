@@ -238,6 +238,11 @@ class Loops(Folding):
                             value, test = self.condition(node.test)
                         finally:
                             self.conditional -= 1
+                        if body:
+                            raise UnsupportedError(
+                                "the test of a loop takes several statements",
+                                "assign it to a variable before the loop and at its end",
+                            )
                         if isinstance(value, Const):
                             test = ast.Constant(True)
                         self.refine(node.test, True)
@@ -391,8 +396,11 @@ class Loops(Folding):
         if any(isinstance(child, ast.NamedExpr) for child in ast.walk(node.test)):
             self.block(tested_apart(node, self.fresh("test")))
             return
-        value, _ = self.condition(node.test)
-        if not isinstance(value, Const):
+        with self.nested(dict(self.env)) as body:
+            value, _ = self.condition(node.test)
+        if body and not isinstance(value, Const):
+            self.block(tested_apart(node, self.fresh("test")))
+        elif not isinstance(value, Const):
             self._loop(node, Dyn(BOOL), None)
         elif value.value and not self._stays(lambda: self._loop(node, Dyn(BOOL), None)):
             self._unroll_while(node)

@@ -51,6 +51,12 @@ class Modules(Folding):
                 "make it a method, or pass it what it needs of the module",
             )
         prefix = self.owner.ref.path
+        if self.program.is_shared(ref.module) and self.program.lowers(ref.module):
+            first = self.program.owner(ref).ref
+            if first.path[: len(prefix)] == prefix:
+                ref = first  # as the attributes that it assigns are there alone
+            elif first.path != ref.path:
+                self.program.detours.append((ref, self.source.location(self.current)))
         if ref.path[: len(prefix)] != prefix:
             raise UnsupportedError(
                 f"module '{'.'.join(ref.path)}' is used from '{'.'.join(prefix)}', "

@@ -29,6 +29,7 @@ from gnnscript.analyze.types import (
     list_of,
 )
 from gnnscript.specialize import inference, sparse
+from gnnscript.specialize.effects import has_effects
 from gnnscript.specialize.folding.base import (
     OPERATORS,
     Arguments,
@@ -190,7 +191,7 @@ class Operators(Folding):
     def fold_BinOp(self, node: ast.BinOp) -> Folded:
         spread = _spread(node)
         folded = self.attempt(
-            lambda: self._operated(node, self.fold(node.left), self.fold(node.right)),
+            lambda: self._operated(node, *self.in_order([node.left, node.right])),
             None if spread is None else lambda: self.fold(spread),
         )
         assert folded is not None
@@ -224,6 +225,11 @@ class Operators(Folding):
             right, right_node = boolean_tensor(self, (right, right_node))
         if isinstance(node.op, ast.Pow) and static_type(left) == static_type(right) == INT:
             return self.int_power((left, left_node), (right, right_node))
+        if isinstance(node.op, ast.Mod) and has_effects(left_node):
+            # TorchScript computes it twice: once to see whether it is a text to format.
+            (left, left_node), (right, right_node) = self.held_first(
+                (left, left_node), (right, right_node)
+            )
         if isinstance(node.op, ast.Mult):
             left_node, right_node = _repeated(left_node), _repeated(right_node)
         if isinstance(node.op, ast.Add):
@@ -232,6 +238,14 @@ class Operators(Folding):
             )
         t = arithmetic(static_type(left), static_type(right), node.op)
         return Dyn(t), ast.BinOp(left_node, node.op, right_node)
+
+    def held_first(
+        self, left: tuple[Value, ast.expr], right: tuple[Value, ast.expr]
+    ) -> list[tuple[Value, ast.expr]]:
+        """Operands of which the first is computed before, and so must be the other."""
+        return [
+            (value, self.hold("held", node, force=True) or node) for value, node in (left, right)
+        ]
 
     def _united(self, left: Folded, right: Folded) -> Folded:
         """``left | right`` of dictionaries known by their entries."""
@@ -317,11 +331,9 @@ class Operators(Folding):
         return self.closure(node), None
 
     def fold_NamedExpr(self, node: ast.NamedExpr) -> Folded:
-        if self.conditional:
-            raise UnsupportedError("':=' inside a condition", "assign on a line of its own")
         value, residual = self.fold(node.value)
         name = node.target.id
-        if isinstance(value, Dyn) and _named_again(name, self.current):
+        if isinstance(value, Dyn) and (self.conditional or _named_again(name, self.current)):
             # In a variable of its own: what the statement has read before is read afterwards.
             residual = self.needed(value, residual)
             held = self.fresh(name)

@@ -207,6 +207,21 @@ def as_choice(
     return [located(statement, call) for statement in chain]
 
 
+def tests_nested(node: ast.If) -> ast.If:
+    """``if a and (b := c):`` as tests within tests, so that the branch has what was assigned."""
+    test = node.test
+    if not isinstance(test, ast.BoolOp) or not any(
+        isinstance(n, ast.NamedExpr) for value in test.values[1:] for n in ast.walk(value)
+    ):
+        return node
+    rest = test.values[1:]
+    tail = rest[0] if len(rest) == 1 else ast.BoolOp(test.op, rest)
+    inner: list[ast.stmt] = [ast.If(tail, node.body, node.orelse)]
+    both = isinstance(test.op, ast.And)
+    arms = (inner, node.orelse) if both else (node.body, inner)
+    return located(ast.If(test.values[0], *arms), node)
+
+
 def as_branches(node: ast.IfExp, write: Callable[[ast.expr], ast.stmt]) -> ast.If:
     """A choice between two values as a statement, each value used by ``write``."""
     arms = [located(write(arm), arm) for arm in (node.body, node.orelse)]

@@ -26,6 +26,7 @@ from gnnscript.analyze.types import (
     tuple_of,
 )
 from gnnscript.specialize import substitutes
+from gnnscript.specialize.effects import has_effects
 from gnnscript.specialize.folding.base import Arguments, Binding, Folded, Folding, NeedsConstant
 from gnnscript.specialize.folding.builtin_sequences import parts_of
 from gnnscript.specialize.folding.rewritten import located
@@ -40,6 +41,7 @@ from gnnscript.specialize.values import (
     Value,
     constant_items,
     has_slice,
+    is_mixed,
     literal,
     script_key,
     static_type,
@@ -118,9 +120,9 @@ class Sequences(Folding):
     def _display(self, elements: list[ast.expr], kind: str) -> Folded:
         items: list[Value] = []
         nodes: list[ast.expr | None] = []
-        for element in elements:
+        wholes = [getattr(e, "value") if isinstance(e, ast.Starred) else e for e in elements]  # noqa: B009
+        for element, (value, residual) in zip(elements, self.in_order(wholes), strict=True):
             if isinstance(element, ast.Starred):
-                value, residual = self.fold(element.value)
                 if static_type(value).name == "List" and constant_items(value) is None:
                     return self._added(elements)
                 parts = self.known_items(value)
@@ -130,7 +132,6 @@ class Sequences(Folding):
                 else:
                     nodes += self.element_nodes(residual, len(parts)).elts
                 continue
-            value, residual = self.fold(element)
             items.append(value)
             nodes.append(residual)
         return self.sequence(kind, items, nodes)
@@ -195,9 +196,10 @@ class Sequences(Folding):
     def fold_Dict(self, node: ast.Dict) -> Folded:
         items: dict[Any, Value] = {}
         nodes: dict[Any, ast.expr | None] = {}
-        for key, element in zip(node.keys, node.values, strict=True):
+        mark = len(self.out)
+        folded = self.in_order(node.values)
+        for key, (inner, spread) in zip(node.keys, folded, strict=True):
             if key is None:
-                inner, spread = self.fold(element)
                 if isinstance(inner, Mapping) and isinstance(spread, ast.Dict):
                     items |= inner.items
                     nodes |= dict(zip(inner.items, spread.values, strict=True))
@@ -211,8 +213,9 @@ class Sequences(Folding):
             if not (
                 isinstance(key_value, Const) and isinstance(key_value.value, (str, int, tuple))
             ):
+                del self.out[mark:]
                 return self._open_dict(node)
-            items[key_value.value], nodes[key_value.value] = self.fold(element)
+            items[key_value.value], nodes[key_value.value] = inner, spread
         return self.mapping(items, list(nodes.values()))
 
     def _sorted_at_run_time(self, sequence: Folded, key: Folded, reverse: bool) -> Folded:
@@ -319,7 +322,13 @@ class Sequences(Folding):
                 return known, ast.Slice(*nodes)
             return Dyn(UNKNOWN), ast.Slice(*nodes)
         if isinstance(node, ast.Tuple):
-            folded = [index for element in node.elts for index in self._indices(element)]
+            found: list[Folded] = []
+            for element in node.elts:
+                mark = len(self.out)
+                indices = self._indices(element)
+                self.settle(found, mark)
+                found += indices
+            folded = [(value, self.needed(value, kept)) for value, kept in found]
             if all(isinstance(v, Const) for v, _ in folded):
                 known = Const(tuple(v.value for v, _ in folded if isinstance(v, Const)))
                 return known, ast.Tuple([n for _, n in folded], ast.Load())
@@ -348,6 +357,10 @@ class Sequences(Folding):
                 literal(Const(bound)) or ast.Constant(0) for bound in (r.start, r.stop, r.step)
             ]
             return Dyn(TENSOR), ast.Call(torch_name("torch.arange"), bounds, [])
+        if isinstance(value, Seq) and value.kind == "tuple" and not is_mixed(value):
+            parts = self.element_nodes(self.needed(value, residual), len(value.items)).elts
+            indices = [self._as_index(*p)[1] for p in zip(value.items, parts, strict=True)]
+            return Dyn(UNKNOWN), ast.Tuple(indices, ast.Load())
         value, residual = self.present(value, self.needed(value, residual))
         if static_type(value) == NUMBER:
             return Dyn(INT), ast.Call(ast.Name("int", ast.Load()), [residual], [])
@@ -377,9 +390,13 @@ class Sequences(Folding):
         return ast.Tuple([self.spelled(*part) for part in parts], ast.Load())
 
     def fold_Subscript(self, node: ast.Subscript) -> Folded:
-        holder, base = self.fold(node.value)
+        found = [self.fold(node.value)]
+        mark = len(self.out)
         position, index = self.index(node.slice)
-        return self.subscript(holder, base, position, index)
+        if has_effects(index):
+            index = self.held_index(index)
+        self.settle(found, mark)
+        return self.subscript(*found[0], position, index)
 
     def subscript(
         self, holder: Value, base: ast.expr | None, position: Value, index: ast.expr

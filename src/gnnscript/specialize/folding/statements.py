@@ -33,10 +33,11 @@ from gnnscript.specialize.folding.modules import Modules
 from gnnscript.specialize.folding.numbers import as_number, either
 from gnnscript.specialize.folding.objects import Objects
 from gnnscript.specialize.folding.operators import Operators
+from gnnscript.specialize.folding.ordering import Ordering
 from gnnscript.specialize.folding.parameters import Parameters
 from gnnscript.specialize.folding.parting import apart, meet, part_at_choice
 from gnnscript.specialize.folding.records import Records
-from gnnscript.specialize.folding.rewritten import collected, yields
+from gnnscript.specialize.folding.rewritten import collected, tests_nested, yields
 from gnnscript.specialize.folding.sequences import Sequences
 from gnnscript.specialize.folding.shared import Shared
 from gnnscript.specialize.folding.tables import Tables
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 
 class Frame(
     Assignment,
+    Ordering,
     Collections,
     Loops,
     Managers,
@@ -185,16 +187,7 @@ class Frame(
                 )
             handler(node)
         except NoReturn:
-            if self.conditional:
-                raise UnsupportedError(
-                    "a call that always raises stands inside a condition",
-                    "raise in a statement of its own",
-                    self.source.location(node),
-                ) from None
-            # TorchScript does not know that the call never comes back
-            text = ast.Constant("the call before raises")
-            self.emit(ast.Raise(ast.Call(ast.Name("RuntimeError", ast.Load()), [text], []), None))
-            self.terminated = True
+            self.never_returns()
         except UnsupportedError as raised:
             error = raised
             if isinstance(error, SeveralTypes):
@@ -219,6 +212,12 @@ class Frame(
             ) from error
         finally:
             self.current = previous
+
+    def never_returns(self) -> None:
+        """Says that what comes next is not reached: TorchScript does not know it of a call."""
+        text = ast.Constant("the call before raises")
+        self.emit(ast.Raise(ast.Call(ast.Name("RuntimeError", ast.Load()), [text], []), None))
+        self.terminated = True
 
     def emit(self, statement: ast.stmt) -> None:
         """Appends a statement to the specialised code."""
@@ -370,6 +369,7 @@ class Frame(
         self.refine(node.test, True)
 
     def _stmt_If(self, node: ast.If) -> None:
+        node = tests_nested(node)
         value, test = self.condition(node.test)
         if isinstance(value, Const):
             self.block(node.body if value.value else node.orelse)
@@ -419,10 +419,10 @@ class Frame(
         for name in arms[0][0]:
             if all(name in env for env, _ in arms):
                 bindings = [env[name] for env, _ in arms]
-                merged[name] = self._met(name, bindings, bodies)
+                merged[name] = self.met(name, bindings, bodies)
         return merged
 
-    def _met(self, name: str, bindings: list[Binding], bodies: list[list[ast.stmt]]) -> Binding:
+    def met(self, name: str, bindings: list[Binding], bodies: list[list[ast.stmt]]) -> Binding:
         """What holds a variable behind the point where paths meet."""
         first, names = bindings[0], {b.name for b in bindings}
         if all(b.value is first.value and b.node is first.node for b in bindings):
@@ -477,7 +477,7 @@ class Frame(
             )
         keys = value.items if isinstance(value, Mapping) else range(len(value.items))
         found = [
-            self._met(part, list(row), bodies)
+            self.met(part, list(row), bodies)
             for part, row in zip(entry_names(name, keys), zip(*columns, strict=True), strict=True)
         ]
         reads = [binding.read or literal(binding.value) for binding in found]

@@ -242,7 +242,12 @@ class TorchCalls(SparseCalls):
         if is_optional(t) and t != NONE:
             holder, holder_node = self.unwrap(holder, holder_node)
             t = static_type(holder)
+        mark = len(self.out)
         given = self.arguments(node, spread=t in (TENSOR, UNKNOWN))
+        if t.name not in ("List", "Dict"):  # those are meant where they are held
+            held: list[Folded] = [(holder, holder_node)]
+            self.settle(held, mark)
+            holder_node = self.needed(*held[0])
         if isinstance(holder_node, ast.Constant) and isinstance(holder_node.value, int):
             raise UnsupportedError(f"a number has no method '{name}'", "use a torch function")
         if t == TENSOR:

@@ -23,6 +23,7 @@ __all__ = [
     "TORCH_SCATTER",
     "cluster_function",
     "declared_arguments",
+    "implied",
     "inspector",
     "is_data_class",
     "is_edge_index",
@@ -132,13 +133,24 @@ def is_spmm(function: object) -> bool:
 
 @functools.cache
 def substitutes() -> dict[Any, str]:
-    """PyG's functions whose code cannot run without Python, each with our substitute's name."""
+    """PyG's functions with our substitutes' names.
+
+    The code of these cannot run without Python, or branches where a program could not.
+    """
+    from torch_geometric.nn.aggr import SortAggregation
     from torch_geometric.utils import map as map_module
 
     return {
         map_module.map_index: "map_index",
         utils().to_scipy_sparse_matrix: "scipy_matrix",
+        inspect.unwrap(SortAggregation.forward): "sort_aggregation",
     }
+
+
+@functools.cache
+def implied() -> dict[Any, tuple[str, str, Any]]:
+    """PyG's functions, each with an argument, and what another one is where neither is given."""
+    return {utils().to_dense_adj: ("batch", "batch_size", 1)}
 
 
 @functools.cache

@@ -106,6 +106,47 @@ def graclus_cluster(rowptr: Tensor, col: Tensor, weight: Tensor | None = None) -
     return torch.tensor(cluster, dtype=torch.int64, device=rowptr.device)
 
 
+def connected_components(row: Tensor, col: Tensor, num_nodes: int) -> tuple[int, Tensor]:
+    """Number the components of a graph, in the order of their first nodes.
+
+    The smallest node of each component spreads along the edges, and by what it has reached.
+
+    Args:
+        row: One node of each edge, `[E]`, int64; values in `[0, num_nodes)`.
+        col: The other node of each edge, `[E]`, int64.
+        num_nodes: How many nodes there are, N.
+
+    Returns:
+        The number of components, and the component of each node, `[N]`, int64.
+
+    Source: ``scipy.sparse.csgraph.connected_components`` of an undirected graph.
+    """
+    label = torch.arange(num_nodes, device=row.device)
+    changed = True
+    while changed:
+        spread = spread_least(label, row, col)
+        changed = not torch.equal(spread, label)
+        label = spread
+    first, place = torch.unique(label, return_inverse=True)
+    return first.numel(), place
+
+
+def spread_least(label: Tensor, row: Tensor, col: Tensor) -> Tensor:
+    """Have both nodes of each edge take the lesser label of the two, and each what that one has.
+
+    Args:
+        label: For each node one of its component, not above itself, `[N]`, int64.
+        row: One node of each edge, `[E]`, int64.
+        col: The other node of each edge, `[E]`, int64.
+
+    Returns:
+        Labels of the same kind, `[N]`; equal ones once each is the least node of its component.
+    """
+    low = torch.minimum(label[row], label[col])
+    spread = label.scatter_reduce(0, row, low, "amin").scatter_reduce(0, col, low, "amin")
+    return spread[spread]
+
+
 def grid_cluster(
     pos: Tensor, size: Tensor, start: Tensor | None = None, end: Tensor | None = None
 ) -> Tensor:

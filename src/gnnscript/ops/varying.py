@@ -10,13 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._higher_order_ops.while_loop import while_loop
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
+from gnnscript.ops.clusters import spread_least
 from gnnscript.ops.exportable import holds
 
 __all__ = [
     "cdist",
     "combinations",
+    "connected_components",
     "coo_to_csr",
     "fill_diagonal_",
     "one_hot",
@@ -183,6 +186,33 @@ def combinations(
         return torch.combinations(input, r, with_replacement)
     size = input.size(0)
     return input[triu_indices(size, size, 0 if with_replacement else 1, device=input.device).t()]
+
+
+def connected_components(row: Tensor, col: Tensor, num_nodes: int) -> tuple[int, Tensor]:
+    """Number the components of a graph; see :func:`gnnscript.ops.clusters.connected_components`.
+
+    How often the smallest nodes spread is known to values only, so a loop is part of the program.
+
+    Args:
+        row: One node of each edge, `[E]`, int64.
+        col: The other node of each edge, `[E]`, int64.
+        num_nodes: How many nodes there are, N.
+
+    Returns:
+        The number of components, and the component of each node, `[N]`, int64.
+    """
+    ends = torch.stack([row, col])  # a loop takes no two views of one tensor
+
+    def spread(label: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        after = spread_least(label, ends[0], ends[1])
+        return after, (after != label).any()
+
+    nodes = torch.arange(num_nodes, device=row.device)
+    changed = torch.ones((), dtype=torch.bool, device=row.device)
+    carried = nodes, changed
+    label, _ = while_loop(lambda _, more: more.clone(), spread, carried)  # type: ignore[no-untyped-call]
+    first, place = torch.unique(label, return_inverse=True)
+    return first.numel(), place
 
 
 def fill_diagonal_(matrix: Tensor, fill_value: float, wrap: bool = False) -> Tensor:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from gnnscript.specialize.helpers import Import, is_op, op_reference
+from gnnscript.specialize.helpers import Import, import_reference, is_op, op_reference
 from gnnscript.specialize.program import Program
 from gnnscript.specialize.tree import names_read
 
@@ -184,6 +184,8 @@ def _replaced(node: ast.Call) -> ast.Call:
     elif function == "torch.autograd.grad":  # what it goes through is never let go of
         kept = [k for k in node.keywords if k.arg != "retain_graph"]
         node.keywords = [*kept, ast.keyword("retain_graph", ast.Constant(True))]
+    elif _op(node.func) == "connected_components":
+        node.func = import_reference("gnnscript.ops.varying", "connected_components", "components")
     elif function == "len":
         call = "length", node.args
     elif function == "warnings.warn":
@@ -203,15 +205,16 @@ def _asserted(test: ast.expr, outcome: bool, message: str) -> ast.expr:
         return ast.copy_location(ast.BoolOp(test.op, parts), test)
     if isinstance(test, ast.Constant):
         return test
-    if isinstance(test, ast.Call) and _is_as_bool(test.func):
+    if isinstance(test, ast.Call) and _op(test.func) == "as_bool":
         test = test.args[0]
     function = op_reference("holds" if outcome else "refused")
     return ast.copy_location(ast.Call(function, [test, ast.Constant(message)], []), test)
 
 
-def _is_as_bool(function: ast.expr) -> bool:
+def _op(function: ast.expr) -> str | None:
+    """The name of an op of ours."""
     target = getattr(function, "target_", None)
-    return isinstance(target, Import) and is_op(target) and target.name == "as_bool"
+    return target.name if isinstance(target, Import) and is_op(target) else None
 
 
 def _message(error: ast.expr | None, otherwise: str = "a check of the model failed") -> str:

@@ -22,6 +22,7 @@ from gnnscript.specialize.tree import base_of
 
 __all__ = [
     "Import",
+    "Op",
     "absent",
     "annotation",
     "as_list",
@@ -63,6 +64,23 @@ class Import:
     value: Any = None
 
 
+@dataclass(frozen=True)
+class Op:
+    """One of our ops, in functions of ours that are specialised.
+
+    Args:
+        name: Its name.
+        returns: The type of what it returns.
+    """
+
+    name: str
+    returns: Type
+
+    def __call__(self, *args: Any) -> Any:
+        """Calls are specialised."""
+        raise NotImplementedError
+
+
 # Where torch's functions are found, in the order in which they are written.
 _NAMESPACES: list[tuple[Any, str, str]] = [
     (torch, "torch", "torch"),
@@ -96,6 +114,7 @@ _PORTABLE = {
     "cdist": "varying",
     "ceil_div": "exportable",
     "combinations": "varying",
+    "connected_components": "clusters",
     "coo_to_csr": "varying",
     "differentiable": "exportable",
     "edge_softmax": "rows",

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from gnnscript import _pyg
+from gnnscript.analyze.types import INT, TENSOR, tuple_of
+from gnnscript.specialize.helpers import Op
 from gnnscript.specialize.sparse_matrix import FUNCTIONS as OF_MATRICES
 from gnnscript.specialize.sparse_matrix import MAKERS, Entries, make, rows_of
 
@@ -118,24 +120,15 @@ def spspmm(
 def connected_components(
     csgraph: Any, directed: bool = True, connection: str = "weak", return_labels: bool = True
 ) -> Any:
-    """The number of components, and which one each node is in, in the order of their first nodes.
-
-    The smallest node of each component spreads along the edges, and by what it has reached.
-    """
+    """Components, numbered in the order of their first nodes: how many, and that of each node."""
     assert connection == "weak" or not directed, "strong components are not supported"
-    row, col = csgraph.rows, csgraph.cols
-    label = torch.arange(csgraph.num_rows, device=row.device)
-    changed = True
-    while changed:
-        low = torch.minimum(label[row], label[col])
-        spread = label.scatter_reduce(0, row, low, "amin").scatter_reduce(0, col, low, "amin")
-        spread = spread[spread]
-        changed = not torch.equal(spread, label)
-        label = spread
-    first, place = torch.unique(label, return_inverse=True)
+    count, label = _COMPONENTS(csgraph.rows, csgraph.cols, csgraph.num_rows)
     if return_labels:
-        return first.numel(), place
-    return first.numel()
+        return count, label
+    return count
+
+
+_COMPONENTS = Op("connected_components", tuple_of(INT, TENSOR))
 
 
 FUNCTIONS = {

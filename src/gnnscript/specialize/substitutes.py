@@ -310,6 +310,34 @@ def scipy_matrix(
     return make(edge_index[0], None, edge_index[1], edge_attr, sizes)
 
 
+def sort_aggregation(
+    self: Any,
+    x: Tensor,
+    index: Tensor | None = None,
+    ptr: Tensor | None = None,
+    dim_size: int | None = None,
+    dim: int = -2,
+    max_num_elements: int | None = None,
+) -> Tensor:
+    """``SortAggregation.forward``: the first `k` of each set are taken, and no others are moved.
+
+    Whether the largest set has as many decides nothing here: only values may tell its size.
+    """
+    fill_value = x.detach().min() - 1
+    dense, _ = self.to_dense_batch(
+        x, index, ptr, dim_size, dim, fill_value=fill_value, max_num_elements=max_num_elements
+    )
+    sets, size, channels = dense.size()
+    _, perm = dense[:, :, -1].sort(dim=-1, descending=True)
+    place = torch.arange(self.k, device=x.device)
+    first = torch.arange(sets, device=x.device).view(-1, 1) * size
+    taken = perm[:, place.clamp(max=size - 1)] + first
+    found = dense.view(sets * size, channels)[taken]
+    found = found.masked_fill((place >= size).view(1, -1, 1) | (found == fill_value), 0.0)
+    out: Tensor = found.view(sets, self.k * channels)
+    return out
+
+
 SUBSTITUTES: dict[Any, Callable[..., Any]] = {
     math.log2: log2,
     math.hypot: hypot,

@@ -35,10 +35,12 @@ from gnnscript.specialize.folding.einops_calls import einops_function
 from gnnscript.specialize.folding.functions import _declared
 from gnnscript.specialize.folding.rewritten import as_choice
 from gnnscript.specialize.helpers import (
+    Op,
     annotation,
     as_list,
     is_ignored,
     is_torch_function,
+    op_reference,
     own_interop,
     own_op,
     torch_name,
@@ -305,6 +307,8 @@ class Calls(Folding):
         if inspect.isclass(function):
             by_numpy = numpy_function(cast("Frame", self), function, given)
             return by_numpy or self.construct(function, given)
+        if isinstance(function, Op):
+            return Dyn(function.returns), ast.Call(op_reference(function.name), *self.nodes(given))
         if isinstance(function, Getter):
             return function.call(cast("Frame", self), given.args[0])
         if isinstance(function, torch.nn.Module):

@@ -11,7 +11,7 @@ import torch
 from gnnscript import _pyg
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.sources import FunctionSource, function_source
-from gnnscript.analyze.types import TENSOR, UNKNOWN, Type
+from gnnscript.analyze.types import NONE, TENSOR, UNKNOWN, Type
 from gnnscript.specialize import inference
 from gnnscript.specialize.effects import has_effects, is_settled
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding, NoReturn
@@ -23,6 +23,7 @@ from gnnscript.specialize.templates import is_template
 from gnnscript.specialize.tree import clone, is_simple, names_read
 from gnnscript.specialize.values import (
     Closure,
+    Const,
     Dyn,
     Mapping,
     Method,
@@ -37,6 +38,7 @@ from gnnscript.specialize.values import (
     literal,
     modules_in,
     renewed,
+    static_type,
 )
 
 
@@ -213,6 +215,9 @@ class Functions(Folding):
                 bound[name], nodes[name] = found.arguments[name]
             else:
                 bound[name], nodes[name] = self.wrap(parameter.default), None
+        missing, implied, value = _pyg.implied().get(source.function, ("", "", None))
+        if implied and all(static_type(bound[name]) == NONE for name in (missing, implied)):
+            bound[implied], nodes[implied] = Const(value), None
         self.flatten(bound, nodes)
         return bound, nodes
 

@@ -355,3 +355,28 @@ def test_tuples_are_unpacked_without_examples() -> None:
 def test_a_model_without_pyg_is_traced_too() -> None:
     model = nn.Sequential(nn.Linear(IN, 4), nn.ReLU())
     compare(model, gnnscript.fx.symbolic_trace(model), (FIRST[0],))
+
+
+class Scores(nn.Module):
+    """Takes what a plain module gives, which does not say of what type that is, as an entry."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = SAGEConv(IN, 4), Head()
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Dict[str, Tensor]:
+        return {"score": self.head(self.conv(x, edge_index))}
+
+
+class Head(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = nn.Linear(4, 1)
+
+    def forward(self, x):
+        return self.lin(x).view(-1)
+
+
+def test_plain_modules_are_traced_where_their_type_is_needed() -> None:
+    model = Scores()
+    compare(model, gnnscript.fx.symbolic_trace(model, FIRST))

@@ -1,5 +1,6 @@
 """A class is scripted from the source it was compiled from, or not at all."""
 
+import ast
 import importlib
 import sys
 
@@ -126,3 +127,19 @@ def test_copies_of_a_function_have_globals_and_places_of_their_own(tmp_path, mon
     finally:
         for name in names:
             del sys.modules[name]
+
+
+def test_lambdas_of_one_line_are_told_apart():
+    def several(a, b):
+        return [
+            lambda x: x + a, lambda x: x + b, lambda x: x * 2, lambda x: x * 2.0,
+            lambda x=(lambda: 1): x, lambda x: [y + 1 for y in x], lambda x: [y + 2 for y in x],
+            lambda x: -x, lambda x: -x,
+        ]  # fmt: skip
+
+    found = [ast.unparse(sources.function_source(f).node.body) for f in several(1, 2)]
+    assert found == [
+        "x + a", "x + b", "x * 2", "x * 2.0",
+        "x", "[y + 1 for y in x]", "[y + 2 for y in x]",
+        "-x", "-x",
+    ]  # fmt: skip

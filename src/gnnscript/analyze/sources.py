@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import linecache
 import textwrap
 import threading
@@ -125,11 +126,14 @@ def _find(function: types.FunctionType) -> FunctionSource:
         )
     if len(candidates) > 1:
         candidates = [c for c in candidates if _arguments(c) == _argument_names(code)]
-    if len(candidates) > 1:
-        places = _positions(code)
+    if len(candidates) > 1 and hasattr(code, "co_positions"):
+        places = set(code.co_positions())
         candidates = [
             c for c in candidates if isinstance(c, ast.Lambda) and _place(c.body) in places
         ]
+    elif len(candidates) > 1:  # Python 3.10
+        equal = (c for c in candidates if isinstance(c, ast.Lambda) and _compiles_to(c, tree, code))
+        candidates = list(itertools.islice(equal, 1))
     if len(candidates) != 1:
         raise UnsupportedError(
             f"several functions '{name}' stand on one line, and which one is meant is not clear",
@@ -174,9 +178,25 @@ def _place(node: ast.expr) -> tuple[int | None, ...]:
     return node.lineno, node.end_lineno, node.col_offset, node.end_col_offset
 
 
-def _positions(code: types.CodeType) -> set[tuple[int | None, ...]]:
-    """Where the expressions of a function stand; Python 3.10 does not say."""
-    return set(code.co_positions()) if hasattr(code, "co_positions") else set()
+def _compiles_to(node: ast.Lambda, tree: ast.Module, code: types.CodeType) -> bool:
+    """Whether this one of several on a line is compiled to this code.
+
+    Its own code is found by its line: it is compiled on another, behind all that are in the file.
+    """
+    alone = 1 + max(getattr(child, "end_lineno", 0) for child in ast.walk(tree))
+    line, end = node.lineno, node.end_lineno
+    node.lineno = node.end_lineno = alone
+    try:
+        module_code = compile(tree, code.co_filename, "exec", dont_inherit=True)
+    finally:
+        node.lineno, node.end_lineno = line, end
+    return any(
+        other.co_firstlineno == alone
+        and (other.co_freevars, list(_codes(other))) == (code.co_freevars, list(_codes(code)))
+        and _agrees(code, other)
+        and other.co_code == code.co_code
+        for other in _codes(module_code)
+    )
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:

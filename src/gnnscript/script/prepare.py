@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as AnyMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -47,6 +47,7 @@ __all__ = [
 
 _log = logging.getLogger("gnnscript")
 _lock = threading.RLock()
+_T = TypeVar("_T")
 
 
 def lower(
@@ -130,8 +131,12 @@ def lower_for(
     if exportable:
         passes.append(functools.partial(make_exportable, least=least))
     sharing = branches and not exportable  # inductor knows which sizes are equal
-    specialized = _specialized(
-        root, given, fixed, policy, passes, branches=branches, sharing=sharing
+    specialized = _with_wider(
+        policy,
+        root,
+        lambda policy: _specialized(
+            root, given, fixed, policy, passes, branches=branches, sharing=sharing
+        ),
     )
     module = build(root, specialized)
     if exportable:
@@ -216,22 +221,28 @@ def script(compile_: Any, root: torch.nn.Module, *args: Any, **kwargs: Any) -> A
     given = _from_examples(root, kwargs.pop("example_inputs", None))
     compile_ = functools.partial(_compiled, compile_, root, given, args, kwargs)
     with _lock:  # TorchScript compiles a class once, for all threads
-        policy = Policy(root)
-        try:
-            scripted = compile_(policy)
-        except Exception as error:
-            # Perhaps because of a module that was left to TorchScript: now it is specialised, too.
-            wider = Policy(root, everything=True, own=True)
-            if all(policy(module) == wider(module) for module in root.modules()):
-                raise
-            try:
-                scripted = compile_(wider)
-            except UnsupportedError as second:
-                first = error if isinstance(error, UnsupportedError) else second
-                raise first from second.__cause__
+        scripted = _with_wider(Policy(root), root, compile_)
     if library.implementation() == "native":
         _tell_what_files_need()
     return scripted
+
+
+def _with_wider(policy: Policy, root: torch.nn.Module, attempt: Callable[[Policy], _T]) -> _T:
+    """Makes something of a model; where that fails, modules are specialised that need not be.
+
+    It may have failed because of a module that was left to TorchScript.
+    """
+    try:
+        return attempt(policy)
+    except Exception as error:
+        wider = Policy(root, everything=True, own=True)
+        if all(policy(module) == wider(module) for module in root.modules()):
+            raise
+        try:
+            return attempt(wider)
+        except UnsupportedError as second:
+            first = error if isinstance(error, UnsupportedError) else second
+            raise first from second.__cause__
 
 
 def script_refused(

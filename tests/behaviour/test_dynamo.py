@@ -163,6 +163,10 @@ class Remembering(nn.Module):
         return self.read(self.conv(x, edge_index), batch)
 
 
+@pytest.mark.skipif(
+    torch.__version__ < (2, 11),
+    reason="torch 2.10 gives the state of an LSTM without oneDNN a dimension too many",
+)
 @pytest.mark.usefixtures("auto")
 def test_recurrent_models_are_trained() -> None:
     model = Remembering()

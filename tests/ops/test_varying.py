@@ -44,6 +44,22 @@ def test_values_along_a_dimension(dtype: torch.dtype) -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [*FLOATS, torch.bool])
+@pytest.mark.parametrize("shape", [(), (0,), (5,), (2, 0, 3), (4, 3)])
+def test_repeated_elements(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    x = make_tensor(shape, dtype=dtype, device="cpu")
+    for repeats in (0, 1, 3):
+        found = varying.repeat_interleave(x, repeats, output_size=repeats * x.numel())
+        torch.testing.assert_close(found, torch.repeat_interleave(x, repeats))
+        for dim in range(-x.dim(), x.dim()):
+            found = varying.repeat_interleave(x, repeats, dim)
+            torch.testing.assert_close(found, torch.repeat_interleave(x, repeats, dim))
+    counts = torch.arange(x.numel())
+    found = varying.repeat_interleave(x, counts)
+    torch.testing.assert_close(found, torch.repeat_interleave(x, counts))
+    torch.testing.assert_close(varying.repeat_interleave(counts), torch.repeat_interleave(counts))
+
+
 @pytest.mark.parametrize("offset", [-3, -1, 0, 1, 2])
 @pytest.mark.parametrize(("rows", "columns"), [(0, 0), (1, 1), (5, 5), (3, 6), (6, 2)])
 def test_triangles(rows: int, columns: int, offset: int) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "coo_to_csr",
     "fill_diagonal_",
     "one_hot",
+    "repeat_interleave",
     "take_along_dim",
     "tril_indices",
     "triu_indices",
@@ -114,6 +115,39 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     holds(inside, "one_hot: a class is negative or not below num_classes")
     classes = torch.arange(num_classes, device=tensor.device)
     return (tensor.unsqueeze(-1) == classes).long()
+
+
+def repeat_interleave(
+    input: Tensor,  # noqa: A002, as torch names it
+    repeats: Any = None,
+    dim: int | None = None,
+    *,
+    output_size: int | None = None,
+) -> Tensor:
+    """Repeat each element; one number of times for all is no reason to read values.
+
+    Args:
+        input: Values, of any shape; alone, the numbers of times to repeat each position.
+        repeats: How many times, or for each element how many.
+        dim: The dimension of the elements; None repeats the flattened values.
+        output_size: The size that comes out, if it is known.
+
+    Returns:
+        The values, each as often as asked for.
+
+    Source: ``torch.repeat_interleave``.
+    """
+    if repeats is None:
+        return torch.repeat_interleave(input, output_size=output_size)
+    if not isinstance(repeats, (int, torch.SymInt)):
+        return torch.repeat_interleave(input, repeats, dim, output_size=output_size)
+    if dim is None:
+        input, dim = input.flatten(), 0  # noqa: A001
+    dim = dim % input.dim()
+    spread = input.unsqueeze(dim + 1)
+    shape: list[Any] = [-1] * spread.dim()
+    shape[dim + 1] = repeats
+    return spread.expand(shape).flatten(dim, dim + 1)
 
 
 def tril_indices(row: int, col: int, offset: int = 0, **options: Any) -> Tensor:

@@ -26,13 +26,14 @@ _FIXING = {
     "torch.cdist": "cdist",
     "torch.combinations": "combinations",
     "torch.ops.aten.sparse_compressed_tensor": "sparse_compressed_tensor",
+    "torch.repeat_interleave": "repeat_interleave",
     "torch.sparse_coo_tensor": "sparse_coo_tensor",
     "torch._convert_indices_from_coo_to_csr": "coo_to_csr",
     "torch.take_along_dim": "take_along_dim",
     "torch.tril_indices": "tril_indices",
     "torch.triu_indices": "triu_indices",
 }
-_FIXING_METHODS = ("fill_diagonal_", "take_along_dim")
+_FIXING_METHODS = ("fill_diagonal_", "repeat_interleave", "take_along_dim")
 
 
 _PRODUCTS = ("torch.matmul", "torch.mm", "torch.sparse.mm")

@@ -134,6 +134,7 @@ _PORTABLE = {
     "radius": "neighbors",
     "refused": "exportable",
     "regroup_axes": "axes",
+    "repeat_interleave": "varying",
     "sddmm": "rows",
     "segment_reduce": "rows",
     "segment_reduces": "rows",

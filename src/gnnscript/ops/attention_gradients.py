@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gnnscript.ops.differentiation import register_gradient
 from gnnscript.ops.edge_gradients import (
     EdgeProgram,
     Graph,
@@ -152,4 +153,4 @@ def _spread(weight: Tensor, messages: list[int], trailing: int) -> Tensor:
 
 def register() -> None:
     """Registers the gradient; once, after the library has been loaded."""
-    torch.library.register_autograd("gnnscript::edge_attention", _backward, setup_context=_context)
+    register_gradient("edge_attention", _backward, _context)

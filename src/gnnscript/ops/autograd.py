@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gnnscript.ops.differentiation import register_gradient
 from gnnscript.ops.plans import cached_csr
 
 __all__ = ["register"]
@@ -183,4 +184,4 @@ def register() -> None:
         ("edge_softmax", _softmax_backward, _softmax_context),
         ("linear", _linear_backward, _linear_context),
     ):
-        torch.library.register_autograd(f"gnnscript::{name}", backward, setup_context=context)
+        register_gradient(name, backward, context)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from gnnscript.ops.autograd import _edge_gradient
+from gnnscript.ops.differentiation import register_gradient
 from gnnscript.ops.plans import cached_csr
 from gnnscript.ops.program import Expressions, Leaf, postorder, sides
 
@@ -319,9 +320,5 @@ def _map_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 def register() -> None:
     """Registers the gradients; once, after the library has been loaded."""
-    torch.library.register_autograd(
-        "gnnscript::edge_reduce", _reduce_backward, setup_context=_reduce_context
-    )
-    torch.library.register_autograd(
-        "gnnscript::edge_map", _map_backward, setup_context=_map_context
-    )
+    register_gradient("edge_reduce", _reduce_backward, _reduce_context)
+    register_gradient("edge_map", _map_backward, _map_context)

@@ -100,7 +100,7 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
         _message_programs(message),
         operands,
         [spread, grad],
-        len(messages),
+        messages,
     )
     del weight, spread  # one value per edge and head less at the peak
     shares: list[Tensor | None] = [None] * ctx.count
@@ -117,7 +117,7 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
         linear_programs(score, "e"),
         score_operands,
         [slope],
-        len(shape),
+        shape,
         shares,
     )
     return None, of_score, None, None, of_message, None, None, None, None

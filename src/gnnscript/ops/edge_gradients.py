@@ -40,10 +40,15 @@ _SWAPPED = {"i": "j", "j": "i", "e": "e", "s": "s"}
 
 @dataclass(frozen=True)
 class EdgeProgram:
-    """A program and what stands for its operands: places in a list of tensors."""
+    """A program and what stands for its operands: places in a list of tensors.
+
+    `twin` is the edge operand, if any, whose gradient is this one on each edge, or its negative.
+    """
 
     text: str
     places: tuple[int, ...]
+    twin: int | None = None
+    negative: bool = False
 
 
 def programs_of(
@@ -51,9 +56,9 @@ def programs_of(
 ) -> tuple[EdgeProgram | None, ...]:
     """Write the gradients of the first `count` operands, in the direction that sums each."""
     programs: list[EdgeProgram | None] = [None] * count
-    for leaf, grad in found.items():
-        if leaf.position >= count:
-            continue
+    own = {leaf: grad for leaf, grad in found.items() if leaf.position < count}
+    edges = {grad: leaf.position for leaf, grad in own.items() if leaf.side == "e"}
+    for leaf, grad in own.items():
         used = sorted(
             {node.leaf for node in postorder(grad) if node.leaf is not None},
             key=lambda used: used.position,
@@ -63,7 +68,12 @@ def programs_of(
             for new, old in enumerate(used)
         }
         text = expressions.write(grad, names)
-        programs[leaf.position] = EdgeProgram(text, tuple(old.position for old in used))
+        places = tuple(old.position for old in used)
+        twin, opposite = edges.get(grad), edges.get(expressions.negate(grad))
+        if leaf.side == "e":
+            twin = opposite = None
+        negative = twin is None and opposite is not None
+        programs[leaf.position] = EdgeProgram(text, places, opposite if negative else twin, negative)
     return tuple(programs)
 
 
@@ -165,17 +175,23 @@ class Graph:
             count = _trailing(operand, rank)
             grad = _ops.edge_map(program.text, operands, self.index, self.other, count)
             return _fold(grad.reshape([*grad.shape, *([1] * count)]), operand)
-        if side == "i":
-            rows = self.rows or cached_csr(self.index, operand.size(0))
-            return _fold(
-                self._reduce(program.text, operands, self.index, self.other, rows), operand
-            )
-        if side == "j":
-            rows = cached_csr(self.other, operand.size(0))
-            return _fold(
-                self._reduce(program.text, operands, self.other, self.index, rows), operand
-            )
-        return _fold_shared(self._to_rows(program.text, operands), operand)
+        if side == "s":
+            return _fold_shared(self._to_rows(program.text, operands), operand)
+        ends = (self.index, self.other) if side == "i" else (self.other, self.index)
+        rows = self._rows(side, operand)
+        return _fold(self._reduce(program.text, operands, *ends, rows), operand)
+
+    def summed(self, side: str, operand: Tensor, of_edges: Tensor) -> Tensor:
+        """Sum a gradient that is known on each edge to the shape of another operand."""
+        if side == "s":
+            return _fold_shared(of_edges, operand)
+        rows = self._rows(side, operand)
+        return _fold(_ops.segment_reduce(of_edges, *rows, "sum"), operand)
+
+    def _rows(self, side: str, operand: Tensor) -> tuple[Tensor, Tensor]:
+        if side == "i" and self.rows is not None:
+            return self.rows
+        return cached_csr(self.index if side == "i" else self.other, operand.size(0))
 
     def _to_rows(self, text: str, operands: list[Tensor]) -> Tensor:
         """Sum over the edges of some rows: whichever there are."""
@@ -258,7 +274,7 @@ def _reduce_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         extras = [grad / _degrees(ptr, grad) if ctx.reduce == "mean" else grad]
         programs = linear_programs(ctx.program, "i")
     needed = ctx.needs_input_grad[1]
-    grads = gradients(ctx.program, needed, graph, programs, operands, extras, grad.dim() - 1)
+    grads = gradients(ctx.program, needed, graph, programs, operands, extras, grad.shape[1:])
     return None, grads, None, None, None, None, None
 
 
@@ -269,13 +285,14 @@ def gradients(
     programs: tuple[EdgeProgram | None, ...],
     operands: list[Tensor],
     extras: list[Tensor],
-    rank: int,
+    shape: Sequence[int],
     shares: Sequence[Tensor | None] | None = None,
 ) -> list[Tensor | None]:
     """Return the gradients of the operands of a program, where they are needed and not 0.
 
-    In an order in which little is in memory at once: the sums over all edges first, which have a
-    row for each node while they are computed; then those that are added to another.
+    A gradient that is stored for each edge is summed for the operands whose gradient it is as well.
+    The others in an order in which little is in memory at once: the sums over all edges first,
+    which have a row for each node while they are computed; then those that are added to another.
 
     Args:
         text: The program.
@@ -284,17 +301,25 @@ def gradients(
         programs: The programs of the gradients, over the operands and `extras`.
         operands: The operands.
         extras: What flows back.
-        rank: The number of feature dimensions of the program's value.
+        shape: The feature shape of the program's value.
         shares: What else flows back to an operand; it is added to, and may not be needed any more.
     """
     tensors, letters = operands + extras, sides(text)
     found: list[Tensor | None] = [None] * len(operands) if shares is None else list(shares)
-    order = sorted(range(len(operands)), key=lambda n: (letters[n] != "s", found[n] is None))
-    for number in order:
-        program, share = programs[number], found[number]
-        if program is None or not needed[number]:
-            continue
-        grad = graph.gradient(letters[number], operands[number], program, tensors, rank)
+    wanted = [n for n, program in enumerate(programs) if program is not None and needed[n]]
+    stored = {n for n in wanted if letters[n] == "e" and operands[n].shape[1:] == tuple(shape)}
+    of_edges: dict[int, Tensor] = {}
+    wanted.sort(key=lambda n: (n not in stored, letters[n] != "s", found[n] is None))
+    for number in wanted:
+        program, share, side = programs[number], found[number], letters[number]
+        assert program is not None
+        if program.twin in of_edges:
+            grad = graph.summed(side, operands[number], of_edges[program.twin])
+            grad = -grad if program.negative else grad
+        else:
+            grad = graph.gradient(side, operands[number], program, tensors, len(shape))
+        if number in stored:
+            of_edges[number] = grad
         found[number] = grad if share is None else share.add_(grad)
         del grad
     return found
@@ -314,7 +339,7 @@ def _map_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     grad = grad.expand([grad.size(0), *shape])
     programs = linear_programs(ctx.program, "e")
     needed, graph = ctx.needs_input_grad[1], Graph(index, other)
-    grads = gradients(ctx.program, needed, graph, programs, operands, [grad], len(shape))
+    grads = gradients(ctx.program, needed, graph, programs, operands, [grad], shape)
     return None, grads, None, None, None
 
 

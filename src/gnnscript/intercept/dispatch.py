@@ -27,12 +27,15 @@ def led(original: Callable[..., Any]) -> Callable[..., Any]:
     """
     name = original.__name__
     order = list(inspect.signature(original).parameters)[2:]
+    names = frozenset(order)
 
     def call(self: Any, edge_index: Any, *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling():
-            return original(self, edge_index, *args, **kwargs)
-        given = {**dict(zip(order, args, strict=False)), **kwargs}
-        if len(given) < len(args) + len(kwargs) or not given.keys() <= set(order):
+        given = {**dict(zip(order, args, strict=False)), **kwargs} if args else kwargs
+        if (
+            torch.compiler.is_compiling()
+            or len(given) < len(args) + len(kwargs)
+            or not names.issuperset(given)
+        ):
             return original(self, edge_index, *args, **kwargs)
         out = run(self, name, edge_index, given)
         return original(self, edge_index, *args, **kwargs) if out is NOT_RUN else out

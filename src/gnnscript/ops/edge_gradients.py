@@ -73,7 +73,9 @@ def programs_of(
         if leaf.side == "e":
             twin = opposite = None
         negative = twin is None and opposite is not None
-        programs[leaf.position] = EdgeProgram(text, places, opposite if negative else twin, negative)
+        programs[leaf.position] = EdgeProgram(
+            text, places, opposite if negative else twin, negative
+        )
     return tuple(programs)
 
 

@@ -26,9 +26,13 @@ __all__ = ["NOT_RUN", "run"]
 NOT_RUN = object()
 """What :func:`run` returns where PyG's own code has to run."""
 
-# Fewer edges cost less than finding the code that runs them faster, on CPU. Where native ops are
-# asked for by name, they run in any case.
-_FEWEST_EDGES = 512
+# Fewer values on edges take PyG less time, on CPU, than finding and calling the code that is faster
+# at many; it takes more of them to pay where gradients are wanted. Where native ops are asked for by
+# name, they run in any case.
+_FEWEST_VALUES = {False: 1 << 17, True: 1 << 18}
+# How many times as long PyG takes for a value, about, where the code has one of these.
+_DEARER = {"linear_part(": 4, "edge_products(": 4, "'max'": 4, "'min'": 4, "softmax(": 8}
+_DEAREST = max(_DEARER.values())
 
 _log = logging.getLogger("gnnscript")
 _lock = threading.RLock()
@@ -42,7 +46,7 @@ _HOOKS = tuple(
 )
 
 Run = Callable[..., Any]
-_Found = tuple[Run, list[str]] | None
+_Found = tuple[Run, list[str], int] | None  # the code, its parameters and how dear it is to PyG
 Reads = list[tuple[Read, Any]]  # with what each name meant
 _runs: weakref.WeakKeyDictionary[type, dict[Any, dict[Any, list[tuple[Reads, _Found]]]]]
 _runs = weakref.WeakKeyDictionary()
@@ -68,7 +72,11 @@ def run(conv: Any, name: str, edge_index: Any, given: dict[str, Any]) -> Any:
         if found_edges is None:
             return NOT_RUN
         edge_index, given = found_edges
-    if _is_small(edge_index) or not _is_pair(edge_index):
+    if not _is_pair(edge_index):
+        return NOT_RUN
+    fewest = _fewest_values(edge_index)
+    values = _values(conv, edge_index, given) if fewest else 0
+    if values * _DEAREST < fewest:
         return NOT_RUN
     form: list[Any] = [name]
     for key, value in given.items():
@@ -79,7 +87,9 @@ def run(conv: Any, name: str, edge_index: Any, given: dict[str, Any]) -> Any:
     found = _find(conv, name, tuple(form), given)
     if found is None:
         return NOT_RUN
-    method, parameters = found
+    method, parameters, dear = found
+    if values * dear < fewest:
+        return NOT_RUN
     try:
         return method(conv, edge_index, *[given[p] for p in parameters[1:]])
     except (RuntimeError, IndexError, ValueError, AssertionError) as error:
@@ -119,16 +129,31 @@ def _specialized(conv: Any, name: str, given: dict[str, Any]) -> tuple[Reads, _F
     if "gnnscript.ops.fused" not in text.text:
         return reads, None
     method: Run = vars(lowered_class(type(conv), text))[name]
-    return reads, (method, parameters)
+    dear = max((times for part, times in _DEARER.items() if part in text.text), default=1)
+    return reads, (method, parameters, dear)
 
 
 # What a call is told by #######################################################
 
 
-def _is_small(edge_index: Tensor) -> bool:
-    """Whether a call ends before it pays to look at it."""
-    few = edge_index.numel() < 2 * _FEWEST_EDGES and edge_index.device.type == "cpu"
-    return few and _config.options().kernels is None
+def _fewest_values(edge_index: Tensor) -> int:
+    """How many values on edges it takes for a call to be worth looking at."""
+    if edge_index.device.type != "cpu" or _config.options().kernels is not None:
+        return 0
+    return _FEWEST_VALUES[torch.is_grad_enabled()]
+
+
+def _values(conv: Any, edge_index: Tensor, given: dict[str, Any]) -> int:
+    """How many values there are on all edges, if messages are as wide as what they are made of."""
+    width, dim = 1, conv.node_dim
+    for value in given.values():
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, Tensor) and item.numel() > 0:
+                rows = (
+                    item.shape[dim if -item.dim() <= dim < item.dim() else 0] if item.dim() else 1
+                )
+                width = max(width, item.numel() // rows)
+    return edge_index.size(1) * width
 
 
 def _is_pair(edge_index: Tensor) -> bool:

@@ -67,6 +67,33 @@ def test_gradcheck(reduce: str) -> None:
     assert torch.autograd.gradgradcheck(run, given)
 
 
+PROFILED = [torch.profiler.ProfilerActivity.CPU]
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean", "max"])
+def test_gradient_that_edges_store_is_summed_for_nodes(reduce: str) -> None:
+    """Of nodes and what is shared, where it is the same or its negative; it is computed once."""
+    index, other = graph()
+    ptr, perm = native.csr(index, NUM_NODES)
+    program = "tanh(j0 + e1 - i2 + s3)"
+    given = [x.requires_grad_() for x in operands(program, ((3,), (2, 3), (1, 3), (3,)))]
+    out = native.edge_reduce(program, given, index, other, ptr, perm, reduce)
+    with torch.profiler.profile(activities=PROFILED) as profile:
+        torch.autograd.grad(out, given, torch.ones_like(out), retain_graph=True)
+    ran = [event.name for event in profile.events() or ()]
+    ties = int(reduce == "max")
+    assert ran.count("gnnscript::edge_map") == 1
+    assert ran.count("gnnscript::edge_reduce") == ties
+    expected = evaluate.edge_reduce(program, given, index, other, NUM_NODES, reduce)
+    assert_same_gradients(out, expected, given)
+
+    given[1] = given[1].detach()  # edges that need no gradient store none
+    out = native.edge_reduce(program, given, index, other, ptr, perm, reduce)
+    with torch.profiler.profile(activities=PROFILED) as profile:
+        out.sum().backward()
+    assert "gnnscript::edge_map" not in [event.name for event in profile.events() or ()]
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("reduce", ["min", "max"])
 def test_ties_share_the_gradient(dtype: torch.dtype, reduce: str) -> None:

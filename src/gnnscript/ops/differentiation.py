@@ -69,7 +69,7 @@ def register_gradient(name: str, backward: Backward, context: Context) -> None:
             flat += found[place]
         return tuple(flat)
 
-    function = type(
+    function: Any = type(
         f"{name}_autograd",
         (torch.autograd.Function,),
         {"forward": staticmethod(forward), "backward": staticmethod(backward_flat)},

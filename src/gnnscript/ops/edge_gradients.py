@@ -42,7 +42,7 @@ _SWAPPED = {"i": "j", "j": "i", "e": "e", "s": "s"}
 class EdgeProgram:
     """A program and what stands for its operands: places in a list of tensors.
 
-    `twin` is the edge operand, if any, whose gradient is this one on each edge, or its negative.
+    `twin` is the edge operand, if any, whose gradient is this one on each edge, or is `negative`.
     """
 
     text: str
@@ -69,13 +69,9 @@ def programs_of(
         }
         text = expressions.write(grad, names)
         places = tuple(old.position for old in used)
-        twin, opposite = edges.get(grad), edges.get(expressions.negate(grad))
-        if leaf.side == "e":
-            twin = opposite = None
-        negative = twin is None and opposite is not None
-        programs[leaf.position] = EdgeProgram(
-            text, places, opposite if negative else twin, negative
-        )
+        same, opposite = edges.get(grad), edges.get(expressions.negate(grad))
+        twin = None if leaf.side == "e" else opposite if same is None else same
+        programs[leaf.position] = EdgeProgram(text, places, twin, same is None)
     return tuple(programs)
 
 

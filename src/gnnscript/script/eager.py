@@ -27,8 +27,7 @@ NOT_RUN = object()
 """What :func:`run` returns where PyG's own code has to run."""
 
 # Fewer values on edges take PyG less time, on CPU, than finding and calling the code that is faster
-# at many; it takes more of them to pay where gradients are wanted. Where native ops are asked for by
-# name, they run in any case.
+# at many; where gradients are wanted, more of them. Native ops asked for by name always run.
 _FEWEST_VALUES = {False: 1 << 17, True: 1 << 18}
 # How many times as long PyG takes for a value, about, where the code has one of these.
 _DEARER = {"linear_part(": 4, "edge_products(": 4, "'max'": 4, "'min'": 4, "softmax(": 8}

@@ -352,6 +352,26 @@ def test_tuples_are_unpacked_without_examples() -> None:
     compare(model, gnnscript.fx.symbolic_trace(model, call), call)
 
 
+class Pairs(nn.Module):
+    """Works on the pairs of edges that meet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = GCNConv(IN, OUT)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        meet = edge_index[1].unsqueeze(1) == edge_index[0]
+        first, second = meet.nonzero(as_tuple=True)
+        x = self.conv(x, edge_index)
+        return x[edge_index[0, first]] - x[edge_index[1, second]]
+
+
+def test_as_many_indices_as_dimensions_are_unpacked() -> None:
+    """Though how many there are in each depends on values."""
+    model = Pairs()
+    compare(model, gnnscript.fx.symbolic_trace(model, FIRST))
+
+
 def test_a_model_without_pyg_is_traced_too() -> None:
     model = nn.Sequential(nn.Linear(IN, 4), nn.ReLU())
     compare(model, gnnscript.fx.symbolic_trace(model), (FIRST[0],))

@@ -234,9 +234,9 @@ class Tracer(torch.fx.Tracer):
             return True
         if node.target in (_SHAPE_METHODS if node.op == "call_method" else _SHAPE_FUNCTIONS):
             return False
-        return isinstance(value, (bool, int, float, list)) and any(
-            isinstance(arg, torch.Tensor) for arg in args
-        )
+        if isinstance(value, list) and any(map(torch.is_tensor, value)):
+            return False  # there are as many as a tensor has dimensions or parts
+        return isinstance(value, (bool, int, float, list)) and any(map(torch.is_tensor, args))
 
     def example(self, proxy: Any) -> Any:
         """What a value is for the example inputs; None where that is not known."""

@@ -351,7 +351,7 @@ class Program:
             key: Tells apart functions that share ``source``.
             borrowed: Its parameters whose elements it changes, and hands back with its result.
         """
-        from gnnscript.specialize.folding.base import Opened, Parted, Tracked
+        from gnnscript.specialize.folding.base import Learned, Opened, Parted, Tracked
         from gnnscript.specialize.folding.statements import Frame
 
         memo = (
@@ -380,10 +380,12 @@ class Program:
         opened: set[str] = set()
         tracked: set[str] = set()
         parted: set[str] = set()
+        learned: dict[str, Type] = {}
         try:
             while True:
                 frame = Frame(self, source, owner, cls)
                 frame.opened, frame.borrowed, frame.parted = opened, borrowed, parted
+                frame.learned = learned
                 frame.mutated |= tracked
                 parameters = frame.bind_parameters(bound)
                 received = {
@@ -405,6 +407,10 @@ class Program:
                     if error.frame is not frame:
                         raise
                     parted.add(error.place)
+                except Learned as error:
+                    if error.frame is not frame:
+                        raise
+                    learned[error.name] = error.type
             node = remove_dead_assignments(frame.finish(final))
             value = frame.result()
         except BaseException:

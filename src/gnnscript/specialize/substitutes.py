@@ -152,6 +152,63 @@ def sorted_order(keys: Any, dtype: torch.dtype, reverse: bool) -> List[int]:  # 
     return int_list(torch.argsort(found, dim=0, descending=True, stable=True))
 
 
+def key_dtype(*, whole: bool) -> torch.dtype:
+    """The type in which keys are compared: exact for what Python's numbers hold."""
+    return torch.int64 if whole else torch.float64
+
+
+def ranks(keys: List[str]) -> List[int]:  # noqa: UP006
+    """For each string the place that it has among them in ascending order."""
+    ordered = sorted(keys)
+    return [ordered.index(key) for key in keys]
+
+
+def least(key: Any, sequence: Any) -> Any:
+    """``min(sequence, key=key)`` of a list whose length only the run knows."""
+    assert len(sequence) > 0, "min() arg is an empty sequence"
+    found = sequence[0]
+    smallest = key(found)
+    for value in sequence[1:]:
+        by = key(value)
+        if by < smallest:
+            found = value
+            smallest = by
+    return found
+
+
+def greatest(key: Any, sequence: Any) -> Any:
+    """``max(sequence, key=key)`` of a list whose length only the run knows."""
+    assert len(sequence) > 0, "max() arg is an empty sequence"
+    found = sequence[0]
+    largest = key(found)
+    for value in sequence[1:]:
+        by = key(value)
+        if by > largest:
+            found = value
+            largest = by
+    return found
+
+
+def with_slice(values: Any, start: Any, stop: Any, given: Any) -> Any:
+    """``values`` after ``values[start:stop] = given``."""
+    count = len(values)
+    first = 0
+    if start is not None:
+        first = min(max(start + count if start < 0 else start, 0), count)
+    behind = count
+    if stop is not None:
+        behind = min(max(stop + count if stop < 0 else stop, first), count)
+    return values[:first] + list(given) + values[max(first, behind) :]
+
+
+def counted(values: Any) -> Any:
+    """``collections.Counter(values)`` of a list of run time."""
+    found = {}  # type: ignore[var-annotated]
+    for value in values:
+        found[value] = found[value] + 1 if value in found else 1
+    return found
+
+
 def seconds() -> float:
     """``time.perf_counter()``."""
     return float(torch.ops.prim.TimePoint()) * 1e-9

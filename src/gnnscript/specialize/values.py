@@ -36,6 +36,7 @@ __all__ = [
     "Closure",
     "Const",
     "Context",
+    "Defaulting",
     "Dyn",
     "Limited",
     "Mapping",
@@ -88,6 +89,17 @@ class Shown(Dyn):
     """An argument of the model that example inputs give a value."""
 
     value: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Defaulting(Dyn):
+    """A dictionary of run time that makes the entries that are missing, by ``default``.
+
+    ``counts`` says that it is a ``Counter``, which only shows them.
+    """
+
+    default: Value
+    counts: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -359,6 +371,8 @@ def key_of(value: Value) -> Hashable:
         if isinstance(inner, (tuple, list)):
             return ("const", type(inner).__name__, tuple(key_of(Const(item)) for item in inner))
         return ("object", id(inner))
+    if isinstance(value, Defaulting):
+        return ("defaulting", value.type, value.counts, key_of(value.default))
     if isinstance(value, Dyn):
         return ("dyn", value.type)
     if isinstance(value, Seq):

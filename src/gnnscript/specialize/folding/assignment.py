@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import collections
 import inspect
+from dataclasses import replace
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.annotations import annotation_type
@@ -17,7 +19,7 @@ from gnnscript.analyze.types import (
     list_of,
     strip_optional,
 )
-from gnnscript.specialize.folding.base import Arguments, Binding, Folding
+from gnnscript.specialize.folding.base import Arguments, Binding, Folding, Learned
 from gnnscript.specialize.folding.collections import is_collection
 from gnnscript.specialize.folding.numbers import as_held
 from gnnscript.specialize.helpers import (
@@ -31,6 +33,7 @@ from gnnscript.specialize.program import is_runtime
 from gnnscript.specialize.tree import free_name, names_read
 from gnnscript.specialize.values import (
     Const,
+    Defaulting,
     Dyn,
     Mapping,
     ModuleRef,
@@ -93,6 +96,10 @@ class Assignment(Folding):
             self.assign(node.target, value, residual)
 
     def _stmt_AugAssign(self, node: ast.AugAssign) -> None:
+        defaulting = self.defaulting(node.target)
+        if defaulting is not None:
+            self.add_to_default(node, defaulting)
+            return
         load = ast.copy_location(ast.BinOp(self.as_load(node.target), node.op, node.value), node)
         if isinstance(node.target, ast.Name):
             before = self.env.get(node.target.id)
@@ -156,7 +163,12 @@ class Assignment(Folding):
             if static_type(self.index(target.slice)[0]) == list_of(TENSOR):
                 self._put(target, value, residual)
                 return
-            self.emit(ast.Assign([self.store_target(target)], self.needed(value, residual)))
+            place = self.store_target(target)
+            assert isinstance(place, ast.Subscript)
+            if static_type(holder).name == "List" and isinstance(place.slice, ast.Slice):
+                self.put_slice(holder, place.value, place.slice, (value, residual))
+                return
+            self.emit(ast.Assign([place], self.needed(value, residual)))
         else:
             raise UnsupportedError(
                 f"assignment to '{ast.unparse(target)}' has no TorchScript form",
@@ -165,18 +177,14 @@ class Assignment(Folding):
 
     def _first_entry(self, base: ast.expr | None, key: Value, value: Value) -> None:
         """Gives an empty dictionary the types of the first entry that is put into it."""
-        opened = self.open_lists.get(base.id) if isinstance(base, ast.Name) else None
-        if not isinstance(opened, ast.Assign) or not isinstance(opened.value, ast.Dict):
+        made = self.open_lists.get(base.id) if isinstance(base, ast.Name) else None
+        if not isinstance(made, ast.Assign) or not isinstance(made.value, ast.Dict):
             return
         assert isinstance(base, ast.Name)
-        del self.open_lists[base.id]
         t = dict_of(static_type(key), static_type(value))
-        if not t.known:
-            return
-        opened.annotation_ = annotation(t)  # type: ignore[attr-defined]
-        for name, binding in list(self.env.items()):
-            if binding.name == base.id:
-                self.env[name] = Binding(Dyn(t), binding.name)
+        for name, binding in self.env.items():
+            if binding.name == base.id and t.known:
+                raise Learned(self, name, t)
 
     def _put(self, target: ast.expr, value: Value, residual: ast.expr | None) -> None:
         """``x[tuple(edge_index)] = value``: a tensor for each dimension, in a list."""
@@ -206,7 +214,7 @@ class Assignment(Folding):
             self.env[name] = Binding(value, None, self.hold(name, residual))
             return
         if isinstance(value, Mapping):
-            value = Dyn(static_type(value))
+            value = opened(value)
         if isinstance(value, (Seq, Const)) and name in self.mutated:
             items = constant_items(value)
             t = static_type(value)
@@ -214,13 +222,16 @@ class Assignment(Folding):
                 value = Dyn(list_of(UNKNOWN) if not items and t.name == "List" else t)
         residual = filled_range(residual)
         t = static_type(value)
-        declared = self.declared.get(name)
+        declared = self.declared.get(name) or self.learned.get(name)
         annotate = False
         if declared is not None and declared.name == "Tuple" and isinstance(value, Seq):
             declared = None  # what is known of each element says more
         if declared is not None and declared.name == "Dict" and isinstance(residual, ast.Dict):
-            if not residual.keys:
-                value, t = Dyn(declared), declared  # an empty one has no keys to tell their type
+            if not residual.keys and isinstance(value, Dyn):
+                value, t = (
+                    replace(value, type=declared),
+                    declared,
+                )  # an empty one has no keys to tell their type
         if declared is not None and isinstance(residual, ast.List) and isinstance(value, Dyn):
             if t.name == declared.name == "List" and is_subtype(t.args[0], declared.args[0]):
                 value, t = Dyn(declared), declared  # a new list may hold what was declared
@@ -473,6 +484,14 @@ class Assignment(Folding):
         raise UnsupportedError(
             f"'{ast.unparse(node)}' cannot be assigned to", "assign to plain names"
         )
+
+
+def opened(value: Mapping) -> Dyn:
+    """A dictionary known by its entries, as one of run time."""
+    t = static_type(value) if value.items else dict_of(UNKNOWN, UNKNOWN)
+    if value.default is None:
+        return Dyn(t)
+    return Defaulting(t, value.default, issubclass(value.cls, collections.Counter))
 
 
 def _parts(display: ast.List | ast.Dict) -> list[ast.expr]:

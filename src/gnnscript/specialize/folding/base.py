@@ -105,6 +105,16 @@ class Tracked(Opened):
     """A collection must be known by its elements: specialise again, with its variables so held."""
 
 
+class Learned(UnsupportedError):
+    """The type of a dictionary is known now that is empty at first: specialise again with it."""
+
+    def __init__(self, frame: Folding, name: str, t: Type) -> None:
+        super().__init__(
+            f"what '{name}' holds is put in under a condition", "declare its type where it is made"
+        )
+        self.frame, self.name, self.type = frame, name, t
+
+
 class NoReturn(Exception):
     """A call never returns: what follows it in the block is not reached."""
 
@@ -179,6 +189,7 @@ class Folding(Parts):
         self.mutated = program.changes(source)
         self.opened: set[str] = set()
         self.parted: set[str] = set()  # tests behind which the branches stay apart
+        self.learned: dict[str, Type] = {}  # of dictionaries that are empty where they are made
         self.borrowed: tuple[str, ...] = ()
         self.parameters: list[ast.arg] = []
         self.summed: set[str] = set()  # numbers before a loop that adds tensors to them

@@ -8,15 +8,16 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from gnnscript._errors import UnsupportedError
-from gnnscript.analyze.types import INT, NUMBER, TENSOR, list_of, tuple_of
+from gnnscript.analyze.types import INT, NUMBER, TENSOR, dict_of, list_of, tuple_of
 from gnnscript.specialize import substitutes
 from gnnscript.specialize.folding.base import Arguments, Binding, Folded
 from gnnscript.specialize.folding.builtins import evaluated, for_, keep
 from gnnscript.specialize.folding.iterators import first_parts, refuse_second_reader
-from gnnscript.specialize.folding.rewritten import located
+from gnnscript.specialize.folding.rewritten import parsed_expression
 from gnnscript.specialize.helpers import filled_range
 from gnnscript.specialize.values import (
     Const,
+    Defaulting,
     Dyn,
     Limited,
     Mapping,
@@ -264,10 +265,12 @@ def _pairs(frame: Frame, folded: Folded) -> dict[Any, Folded] | None:
 @for_(collections.Counter)
 def _counter(frame: Frame, function: Any, given: Arguments) -> Folded:
     done = evaluated(frame, function, given)
+    zero = Const(int)
     if done is None:
-        raise UnsupportedError("values of run time are counted", "use torch.bincount")
+        found, node = frame.call_function(substitutes.counted, given, None)
+        return Defaulting(static_type(found), zero, True), node
     counted = {key: Const(count) for key, count in getattr(done[0], "value", {}).items()}
-    return frame.mapping(dict(counted), [None] * len(counted), Const(int))
+    return frame.mapping(dict(counted), [None] * len(counted), zero, collections.Counter)
 
 
 @for_(dict, collections.OrderedDict)
@@ -284,7 +287,10 @@ def _dict(frame: Frame, function: Any, given: Arguments) -> Folded:
         done = evaluated(frame, function, given)
         if done is not None:
             return done
-        return keep(frame, function, given, static_type(given.args[0][0]))
+        t = static_type(given.args[0][0])
+        if t.name == "List" and t.args[0].name == "Tuple" and len(t.args[0].args) == 2:
+            t = dict_of(*t.args[0].args)
+        return keep(frame, function, given, t)
     nodes: dict[str, ast.expr | None] = {k: node for k, (_, node) in given.kwargs.items()}
     base = given.args[0][1] if given.args else None
     if isinstance(base, ast.Dict):
@@ -308,22 +314,30 @@ def _reduce(frame: Frame, function: Any, given: Arguments) -> Folded:
     return total
 
 
+def _filtered(frame: Frame, test: Folded, sequence: Folded) -> Folded:
+    """``filter`` where the run decides how many elements there are."""
+    names = [frame.fresh(wish) for wish in ("test", "values")]
+    frame.env[names[0]] = Binding(test[0], None, test[1])
+    frame.bind(names[1], *sequence)
+    plain = isinstance(test[0], Const) and test[0].value is None
+    asked = "value" if plain else f"{names[0]}(value)"
+    spelled = f"[value for value in {names[1]} if {asked}]"
+    return frame.fold(parsed_expression(spelled, frame.current))
+
+
 @for_(filter)
 def _filter(frame: Frame, function: Any, given: Arguments) -> Folded:
     (callee, callee_node), sequence = given.args
     parts = parts_of(frame, sequence)
     if parts is None:
-        raise UnsupportedError("'filter' over an unknown sequence", "write a list comprehension")
+        return _filtered(frame, (callee, callee_node), sequence)
     chosen = []
     for part in parts:
         by_itself = isinstance(callee, Const) and callee.value is None
         kept = part if by_itself else frame.call(callee, type(given)([part], {}), callee_node)
         kept = frame.truth(*kept)
         if not isinstance(kept[0], Const):
-            raise UnsupportedError(
-                "'filter' decides by values of run time how many elements there are",
-                "write a list comprehension",
-            )
+            return _filtered(frame, (callee, callee_node), listed(frame, parts))
         chosen += [part] if kept[0].value else []
     return listed(frame, chosen)
 
@@ -338,7 +352,7 @@ def _map(frame: Frame, function: Any, given: Arguments) -> Folded:
         frame.env[names[0]] = Binding(callee, None, callee_node)
         frame.bind(names[1], *given.args[1])
         spelled = f"[{names[0]}(part) for part in {names[1]}]"
-        return frame.fold(located(ast.parse(spelled, mode="eval").body, frame.current))
+        return frame.fold(parsed_expression(spelled, frame.current))
     if len(known) != len(columns):
         raise UnsupportedError("'map' over an unknown sequence", "write a list comprehension")
     return listed(

@@ -322,10 +322,7 @@ def _extremum(frame: Frame, function: Any, given: Arguments) -> Folded:
             return Dyn(TENSOR), ast.Call(found, [], [])
         if items is None:
             if given.kwargs:
-                raise UnsupportedError(
-                    f"'{function.__name__}' has a default for a list that may be empty",
-                    "test the length before",
-                )
+                return frame.or_default(function, given)
             return keep(frame, function, given, frame.element_type(static_type(value)).type)
         nodes = frame.element_nodes(frame.needed(value, node), len(items)).elts
         folded = [(item, n) for item, n in zip(items, nodes, strict=True)]

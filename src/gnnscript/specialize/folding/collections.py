@@ -13,13 +13,18 @@ import ast
 from typing import Any
 
 from gnnscript._errors import UnsupportedError
+from gnnscript.analyze.types import INT
+from gnnscript.specialize import substitutes
 from gnnscript.specialize.folding.base import Arguments, Binding, Folded, Folding, Opened
+from gnnscript.specialize.folding.rewritten import parsed_expression
 from gnnscript.specialize.helpers import is_display
 from gnnscript.specialize.tree import base_of
 from gnnscript.specialize.values import (
     Const,
+    Dyn,
     Limited,
     Mapping,
+    ModuleRef,
     Seq,
     Value,
     constant_items,
@@ -145,7 +150,7 @@ class Collections(Folding):
         if not isinstance(key, Const):
             raise Opened(
                 self,
-                self._holding(holder),
+                self.holding(holder),
                 "an element of a list or dictionary is set by an index known only at run time",
                 "use a constant index, or give all elements one type",
             )
@@ -161,16 +166,101 @@ class Collections(Folding):
         elements, parts = list(holder.items), self._elements(holder, base)
         at: Any = key.value
         if isinstance(at, slice):
-            raise UnsupportedError("a slice of a list is assigned", "assign element by element")
+            self._assign_slice(holder, base, at, (value, node))
+            return
         self.compute(ast.Constant("list assignment"), elements.__getitem__, at)
         elements[at], parts[at] = value, node
         self.replace_held(holder, *self._list(elements, parts))
 
+    def _stmt_Delete(self, node: ast.Delete) -> None:
+        for target in node.targets:
+            if isinstance(target, ast.Name):
+                self.env.pop(target.id, None)
+                continue
+            if isinstance(target, ast.Attribute):
+                holder, _ = self.fold(target.value)
+                if isinstance(holder, ModuleRef) and not hasattr(holder.module, target.attr):
+                    continue  # lent for a call: nothing reads it until it is written again
+            if isinstance(target, ast.Subscript):
+                holder, base = self.fold(target.value)
+                if is_collection(holder):
+                    self.delete_item(holder, base, self.index(target.slice)[0])
+                    continue
+                index = self.index(target.slice)[1]
+                if static_type(holder).name == "List" and isinstance(index, ast.Slice):
+                    self._delete_slice(holder, self.needed(holder, base), index)
+                    continue
+            self.emit(ast.Delete([self.store_target(target)]))
+
+    def _delete_slice(self, holder: Value, node: ast.expr, index: ast.Slice) -> None:
+        """``del values[a:b]`` of a list of run time, which other variables may hold too."""
+        names = [self.fresh(wish) for wish in ("values", "gone")]
+        self.env[names[0]] = Binding(holder, None, node)
+        places = parsed_expression(f"list(range(len({names[0]})))", self.current)
+        value, listed = self.fold(places)
+        self.bind(names[1], value, ast.Subscript(self.needed(value, listed), index, ast.Load()))
+        kept = f"[{names[0]}[i] for i in range(len({names[0]})) if i not in {names[1]}]"
+        found = self.fold(parsed_expression(kept, self.current))
+        self.refill(node, found)
+
+    def put_slice(self, holder: Value, node: ast.expr, index: ast.Slice, given: Folded) -> None:
+        """``values[a:b] = given`` of a list of run time, which other variables may hold too."""
+        if index.step is not None:
+            raise UnsupportedError(
+                "every n-th element of a list is assigned, which TorchScript cannot",
+                "assign them one by one",
+            )
+        bounds: list[Folded] = [
+            (Const(None), None) if bound is None else (Dyn(INT), bound)
+            for bound in (index.lower, index.upper)
+        ]
+        args = [(holder, node), *bounds, given]
+        found = self.call_function(substitutes.with_slice, Arguments(args, {}), None)
+        self.refill(node, found)
+
+    def refill(self, node: ast.expr, values: Folded) -> None:
+        """Gives a list of run time other elements, seen by every variable that holds it."""
+        held = self.hold("values", self.needed(*values), force=True)
+        assert held is not None
+        given: list[tuple[str, list[ast.expr]]] = [("clear", []), ("extend", [held])]
+        for name, args in given:
+            self.emit(ast.Expr(ast.Call(ast.Attribute(node, name, ast.Load()), args, [])))
+
     def delete_item(self, holder: Value, base: ast.expr | None, key: Value) -> None:
         """``del holder[key]``."""
+        if isinstance(holder, Seq) and isinstance(key, Const) and isinstance(key.value, slice):
+            self._put_slice(holder, base, key.value, [], [])
+            return
         self.change(holder, base, "pop", Arguments([(key, literal(key))], {}))
 
-    def _holding(self, value: Value) -> set[str]:
+    def _assign_slice(self, holder: Seq, base: ast.expr | None, at: slice, given: Folded) -> None:
+        """``holder[at] = given``."""
+        more = self.known_items(given[0])
+        nodes = [literal(item) for item in more]
+        if given[1] is not None and not isinstance(given[0], Const):
+            nodes = [
+                self.hold("item", n, set()) for n in self.element_nodes(given[1], len(more)).elts
+            ]
+        self._put_slice(holder, base, at, more, nodes)
+
+    def _put_slice(
+        self,
+        holder: Seq,
+        base: ast.expr | None,
+        at: slice,
+        items: list[Value],
+        nodes: list[ast.expr | None],
+    ) -> None:
+        elements, parts = list(holder.items), self._elements(holder, base)
+        for held, given in ((elements, items), (parts, nodes)):
+            if items or (at.step or 1) == 1:
+                self.compute(ast.Constant("list assignment"), held.__setitem__, at, given)
+            else:
+                del held[at]
+        self.replace_held(holder, *self._list(elements, parts))
+
+    def holding(self, value: Value) -> set[str]:
+        """The variables that hold a collection, itself or inside, and that are not open yet."""
         return {
             name for name, b in self.env.items() if b.value is value or contains(b.value, value)
         } - self.opened
@@ -209,7 +299,7 @@ class Collections(Folding):
             if constant_items(value) is None and static_type(value).name != "Tuple":
                 raise Opened(
                     self,
-                    self._holding(holder),
+                    self.holding(holder),
                     "a list is extended by a list whose length is known only at run time",
                     "give all elements one type",
                 )
@@ -229,7 +319,7 @@ class Collections(Folding):
         else:
             raise Opened(
                 self,
-                self._holding(holder),
+                self.holding(holder),
                 f"'{name}' changes a list whose elements are values of run time",
                 "use a tensor, or a list of numbers",
             )
@@ -260,8 +350,11 @@ class Collections(Folding):
         if name in ("pop", "setdefault"):
             key = given.args[0][0]
             if not isinstance(key, Const):
-                raise UnsupportedError(
-                    f"'{name}' with a key known only at run time", "use a constant key"
+                raise Opened(
+                    self,
+                    self.holding(holder),
+                    f"'{name}' with a key known only at run time",
+                    "use a constant key, or give all entries one type",
                 )
             if key.value in items and name == "setdefault":
                 return items[key.value], nodes[key.value]

@@ -93,7 +93,7 @@ class Ordering(Folding):
         """``x[...]`` as a target, its index computed here if it matters when that happens."""
         with self.nested(dict(self.env)) as body:
             _, kept = self.index(target.slice)
-        return self._indexed(target) if body or has_effects(kept) else target
+        return self.in_variables(target) if body or has_effects(kept) else target
 
     def placed_behind(
         self, target: ast.Subscript, residual: ast.expr | None
@@ -105,10 +105,11 @@ class Ordering(Folding):
         acts = residual is not None and has_effects(residual)
         if body or has_effects(kept) or (acts and not settled):
             residual = self.hold("held", residual, force=True)
-            target = self._indexed(target)
+            target = self.in_variables(target)
         return target, residual
 
-    def _indexed(self, target: ast.Subscript) -> ast.Subscript:
+    def in_variables(self, target: ast.Subscript) -> ast.Subscript:
+        """``x[...]`` with its index in variables, so that it may be repeated."""
         return ast.copy_location(
             ast.Subscript(target.value, self._in_variables(target.slice), target.ctx), target
         )

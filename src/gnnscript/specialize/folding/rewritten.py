@@ -19,6 +19,23 @@ def located(node: N, at: ast.AST) -> N:
     return node
 
 
+def parsed(code: str, at: ast.AST) -> list[ast.stmt]:
+    """Statements written in Python, on the line of what they stand for."""
+    statements = ast.parse(code).body
+    for statement in statements:
+        for child in ast.walk(statement):
+            if isinstance(child, (ast.expr, ast.stmt)):
+                ast.copy_location(child, at)
+    return statements
+
+
+def parsed_expression(code: str, at: ast.AST) -> ast.expr:
+    """The same for an expression."""
+    (statement,) = parsed(code, at)
+    assert isinstance(statement, ast.Expr)
+    return statement.value
+
+
 def without_else(node: ast.For | ast.While, flag: str) -> list[ast.stmt]:
     """A loop and its ``else``, which runs unless the loop is left by ``break``: as two statements.
 

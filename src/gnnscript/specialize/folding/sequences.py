@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import ast
+import collections
 import functools
 import operator
 from typing import Any
 
-import torch
-
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import (
-    BOOL,
-    FLOAT,
     INT,
     NONE,
     NUMBER,
@@ -25,9 +22,8 @@ from gnnscript.analyze.types import (
     list_of,
     tuple_of,
 )
-from gnnscript.specialize import substitutes
 from gnnscript.specialize.effects import has_effects
-from gnnscript.specialize.folding.base import Arguments, Binding, Folded, Folding, NeedsConstant
+from gnnscript.specialize.folding.base import Arguments, Folded, Folding, NeedsConstant, Opened
 from gnnscript.specialize.folding.builtin_sequences import parts_of
 from gnnscript.specialize.folding.rewritten import located
 from gnnscript.specialize.helpers import absent, filled_range, reference, torch_name
@@ -147,38 +143,6 @@ class Sequences(Folding):
         added = functools.reduce(lambda a, b: ast.BinOp(a, ast.Add(), b), lists)
         return self.fold(located(added, elements[0]))
 
-    def by_key(self, function: Any, given: Arguments, keys: list[Value] | None = None) -> Folded:
-        """``sorted``, ``min`` and ``max`` with a ``key``, where that is known of each element."""
-        frame: Any = self
-        (sequence, *more), options = given.args, dict(given.kwargs)
-        key, key_node = options.pop("key", (Const(None), None))
-        reverse, _ = options.pop("reverse", (Const(False), None))
-        parts = [sequence, *more] if more else parts_of(frame, sequence)
-        if keys is None:
-            keys = [self.call(key, Arguments([part], {}), key_node)[0] for part in parts or ()]
-        if parts is None and function is sorted and isinstance(reverse, Const):
-            return self._sorted_at_run_time(sequence, (key, key_node), bool(reverse.value))
-        if parts is None or not all(isinstance(k, Const) for k in (*keys, reverse)):
-            raise UnsupportedError(
-                f"'{function.__name__}' is given a key, whose values are known only at run time",
-                "sort tensors, by torch.sort or torch.argsort",
-            )
-        if not parts:
-            return options["default"] if function is not sorted else self.sequence("list", [], [])
-        values = [k.value for k in keys if isinstance(k, Const)]
-        order: list[int] = self.compute(
-            ast.Constant(function.__name__),
-            sorted,
-            range(len(parts)),
-            key=values.__getitem__,
-            reverse=isinstance(reverse, Const) and bool(reverse.value),
-        )
-        if function is not sorted:
-            best: int = function(range(len(parts)), key=values.__getitem__)
-            return parts[best]
-        chosen = [parts[position] for position in order]
-        return self.sequence("list", [v for v, _ in chosen], [n for _, n in chosen])
-
     def known_items(self, value: Value) -> list[Value]:
         """The elements of a sequence whose length must be known."""
         items = constant_items(value)
@@ -217,26 +181,6 @@ class Sequences(Folding):
                 return self._open_dict(node)
             items[key_value.value], nodes[key_value.value] = inner, spread
         return self.mapping(items, list(nodes.values()))
-
-    def _sorted_at_run_time(self, sequence: Folded, key: Folded, reverse: bool) -> Folded:
-        """``sorted(values, key=...)`` of a list whose length only the run knows."""
-        names = [self.fresh(wish) for wish in ("values", "key", "order")]
-        self.bind(names[0], *sequence)
-        self.env[names[1]] = Binding(*(key[0], None, key[1]))
-        spelled = f"[{names[1]}(value) for value in {names[0]}]"
-        keys, listed = self.fold(located(ast.parse(spelled, mode="eval").body, self.current))
-        if static_type(keys) not in (list_of(INT), list_of(FLOAT), list_of(BOOL)):
-            raise UnsupportedError(
-                "a list is sorted by keys that are no numbers, and known only at run time",
-                "sort by integers or floats",
-            )
-        whole = static_type(keys) != list_of(FLOAT)
-        dtype = Const(torch.int64 if whole else torch.float64)
-        given: list[Folded] = [(keys, listed), (dtype, literal(dtype)), (Const(reverse), None)]
-        order = self.call_function(substitutes.sorted_order, Arguments(given, {}), None)
-        self.bind(names[2], *order)
-        picked = f"[{names[0]}[i] for i in {names[2]}]"
-        return self.fold(located(ast.parse(picked, mode="eval").body, self.current))
 
     def transposed(self, node: ast.Call) -> Folded | None:
         """``zip(*rows)`` of tuples whose number only the run knows: their columns, as lists."""
@@ -390,6 +334,9 @@ class Sequences(Folding):
         return ast.Tuple([self.spelled(*part) for part in parts], ast.Load())
 
     def fold_Subscript(self, node: ast.Subscript) -> Folded:
+        defaulting = self.defaulting(node)
+        if defaulting is not None:
+            return self.read_default(node, defaulting)
         found = [self.fold(node.value)]
         mark = len(self.out)
         position, index = self.index(node.slice)
@@ -410,6 +357,15 @@ class Sequences(Folding):
             if known and at in holder.items:
                 item = holder.items[at]
                 return item, self.entries(holder, base)[list(holder.items).index(at)]
+            if not known and holder.default is not None and self.holding(holder):
+                raise Opened(
+                    self,
+                    self.holding(holder),
+                    "a dictionary that makes what is missing is asked for a key of run time",
+                    "give its entries one type",
+                )
+            if known and issubclass(holder.cls, collections.Counter):
+                return Const(0), None
             if known and holder.default is not None:
                 item, node = self.call(holder.default, Arguments([], {}), None)
                 self.set_item(holder, base, position, item, node)

@@ -20,11 +20,12 @@ from gnnscript.specialize.folding.base import (
 )
 from gnnscript.specialize.folding.calls import Calls
 from gnnscript.specialize.folding.closures import Closures
-from gnnscript.specialize.folding.collections import Collections, is_collection
+from gnnscript.specialize.folding.collections import Collections
 from gnnscript.specialize.folding.comprehensions import Comprehensions
 from gnnscript.specialize.folding.conditions import Conditions, is_called
 from gnnscript.specialize.folding.construction import Construction
 from gnnscript.specialize.folding.contexts import Contexts
+from gnnscript.specialize.folding.defaults import Defaults
 from gnnscript.specialize.folding.functions import Functions
 from gnnscript.specialize.folding.loops import Loops
 from gnnscript.specialize.folding.managers import Managers
@@ -40,6 +41,7 @@ from gnnscript.specialize.folding.records import Records
 from gnnscript.specialize.folding.rewritten import collected, tests_nested, yields
 from gnnscript.specialize.folding.sequences import Sequences
 from gnnscript.specialize.folding.shared import Shared
+from gnnscript.specialize.folding.sorting import Sorting
 from gnnscript.specialize.folding.tables import Tables
 from gnnscript.specialize.folding.torch_calls import TorchCalls
 from gnnscript.specialize.helpers import annotation
@@ -49,7 +51,6 @@ from gnnscript.specialize.values import (
     Choice,
     Const,
     Mapping,
-    ModuleRef,
     Poison,
     Seq,
     Value,
@@ -82,12 +83,14 @@ class Frame(
     Conditions,
     Construction,
     Contexts,
+    Defaults,
     Matching,
     Modules,
     Parameters,
     Objects,
     Records,
     Shared,
+    Sorting,
     Tables,
 ):
     """Specialises the body of one function."""
@@ -249,6 +252,8 @@ class Frame(
     def _stmt_Expr(self, node: ast.Expr) -> None:
         if isinstance(node.value, ast.Constant):
             return
+        if self.grow_default(node.value):
+            return
         _, residual = self.fold(node.value)
         unused = residual is None or is_simple(residual)
         if isinstance(residual, ast.Dict):
@@ -273,22 +278,6 @@ class Frame(
 
     def _stmt_FunctionDef(self, node: ast.FunctionDef) -> None:
         self.env[node.name] = Binding(self.closure(node), None)
-
-    def _stmt_Delete(self, node: ast.Delete) -> None:
-        for target in node.targets:
-            if isinstance(target, ast.Name):
-                self.env.pop(target.id, None)
-                continue
-            if isinstance(target, ast.Attribute):
-                holder, _ = self.fold(target.value)
-                if isinstance(holder, ModuleRef) and not hasattr(holder.module, target.attr):
-                    continue  # lent for a call: nothing reads it until it is written again
-            if isinstance(target, ast.Subscript):
-                holder, base = self.fold(target.value)
-                if is_collection(holder):
-                    self.delete_item(holder, base, self.index(target.slice)[0])
-                    continue
-            self.emit(ast.Delete([self.store_target(target)]))
 
     def _stmt_Return(self, node: ast.Return) -> None:
         # The types of a choice may be alike to the caller, or an option decide.

@@ -277,6 +277,12 @@ class TorchCalls(SparseCalls):
             if name in TO_SPARSE:
                 return self.to_sparse(holder_node, name, given)
             return Dyn(returns), ast.Call(func, *self.nodes(given))
+        if (
+            t.name == "List"
+            and name == "sort"
+            and ("key" in given.kwargs or t.args[0].name == "Tuple")
+        ):
+            return self.sort_in_place(holder_node, holder, given)
         call = ast.Call(func, *self.nodes(given))
         if is_sparse(t):
             return self.method_of_sparse(holder_node, t, name, given, call)
@@ -339,6 +345,13 @@ class TorchCalls(SparseCalls):
         call: ast.Call,
     ) -> Folded:
         element = t.args[0]
+        if name == "popleft":  # of a deque, which is a list in TorchScript
+            call = ast.Call(ast.Attribute(node, "pop", ast.Load()), [ast.Constant(0)], [])
+            return Dyn(element), call
+        if name == "appendleft":
+            func = ast.Attribute(node, "insert", ast.Load())
+            given = Arguments([(Const(0), None), *given.args], {})
+            name, call = "insert", ast.Call(func, *self.nodes(given))
         if name == "numel" and element == INT:  # of a shape, which is a list in TorchScript
             return self.call_function(int_prod, Arguments([(Dyn(t), node)], {}), None)
         if name in ("append", "insert") and given.args and isinstance(node, ast.Name):

@@ -44,6 +44,7 @@ from gnnscript.specialize.folding.shared import Shared
 from gnnscript.specialize.folding.sorting import Sorting
 from gnnscript.specialize.folding.tables import Tables
 from gnnscript.specialize.folding.torch_calls import TorchCalls
+from gnnscript.specialize.folding.unpacking import Unpacking
 from gnnscript.specialize.helpers import annotation
 from gnnscript.specialize.program import is_runtime
 from gnnscript.specialize.tree import clone, is_simple
@@ -92,6 +93,7 @@ class Frame(
     Shared,
     Sorting,
     Tables,
+    Unpacking,
 ):
     """Specialises the body of one function."""
 

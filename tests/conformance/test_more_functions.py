@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch_geometric.nn.encoding import PositionalEncoding, TemporalEncoding
 from torch_geometric.nn.functional import bro, gini
 from torch_geometric.nn.models import node2vec, tgn
+from torch_geometric.nn.models.graph_mixer import LinkEncoder, NodeEncoder
 
-from conformance.graphs import EDGE, IN, Graph
+from conformance.graphs import EDGE, IN, OUT, Graph
 from conformance.modules import ModuleCase, cases, check
 from gnnscript.testing import BareProcess
 
@@ -151,6 +152,12 @@ def batched(g: Graph) -> tuple[Any, ...]:
     return g.x, g.batch
 
 
+def dated(g: Graph) -> tuple[Any, ...]:
+    """Edges in order of their destination, each of a time of its own."""
+    times = torch.arange(g.edge_index.size(1)).flip(0) / 10
+    return g.sorted_edge_index, g.attr, times, g.x.new_full((g.x.size(0),), 5.0)
+
+
 TABLE = [
     ModuleCase("encodings", Encodings, lambda g: (g.x,)),
     ModuleCase("Sequential-reshape", Reshaped, edges),
@@ -164,6 +171,11 @@ TABLE = [
             (lambda: attention.PerformerAttention(IN, 2, 4), ("eval",)),
         )
     ),
+    *(ModuleCase(f"LinkEncoder-{order}", lambda done=done: LinkEncoder(
+        4, EDGE, 8, OUT, 5, is_sorted=done), dated) for order, done in (
+        ("unsorted", False), ("sorted", True))),
+    ModuleCase("NodeEncoder", lambda: NodeEncoder(2), lambda g: (
+        g.x, g.edge_index, g.weight, g.x[:, 0] + 2)),
     ModuleCase("penalties", Penalties, batched),
     ModuleCase("grouped", Grouped, batched),
     ModuleCase("normalised", Normalised, edges, gradients=False),

@@ -209,6 +209,14 @@ def counted(values: Any) -> Any:
     return found
 
 
+def lexsort(keys: List[Tensor]) -> Tensor:  # noqa: UP006
+    """``numpy.lexsort(keys)``: by the last of them, equal ones by the one before, and so on."""
+    order = torch.argsort(keys[0], stable=True)
+    for key in keys[1:]:
+        order = order[torch.argsort(key[order], stable=True)]
+    return order
+
+
 def seconds() -> float:
     """``time.perf_counter()``."""
     return float(torch.ops.prim.TimePoint()) * 1e-9

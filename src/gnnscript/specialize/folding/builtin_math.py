@@ -36,6 +36,7 @@ from gnnscript.specialize.substitutes import (
     int_hash,
     ints_hash,
     leaf_copy,
+    lexsort,
     tuple_hash,
 )
 from gnnscript.specialize.values import (
@@ -160,6 +161,8 @@ def numpy_function(frame: Frame, function: Any, given: Arguments) -> Folded | No
         return frame.call(Const(getattr(math, name)), given, None)
     if name in _AS_TORCH and types and types[0] in (TENSOR, UNKNOWN):
         return frame.call(Const(getattr(torch, name)), given, None)
+    if name == "lexsort" and static_type(given.args[0][0]) == list_of(TENSOR):
+        return frame.call_function(lexsort, given, None)
     raise UnsupportedError(
         f"'numpy.{name}' is given a value that exists only at run time",
         "use the torch function of that name",

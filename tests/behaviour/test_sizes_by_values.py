@@ -148,8 +148,15 @@ def _compiled(model: nn.Module) -> Callable[..., Any]:
     return torch.compile(model, fullgraph=True, dynamic=True, backend="eager")
 
 
+LATER = pytest.mark.skipif(
+    torch.__version__ < (2, 11),
+    reason="torch 2.10 does not see that slices between the same bounds are of one size",
+)
+BETWEEN = pytest.param(Typed, marks=LATER)
+
+
 @pytest.mark.parametrize("kernels", ["portable", "native"])
-@pytest.mark.parametrize("make", [Attending, Pooling, Sorting, Typed, Filtering])
+@pytest.mark.parametrize("make", [Attending, Pooling, Sorting, BETWEEN, Filtering])
 def test_programs_hold_for_other_sizes(make: type[nn.Module], kernels: str) -> None:
     model = make().eval()
     with gnnscript.kernels(kernels):
@@ -173,7 +180,7 @@ def test_recurrent_layers_are_compiled_for_inference() -> None:
 # Dynamo says what breaks a graph, where it may be broken.
 @pytest.mark.filterwarnings("ignore:Dynamo does not know:UserWarning")
 @pytest.mark.parametrize("fullgraph", [True, False])
-@pytest.mark.parametrize("make", [Attending, Pooling, Sorting, Typed])
+@pytest.mark.parametrize("make", [Attending, Pooling, Sorting, BETWEEN])
 def test_compiled_models_are_trained(make: type[nn.Module], fullgraph: bool) -> None:
     model = make().train()
     compiled = torch.compile(model, fullgraph=fullgraph, dynamic=True, backend="aot_eager")

@@ -120,6 +120,14 @@ class Typed(Projecting):
         return back + self.propagate(edge_index, x=self.lin(x))
 
 
+class Scaling(Projecting):
+    """Takes numbers out of tensors."""
+
+    def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor) -> Tensor:
+        scale = float(batch.max()) + float(x.size(0))
+        return self.propagate(edge_index, x=self.lin(x / float(x.abs().max()))) * scale
+
+
 class Filtering(Projecting):
     """Takes edges out where there is need, and joins those that are double."""
 
@@ -156,7 +164,7 @@ BETWEEN = pytest.param(Typed, marks=LATER)
 
 
 @pytest.mark.parametrize("kernels", ["portable", "native"])
-@pytest.mark.parametrize("make", [Attending, Pooling, Sorting, BETWEEN, Filtering])
+@pytest.mark.parametrize("make", [Attending, Pooling, Sorting, Scaling, BETWEEN, Filtering])
 def test_programs_hold_for_other_sizes(make: type[nn.Module], kernels: str) -> None:
     model = make().eval()
     with gnnscript.kernels(kernels):

@@ -33,6 +33,17 @@ def test_quotients_are_rounded_as_in_python(a: float, b: int) -> None:
     assert exportable.ceil_div(a, b) == math.ceil(a / b)
 
 
+@pytest.mark.parametrize("dtype", [*FLOATS, torch.int32, torch.int64, torch.bool])
+def test_numbers_are_those_of_tensors(dtype: torch.dtype) -> None:
+    for value in (torch.ones((), dtype=dtype), torch.zeros(1, 1, dtype=dtype)):
+        found = exportable.as_float(value)
+        assert (type(found), found) == (float, float(value))
+    assert exportable.as_float("inf") == math.inf
+    assert exportable.as_float(3) == 3.0
+    with pytest.raises(RuntimeError, match="scalar"):
+        exportable.as_float(torch.ones(2, dtype=dtype))
+
+
 def test_checks_answer_what_is_known() -> None:
     x = torch.ones(2, 0)
     assert exportable.length(x) == 2

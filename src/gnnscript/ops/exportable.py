@@ -17,6 +17,7 @@ from torch.fx.experimental.symbolic_shapes import (
 )
 
 __all__ = [
+    "as_float",
     "bound",
     "ceil_div",
     "differentiable",
@@ -130,6 +131,25 @@ def bound(value: Any) -> Any:
     number = value.item()
     torch._check(number >= 0, lambda: "expected a bound of at least 0")  # type: ignore[no-untyped-call]
     return number
+
+
+def as_float(value: Any) -> Any:
+    """Return ``float(value)``, of which ``torch.export`` makes a constant where it is a tensor's.
+
+    Args:
+        value: A tensor of one element, or a number.
+
+    Returns:
+        The number; one that is known when the program runs where values decide it.
+
+    Raises:
+        RuntimeError: The tensor has not exactly one element.
+    """
+    if isinstance(value, Tensor):
+        value = (value if value.is_floating_point() else value.to(torch.float64)).item()
+    elif isinstance(value, (torch.SymInt, torch.SymFloat)):
+        value = torch.sym_float(value)  # type: ignore[no-untyped-call]
+    return value if isinstance(value, torch.SymFloat) else float(value)
 
 
 def length(value: Any) -> Any:

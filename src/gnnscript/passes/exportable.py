@@ -187,6 +187,8 @@ def _replaced(node: ast.Call) -> ast.Call:
         node.keywords = [*kept, ast.keyword("retain_graph", ast.Constant(True))]
     elif _op(node.func) == "connected_components":
         node.func = import_reference("gnnscript.ops.varying", "connected_components", "components")
+    elif function == "float" and first is not None:
+        call = "as_float", node.args
     elif function == "len":
         call = "length", node.args
     elif function == "warnings.warn":

@@ -110,6 +110,7 @@ _INTEROP = "gnnscript.ops.interop"
 # call; code is specialised to one, and names it.
 # Where the portable form of an op is, if not in ops.portable:
 _PORTABLE = {
+    "as_float": "exportable",
     "bound": "exportable",
     "cdist": "varying",
     "ceil_div": "exportable",

@@ -40,7 +40,7 @@ def test_numbers_are_those_of_tensors(dtype: torch.dtype) -> None:
         assert (type(found), found) == (float, float(value))
     assert exportable.as_float("inf") == math.inf
     assert exportable.as_float(3) == 3.0
-    with pytest.raises(RuntimeError, match="scalar"):
+    with pytest.raises(RuntimeError, match="Scalar"):
         exportable.as_float(torch.ones(2, dtype=dtype))
 
 

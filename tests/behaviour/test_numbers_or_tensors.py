@@ -141,6 +141,25 @@ class Several(nn.Module):
         return self.conv(held, edge_index), count
 
 
+class AndOr(nn.Module):
+    """``and`` and ``or`` give one of their sides, not whether it is true."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = GCNConv(IN, OUT)
+
+    def forward(self, x: Tensor, edge_index: Tensor, weight: Optional[Tensor] = None):
+        rows = x.size(0)
+        signed = (rows % 2 == 0 and rows) or -rows
+        level = (rows > 100 or 3) and 5.0
+        mean = (rows > 8 and x.mean()) or x.sum()
+        many = rows > 8 and x.sum()
+        if many:
+            x = x * 2
+        x = x + x * (rows > 8 and 3)
+        return self.conv(x, edge_index), signed, level, mean, rows > 3 and (rows < 9 or not rows)
+
+
 class Promoted(nn.Module):
     """Integers times a number are of the default type, and so is a sum of no dimensions."""
 
@@ -150,7 +169,7 @@ class Promoted(nn.Module):
         return degree * factor, x.sum() * factor
 
 
-@pytest.mark.parametrize("model", [Weighted, Several, Promoted])
+@pytest.mark.parametrize("model", [Weighted, Several, AndOr, Promoted])
 def test_branches_stay_apart(model: type[nn.Module], check) -> None:
     calls = [(g.x, g.edge_index) for g in GRAPHS]
     check(model(), *calls, *[(*c, g.weight) for c, g in zip(calls, GRAPHS, strict=True)])

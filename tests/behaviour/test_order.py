@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Dict, Optional
 
 import pytest
@@ -172,9 +173,73 @@ class Choices(Counting):
         raise ValueError("no nodes")
 
 
-@pytest.mark.parametrize(
-    "model", [Arguments, Skipped, Repeated, Written, Stored, Listed, Assigned, Choices]
-)
+class Partial(Counting):
+    """What a partial function is given is computed where it is made."""
+
+    def run(self, x: Tensor):
+        by = x.mean()
+        shifted = functools.partial(torch.add, other=by)
+        scaled = functools.partial(self.scaled, x, by=self.bump())
+        by = by * 100
+        self.n = 50
+        return self.twice(shifted, x), scaled(), scaled(by=self.bump()), by
+
+    def scaled(self, x: Tensor, by: int) -> Tensor:
+        return x * by + self.n
+
+    def twice(self, function, x: Tensor) -> Tensor:
+        return function(function(x))
+
+
+class Layers(nn.Module):
+    """A stack with methods of its own for what Python's syntax asks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(IN, IN) for _ in range(2)])
+
+    def __iter__(self):
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, at):
+        return self.layers[at]
+
+    def forward(self, x):
+        for layer in self:
+            x = layer(x)
+        return x
+
+
+class Stacked(Counting):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack = Layers()
+
+    def run(self, x: Tensor):
+        x = self.stack(x)
+        for at, layer in enumerate(self.stack):
+            x = x + at * layer(x)
+        return self.stack[-1](x) * len(self.stack)
+
+
+MODELS = [
+    Arguments,
+    Skipped,
+    Repeated,
+    Written,
+    Stored,
+    Listed,
+    Assigned,
+    Choices,
+    Partial,
+    Stacked,
+]
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_calls_run_as_in_python(model: type[nn.Module], check) -> None:
     check(model(), atol=1e-3)  # of sums in the hundreds
 

@@ -74,7 +74,7 @@ class NeedsConstant(UnsupportedError):
 class SeveralTypes(UnsupportedError):
     """A choice of run time is between values that no one type holds."""
 
-    def __init__(self, choice: ast.IfExp, cause: str, remedy: str) -> None:
+    def __init__(self, choice: ast.IfExp | ast.BoolOp, cause: str, remedy: str) -> None:
         super().__init__(cause, remedy)
         self.choice = choice
 

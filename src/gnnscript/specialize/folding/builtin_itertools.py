@@ -114,6 +114,12 @@ class Getter:
     kind: Any
     given: Arguments
 
+    def __call__(self, value: Any) -> Any:
+        """Reads from a Python object."""
+        args = [_constant(arg) for arg, _ in self.given.args]
+        kwargs = {name: _constant(arg) for name, (arg, _) in self.given.kwargs.items()}
+        return self.kind(*args, **kwargs)(value)
+
     def call(self, frame: Frame, folded: Folded) -> Folded:
         """Reads from a value."""
         if self.kind is operator.methodcaller:

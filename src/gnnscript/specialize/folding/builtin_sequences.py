@@ -299,6 +299,25 @@ def _dict(frame: Frame, function: Any, given: Arguments) -> Folded:
     return frame.mapping(items, [nodes.get(name) for name in items])
 
 
+@for_(functools.partial)
+def _partial(frame: Frame, function: Any, given: Arguments) -> Folded:
+    """A function with some arguments, as the ``lambda`` that Python's would be."""
+    if given.constant:
+        (called, *args), kwargs = given.values()
+        return Const(functools.partial(called, *args, **kwargs)), None
+    names = []
+    for value, node in [*given.args, *given.kwargs.values()]:
+        names.append(frame.fresh("given"))
+        frame.env[names[-1]] = Binding(value, None, node)
+        if node is not None:
+            frame.bind(names[-1], value, node)
+    first = ", ".join([*names[1 : len(given.args)], "*args"])
+    kept = zip(given.kwargs, names[len(given.args) :], strict=True)
+    options = "".join(f"{key!r}: {name}, " for key, name in kept)
+    spelled = f"lambda *args, **kwargs: {names[0]}({first}, **{{{options}**kwargs}})"
+    return frame.fold(parsed_expression(spelled, frame.current))
+
+
 @for_(functools.reduce)
 def _reduce(frame: Frame, function: Any, given: Arguments) -> Folded:
     (callee, callee_node), sequence, *start = given.args

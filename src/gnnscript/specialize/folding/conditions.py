@@ -29,7 +29,7 @@ from gnnscript.specialize.folding.base import (
     store,
 )
 from gnnscript.specialize.folding.numbers import as_number
-from gnnscript.specialize.folding.rewritten import as_branches, located
+from gnnscript.specialize.folding.rewritten import alternative, as_branches, located
 from gnnscript.specialize.helpers import unwrap_optional
 from gnnscript.specialize.tree import is_simple
 from gnnscript.specialize.values import (
@@ -237,6 +237,9 @@ class Conditions(Folding):
                 self.out.extend(otherwise)
 
     def fold_BoolOp(self, node: ast.BoolOp) -> Folded:
+        chosen = alternative(node)
+        if chosen is not None:
+            return self.fold(chosen)
         value, residual = self.fold(node.values[0])
         decided = self.truth(value, residual)[0]
         rest = node.values[1:]
@@ -245,10 +248,19 @@ class Conditions(Folding):
                 return value, residual
             tail = rest[0] if len(rest) == 1 else ast.BoolOp(node.op, rest)
             return self.fold(ast.copy_location(tail, node))
-        if static_type(value) == BOOL:
-            return self._junction(node, (value, residual))
-        tail = rest[0] if len(rest) == 1 else ast.BoolOp(node.op, rest)
+        tail = rest[0] if len(rest) == 1 else ast.copy_location(ast.BoolOp(node.op, rest), node)
         first = node.values[0]
+        if static_type(value) == BOOL:
+            with self.nested(dict(self.env)):
+                self.refine(first, isinstance(node.op, ast.And))
+                other = static_type(self.fold(tail)[0])
+            if other not in (BOOL, UNKNOWN):  # it is one of the two, not whether they are true
+                raise SeveralTypes(
+                    node,
+                    f"'{ast.unparse(node)}' has no single type: it is 'bool' or '{other}'",
+                    "write 'a if test else b', both of one type",
+                )
+            return self._junction(node, (value, residual))
         if residual is not None and not is_simple(residual):  # it is evaluated once
             first = ast.copy_location(ast.Name(self.fresh("first"), ast.Load()), node)
             self.bind(first.id, value, residual)

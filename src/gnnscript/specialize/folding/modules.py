@@ -180,6 +180,11 @@ class Modules(Folding):
 
     def module_items(self, ref: ModuleRef) -> Iterator[Value]:
         """Iteration over a container of modules."""
+        own = inspect.getattr_static(type(ref.module), "__iter__", None)
+        if inspect.isfunction(own) and not own.__module__.startswith("torch."):
+            value, _ = self.call_method(Method(ref, own, "__iter__"), Arguments([], {}))
+            yield from self.known_items(value)
+            return
         if isinstance(ref.module, (torch.nn.ModuleList, torch.nn.Sequential)):
             for name, child in ref.module._modules.items():
                 assert child is not None

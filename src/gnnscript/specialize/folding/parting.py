@@ -23,6 +23,7 @@ _STRICT = (
     ast.Call, ast.keyword, ast.BinOp, ast.UnaryOp, ast.Attribute, ast.Subscript, ast.Slice,
     ast.Tuple, ast.List, ast.Dict, ast.Starred, ast.Compare,
 )  # fmt: skip
+_CHOICES = (ast.IfExp, ast.BoolOp)
 _READS = (ast.Name, ast.Attribute, ast.Constant, ast.expr_context, ast.keyword)
 
 
@@ -55,7 +56,7 @@ def part_at_choice(frame: Frame, statement: ast.stmt, error: SeveralTypes) -> Un
     way = _way_to(error.choice, statement) if isinstance(statement, _SIMPLE) else None
     if way is None or len(frame.parted) >= _MOST:
         return error
-    first = next(n for n, part in enumerate(way) if isinstance(part, ast.IfExp))
+    first = next(n for n, part in enumerate(way) if isinstance(part, _CHOICES))
     above = way[1:first]
     whole = all(isinstance(part, _STRICT) and len(getattr(part, "ops", "1")) == 1 for part in above)
     if not whole or not _asked_first(way[first], way[:first], statement):
@@ -69,16 +70,31 @@ def apart(frame: Frame, statement: ast.stmt, rest: list[ast.stmt]) -> ast.stmt |
         arms = [[*statement.body, *rest], [*statement.orelse, *rest]]
         return ast.copy_location(ast.If(statement.test, *arms), statement)
     for node in ast.walk(statement) if isinstance(statement, _SIMPLE) else ():
-        if isinstance(node, ast.IfExp) and _place(node) in frame.parted:
-            arms = [[_put(statement, node, arm)] for arm in (node.body, node.orelse)]
-            chosen = ast.copy_location(ast.If(node.test, *arms), statement)
+        if isinstance(node, _CHOICES) and _place(node) in frame.parted:
+            arms = [[_put(statement, node, arm)] for arm in _arms(node)]
+            chosen = ast.copy_location(ast.If(_test(node), *arms), statement)
             return ast.copy_location(ast.If(ast.Constant(True), [chosen, *rest], []), statement)
     return None
 
 
+def _test(node: ast.AST) -> ast.expr:
+    test: ast.expr = node.values[0] if isinstance(node, ast.BoolOp) else getattr(node, "test")  # noqa: B009
+    return test
+
+
+def _arms(node: ast.IfExp | ast.BoolOp) -> list[ast.expr]:
+    """What an expression is where its test holds, and where not; a test of ``and`` is a bool."""
+    if isinstance(node, ast.IfExp):
+        return [node.body, node.orelse]
+    rest = node.values[1:]
+    tail = rest[0] if len(rest) == 1 else ast.copy_location(ast.BoolOp(node.op, rest), node)
+    decided = ast.copy_location(ast.Constant(isinstance(node.op, ast.Or)), node)
+    return [tail, decided] if isinstance(node.op, ast.And) else [decided, tail]
+
+
 def _place(node: ast.AST) -> str:
     """What tells a test from the others of a function, also in a copy of its tree."""
-    test = ast.unparse(getattr(node, "test"))  # noqa: B009
+    test = ast.unparse(_test(node))
     return f"{getattr(node, 'lineno', 0)}:{getattr(node, 'col_offset', 0)}:{test}"
 
 
@@ -102,7 +118,7 @@ def _asked_first(choice: ast.AST, above: list[ast.AST], statement: ast.stmt) -> 
     before = [n for n in nodes if n not in above and hasattr(n, "lineno") and _position(n) < start]
     if all(isinstance(n, _READS) for n in before):
         return True
-    test = list(ast.walk(getattr(choice, "test")))  # noqa: B009
+    test = list(ast.walk(_test(choice)))
     called = {n.func.id for n in test if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
     plain = all(isinstance(n, (*_PURE, *_READS)) for n in test) and called <= {"isinstance"}
     return plain and not any(isinstance(n, ast.Attribute) for n in test)

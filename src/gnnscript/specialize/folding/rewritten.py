@@ -239,6 +239,20 @@ def tests_nested(node: ast.If) -> ast.If:
     return located(ast.If(test.values[0], *arms), node)
 
 
+def alternative(node: ast.BoolOp) -> ast.IfExp | None:
+    """``a and b or c``, which chooses as ``(b or c) if a else c`` does; the same for ``or``."""
+    inner, rest = node.values[0], node.values[1:]
+    if not isinstance(inner, ast.BoolOp) or type(inner.op) is type(node.op):
+        return None
+    both = [*inner.values[1:]]
+    joined = both[0] if len(both) == 1 else ast.BoolOp(inner.op, both)
+    other = rest[0] if len(rest) == 1 else ast.BoolOp(node.op, rest)
+    arms = [ast.BoolOp(node.op, [joined, *rest]), other]
+    if isinstance(node.op, ast.And):
+        arms.reverse()
+    return located(ast.IfExp(inner.values[0], *arms), node)
+
+
 def as_branches(node: ast.IfExp, write: Callable[[ast.expr], ast.stmt]) -> ast.If:
     """A choice between two values as a statement, each value used by ``write``."""
     arms = [located(write(arm), arm) for arm in (node.body, node.orelse)]

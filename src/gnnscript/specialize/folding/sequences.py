@@ -164,9 +164,9 @@ class Sequences(Folding):
         folded = self.in_order(node.values)
         for key, (inner, spread) in zip(node.keys, folded, strict=True):
             if key is None:
-                if isinstance(inner, Mapping) and isinstance(spread, ast.Dict):
+                if isinstance(inner, Mapping):
                     items |= inner.items
-                    nodes |= dict(zip(inner.items, spread.values, strict=True))
+                    nodes |= dict(zip(inner.items, self.entries(inner, spread), strict=True))
                 elif isinstance(inner, Const) and isinstance(inner.value, dict):
                     items |= {k: self.wrap(v) for k, v in inner.value.items()}
                     nodes |= {k: literal(Const(v)) for k, v in inner.value.items()}

@@ -10,11 +10,13 @@ from dataclasses import replace
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.annotations import annotation_type
 from gnnscript.analyze.types import (
+    NONE,
     NUMBER,
     TENSOR,
     UNKNOWN,
     Type,
     dict_of,
+    is_optional,
     is_subtype,
     list_of,
     strip_optional,
@@ -241,6 +243,8 @@ class Assignment(Folding):
             if isinstance(value, Dyn) and not value.type.known:
                 value = Dyn(declared)
         residual_name = self.variable(name, t)
+        if self.is_narrowed(name, residual_name, t):
+            residual_name = self.variable_apart(name, t)
         store = ast.Name(residual_name, ast.Store())
         if annotate or (declared is not None and isinstance(residual, (ast.List, ast.Dict))):
             self.emit(ast.AnnAssign(store, annotation(t), residual, 1))
@@ -251,6 +255,16 @@ class Assignment(Folding):
             if isinstance(residual, (ast.List, ast.Dict)) and not _parts(residual):
                 self.open_lists[residual_name] = self.out[-1]
         self.env[name] = Binding(value, residual_name)
+
+    def is_narrowed(self, name: str, held_as: str, t: Type) -> bool:
+        """Whether a test has said of a variable that it is not ``None``, which it may be again.
+
+        TorchScript holds whoever assigns it in a block within to what the test has said.
+        """
+        before = self.env.get(name)
+        if before is None or before.name != held_as or not is_optional(t) or t == NONE:
+            return False
+        return not is_optional(static_type(before.value))
 
     def bind_inline(self, target: ast.expr, value: Value, residual: ast.expr | None) -> None:
         """Binds a comprehension's variable to an expression, without a statement."""
@@ -281,6 +295,12 @@ class Assignment(Folding):
             residual = f"{name}_{number}"
         self.taken.add(residual)
         variants.append((t, residual))
+        return residual
+
+    def variable_apart(self, name: str, t: Type) -> str:
+        """Another name for variable ``name``, where the one it has cannot hold ``t``."""
+        residual = self.fresh(name)
+        self.variants[name].append((t, residual))
         return residual
 
     def fresh(self, wish: str) -> str:

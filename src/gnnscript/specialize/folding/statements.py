@@ -435,6 +435,8 @@ class Frame(
             ):
                 return Binding(value, None)
             residual = self.variable(name, static_type(value))
+            if self.is_narrowed(name, residual, static_type(value)):
+                residual = self.variable_apart(name, static_type(value))
         for body, binding in zip(bodies, bindings, strict=True):
             if binding.name != residual:
                 node = binding.read or literal(binding.value)

@@ -17,8 +17,11 @@ from gnnscript.specialize.helpers import Import, import_reference, is_op, op_ref
 from gnnscript.specialize.program import Program
 from gnnscript.specialize.tree import names_read
 
-__all__ = ["make_exportable", "rebind_marked"]
+__all__ = ["ANYWHERE", "make_exportable", "rebind_marked"]
 
+# Stands for a line: numbers that values decide are asserted to be no less than 0, wherever they are
+# taken. Of a class, a node or a graph with the largest number that is what they are.
+ANYWHERE = ("", 0)
 
 # Functions of torch's that take the sizes of an example for those of every call, or branch on them.
 _FIXING = {
@@ -95,6 +98,7 @@ class _Exportable(ast.NodeTransformer):
     def __init__(self, least: Mapping[tuple[str, int], int]) -> None:
         self._least = least
         self._here = 0
+        self._counts = ANYWHERE in least
 
     def visit(self, node: ast.AST) -> Any:
         """Knows the line of the statement that it is in."""
@@ -118,6 +122,10 @@ class _Exportable(ast.NodeTransformer):
         """Functions that have another form in programs, and lines where sizes are asserted."""
         self.generic_visit(node)
         node = _replaced(node)
+        if self._counts and _op(node.func) == "as_int":
+            return ast.copy_location(
+                ast.Call(op_reference("ordinary"), [node, ast.Constant(0)], []), node
+            )
         if self._here and _name(node.func) not in _TYPED:
             node.args = [self._ordinary(arg) for arg in node.args]
             for keyword in node.keywords:

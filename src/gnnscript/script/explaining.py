@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 
 from gnnscript._errors import Location, UnsupportedError
+from gnnscript.passes import ANYWHERE
 from gnnscript.script.lowered import origins_of
 from gnnscript.script.withheld import withheld
 
@@ -30,6 +31,7 @@ _T = TypeVar("_T")
 _UNDECIDED = re.compile(r"data-dependent expression (.+?)(?: \(unhinted|\.|$)", re.MULTILINE)
 _EQUAL = re.compile(r"^(?:Eq|Ne)\((?:([01]), .+|.+, ([01]))\)$")
 _COMPARED = re.compile(r"^(?:([01]) (<=?|>=?) .+|.+ (<=?|>=?) ([01]))$")
+_LARGER = re.compile(r"^(?:Eq|Ne)\(Max\(1, (.+)\), \1\)$")
 _HINT = re.compile(r"^\s*Hint: (.+)$", re.MULTILINE)
 _FRAME = re.compile(r'File "(gnnscript_lowered/[^"]+)", line (\d+)')
 
@@ -138,6 +140,9 @@ def learn_least(least: dict[tuple[str, int], int], error: Exception) -> bool:
     places = _places(error)
     asked = _UNDECIDED.search(str(error))
     enough = _enough(asked.group(1)) if asked else 0
+    if not places and asked and _LARGER.match(asked.group(1)):  # in the backward pass
+        first, least[ANYWHERE] = ANYWHERE not in least, 1
+        return first
     if not enough or not places:
         return False
     line = places[-1].file, places[-1].line
@@ -155,9 +160,10 @@ def with_lines(message: str, least: Mapping[tuple[str, int], int]) -> str:
         message: The message of an assertion of torch's; others are returned as they are.
         least: By file and line, the least sizes that the program was made for.
     """
-    if not message.startswith(_ASSERTED) or not least:
+    placed = {place: size for place, size in least.items() if place != ANYWHERE}
+    if not message.startswith(_ASSERTED) or not placed:
         return message
-    lines = ", ".join(f"{file}:{line} (at least {size})" for (file, line), size in least.items())
+    lines = ", ".join(f"{file}:{line} (at least {size})" for (file, line), size in placed.items())
     return f"{message}; perhaps a size that values decide is smaller than torch takes here: {lines}"
 
 

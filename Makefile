@@ -3,6 +3,7 @@
 #   make demo [EVENTS=path.root]    the main job on real input, as a table
 #   make hgcal [EVENTS=path.root]   train, serve and compare the calorimeter application
 #   make serve-demo                 a real Triton, and a client without torch
+#   make libtorch-backend           Triton's libtorch backend, built from its sources
 #   make test [PYTEST_ARGS="-k gat"]    linters, types, architecture, then the tests
 #   make lint                       the first three alone
 #   make native [CUDA=auto|on|off]  the library of kernels, beside the package
@@ -27,11 +28,11 @@ PYTHON_WITH_TORCH ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo hgcal test lint native wheel sanitize emulate install server serve-demo clean
+.PHONY: help demo hgcal test lint native wheel sanitize emulate install server serve-demo libtorch-backend clean
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n '3,12s/^#  //p' Makefile
+	@sed -n '3,13s/^#  //p' Makefile
 
 # What an installation reads: requirements from the one, the version from the other.
 METADATA := pyproject.toml src/gnnscript/__init__.py
@@ -86,6 +87,20 @@ server: $(VENV)/.server
 
 serve-demo: $(VENV)/.server
 	$(BIN)/python docs/examples/serve_demo.py
+
+# The wheel's server has the Python backend alone. Of its release, 2.51; or of what lies in a folder.
+TRITON_RELEASE ?= r24.10
+TRITON_SOURCES ?= build/triton/$(TRITON_RELEASE)
+TRITON_REPOSITORIES := $(addprefix $(TRITON_SOURCES)/,pytorch_backend backend core common)
+$(TRITON_REPOSITORIES):
+	git clone --quiet --depth 1 --branch $(TRITON_RELEASE) \
+	  https://github.com/triton-inference-server/$(notdir $@) $@
+
+libtorch-backend: $(VENV)/.base | $(TRITON_REPOSITORIES)
+	$(CMAKE) -S docs/examples/libtorch_backend -B build/libtorch_backend \
+	  -DTRITON_SOURCES='$(abspath $(TRITON_SOURCES))' -DCMAKE_PREFIX_PATH='$(TORCH_ROOT)'
+	$(CMAKE) --build build/libtorch_backend --parallel $(JOBS)
+	$(CMAKE) --install build/libtorch_backend --prefix $(VENV)/share/gnnscript/backends
 
 wheel: $(VENV)/.base
 	$(PIP) wheel --no-build-isolation --no-deps --wheel-dir dist \

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gnnscript.deploy.server import ServerError, find_server
+from gnnscript.deploy.installation import ServerError, find_server
 
 
 def run(examples: Path, folder: Path, *options: str) -> str:

@@ -49,6 +49,17 @@ def installation() -> Installation:
 
 
 @pytest.fixture(scope="session")
+def libtorch(installation: Installation) -> Installation:
+    """The real server with the libtorch backend, which the wheel does not have."""
+    if installation.backend("pytorch") is None:
+        pytest.skip(
+            "there is no libtorch backend: make libtorch-backend, or name a folder with "
+            "pytorch/libtriton_pytorch.so by GNNSCRIPT_TRITON_BACKENDS"
+        )
+    return installation
+
+
+@pytest.fixture(scope="session")
 def models() -> dict[str, torch.nn.Module]:
     """The eager models, by the names that they are served by."""
     torch.manual_seed(7)

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from gnnscript.client import (
     ServerUnavailableError,
     UnknownModelError,
 )
-from gnnscript.client._transport import _refused
+from gnnscript.client._transport import _refused, connect
 from gnnscript.deploy import Server
 from serving.served_models import graph
 
@@ -237,3 +238,37 @@ def test_what_a_server_answers_has_its_error(
 ) -> None:
     with pytest.raises(error, match="http://host"):
         _refused("http://host", status, message)
+
+
+def test_close_closes_the_connections_at_once() -> None:
+    """A server that is stopped then would wait for them."""
+    ended = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # which leaves connections open
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            """Says nothing."""
+
+        def finish(self) -> None:
+            super().finish()
+            ended.set()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
+        threading.Thread(target=listener.serve_forever, daemon=True).start()
+        transport = connect(f"http://127.0.0.1:{listener.server_port}")
+        assert transport.ready("model")
+        # As a traceback or a cycle holds them until the garbage collector comes by.
+        held = transport._pool.connection_from_url(transport.url)
+        assert not ended.is_set()
+        transport.close()
+        assert ended.wait(10)
+        assert held.num_connections == 1
+        assert transport.ready("model")  # by another connection
+        transport.close()
+        listener.shutdown()

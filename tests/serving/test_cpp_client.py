@@ -22,7 +22,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from deploy.conftest import build
-from gnnscript.deploy import Installation, Server
+from gnnscript.deploy import Installation, Server, triton
 from serving.served_models import graph
 
 SOURCE = Path(__file__).parents[2] / "docs" / "examples" / "cpp_client"
@@ -106,6 +106,19 @@ def test_it_links_no_ml_framework(events: Path) -> None:
 def test_clusters_are_those_of_the_eager_model(
     events: Path, server: Server, models: dict[str, torch.nn.Module], tmp_path: Path
 ) -> None:
+    check_clusters(events, server, models["edges"], tmp_path)
+
+
+def test_clusters_from_the_libtorch_backend(
+    events: Path, libtorch: Installation, models: dict[str, torch.nn.Module], tmp_path: Path
+) -> None:
+    two = [graph(8, 20), graph(6, 11)]
+    triton(models["edges"], two, tmp_path / "models", "edges", backend="libtorch", threads=1)
+    with Server(tmp_path / "models", installation=libtorch) as server:
+        check_clusters(events, server, models["edges"], tmp_path)
+
+
+def check_clusters(events: Path, server: Server, model: torch.nn.Module, tmp_path: Path) -> None:
     graphs = [graph(*size) for size in SIZES]
     files = [write_graph(tmp_path / f"{i}.txt", *pair) for i, pair in enumerate(graphs)]
     completed = run(events, server.http_url, "edges", tmp_path, files)
@@ -114,7 +127,7 @@ def test_clusters_are_those_of_the_eager_model(
     assert "up to 1 under way" not in completed.stdout
     for file, (x, edge_index) in zip(files, graphs, strict=True):
         with torch.no_grad():
-            kept = edge_index[:, models["edges"](x, edge_index).argmax(dim=1) != 0]
+            kept = edge_index[:, model(x, edge_index).argmax(dim=1) != 0]
         found = list(map(int, file.with_suffix(".clusters").read_text().split()))
         matrix = coo_matrix((torch.ones(kept.size(1)), kept.tolist()), shape=[x.size(0)] * 2)
         count, labels = connected_components(matrix, directed=False)

@@ -1,28 +1,41 @@
 """Repositories for the libtorch backend, held to what Triton 2.51 was measured to take.
 
-The server that the tests run has the Python backend alone. It reads the configuration; the model is
-called as the libtorch backend does: with tensors, in the order of `forward`.
+The server of the wheel has the Python backend alone. It reads the configuration; models are called
+as the libtorch backend does: with tensors, in the order of `forward`. What that backend makes of it
+where there is one, is in test_libtorch_backend.py.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
 import zipfile
 from pathlib import Path
+from typing import Dict
 
 import pytest
 import torch
 from google.protobuf import text_format
+from torch import Tensor
 from tritonclient.grpc import model_config_pb2
 
 import gnnscript
-from gnnscript.deploy import Installation, Server, ServerError, flat_call, triton
+from gnnscript.deploy import DeployError, Installation, Server, ServerError, flat_call, triton
 from gnnscript.deploy.package import scripted_for
 from gnnscript.deploy.structure import flat_outputs
 from serving.conftest import PAIRS
-from serving.served_models import Bipartite, Centred, Settings, Typed, graph, typed_graph
+from serving.served_models import (
+    Bipartite,
+    Centred,
+    Kinds,
+    Settings,
+    Typed,
+    graph,
+    kinds,
+    typed_graph,
+)
 
 TWO = [graph(8, 20), graph(6, 11)]
 CASES = {
@@ -88,12 +101,43 @@ def test_the_server_reads_the_configurations(installation: Installation, tmp_pat
     names = [f"model{number}" for number in range(len(CASES))]
     for name, (make, calls) in zip(names, CASES.values(), strict=True):
         triton(make().eval(), calls, tmp_path, name, backend="libtorch", threads=2)
+    alone = dataclasses.replace(installation, further=None)
     with pytest.raises(ServerError) as caught:
-        Server(tmp_path, installation=installation).start()
+        Server(tmp_path, installation=alone).start()
     _, *reasons, remedy = str(caught.value).splitlines()
     assert sorted(reason.partition(":")[0] for reason in reasons) == names
     assert all("unable to find backend library for backend 'pytorch'" in why for why in reasons)
-    assert "export with backend='python', or start run.sh where a full Triton is" in remedy
+    assert "export with backend='python', name a folder with the libtorch backend" in remedy
+
+
+class Named(Centred):
+    """Returns a dictionary of the given keys."""
+
+    def __init__(self, *keys: str) -> None:
+        super().__init__()
+        self.first, self.second = keys
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Dict[str, Tensor]:
+        h = self.conv(x, edge_index)
+        return {self.first: h, self.second: h.mean(dim=0)}
+
+
+def test_names_that_the_backend_reads_a_number_from(tmp_path: Path) -> None:
+    """It takes `layer__1` for the second result, where all are named like this."""
+    with pytest.raises(DeployError, match="numbers at the end of layer__1, layer__0 for the posi"):
+        triton(Named("layer__1", "layer__0"), TWO, tmp_path, "model", backend="libtorch")
+    with pytest.raises(DeployError, match="numbers at the end of a__, b__ for the positions"):
+        triton(Named("a__", "b__"), TWO, tmp_path, "model", backend="libtorch")
+    triton(Named("layer__0", "layer__1"), TWO, tmp_path, "ordered", backend="libtorch")
+    triton(Named("layer__1", "rest"), TWO, tmp_path, "others", backend="libtorch")
+    triton(Named("a__b__1", "a__b__0"), TWO, tmp_path, "inner", backend="libtorch")
+    triton(Named("layer__1", "layer__0"), TWO, tmp_path, "model", backend="python")
+
+
+def test_what_libtorch_has_no_dtype_for(tmp_path: Path) -> None:
+    calls = [(*kinds(8, 20), 2, 0.5), (*kinds(6, 11), 2, 0.5)]
+    with pytest.raises(DeployError, match="'weight' is of dtype bfloat16, which the libtorch back"):
+        triton(Kinds(), calls, tmp_path, "model", backend="libtorch")
 
 
 def test_the_image_has_what_it_needs(tmp_path: Path) -> None:

@@ -182,6 +182,9 @@ class _Http:
         return _unpacked(data, len(data) if length is None else int(length))
 
     def close(self) -> None:
+        # `clear` alone leaves them open until the garbage collector comes by, and Triton, where it
+        # is stopped meanwhile, waits for them.
+        self._pool.connection_from_url(self.url).close()
         self._pool.clear()
 
     def _request(

@@ -13,7 +13,8 @@ import sys
 import time
 
 from gnnscript._errors import GnnscriptError
-from gnnscript.deploy.server import LOOPBACK, WHEEL, Server, ServerError, install_server
+from gnnscript.deploy.installation import WHEEL, ServerError, find_server, install_server
+from gnnscript.deploy.server import LOOPBACK, Server
 
 _SOON = 5.0
 """Seconds within which a server that ends would end again."""
@@ -26,6 +27,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--install",
         action="store_true",
         help=f"install the server of the wheel {WHEEL} first, without the packages it asks for",
+    )
+    parser.add_argument(
+        "--backends",
+        metavar="FOLDER",
+        help="a folder of further backends of Triton, such as pytorch (default: "
+        "$GNNSCRIPT_TRITON_BACKENDS)",
     )
     parser.add_argument(
         "--address",
@@ -74,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         http_port=arguments.http_port,
         grpc_port=arguments.grpc_port,
         metrics_port=arguments.metrics_port,
+        installation=find_server(arguments.backends),
         options=tuple(arguments.option),
         revive=arguments.revive,
         log="-",

@@ -1,6 +1,7 @@
 """What leaves Python: saved models with a manifest, in the forms that other runtimes load."""
 
 from gnnscript.deploy.inductor import CompiledModel, aoti, load_compiled
+from gnnscript.deploy.installation import Installation, ServerError, find_server, install_server
 from gnnscript.deploy.manifest import (
     Argument,
     Check,
@@ -14,7 +15,7 @@ from gnnscript.deploy.onnx_model import onnx
 from gnnscript.deploy.package import load, save
 from gnnscript.deploy.replicas import kubernetes
 from gnnscript.deploy.repository import triton
-from gnnscript.deploy.server import Installation, Server, ServerError, find_server, install_server
+from gnnscript.deploy.server import Server
 from gnnscript.deploy.signature import Signature, derive
 from gnnscript.deploy.tensors import all_tensors, flat_call
 from gnnscript.deploy.validate import validate

@@ -124,7 +124,7 @@ def triton(
             rtol=rtol,
             atol=atol,
         )
-        _check_servable(manifest)
+        _check_servable(manifest, backend)
         with evaluating(model):
             scripted = scripted_for(model, kernels, calls)
             flat = [flat_call(scripted, call) for call in calls]
@@ -182,7 +182,7 @@ class _Settings:
     finite: bool
 
 
-def _check_servable(manifest: Manifest) -> None:
+def _check_servable(manifest: Manifest, backend: Backend) -> None:
     for spec in (*manifest.inputs, *manifest.outputs):
         if not spec.shape:
             raise DeployError(
@@ -191,6 +191,25 @@ def _check_servable(manifest: Manifest) -> None:
             )
         if spec.dtype not in TRITON_TYPES:
             raise DeployError(f"'{spec.name}' is of dtype {spec.dtype}, which Triton does not have")
+        if backend == "libtorch" and spec.dtype == "bfloat16":
+            raise DeployError(
+                f"'{spec.name}' is of dtype bfloat16, which the libtorch backend does not take; "
+                "convert it to another in forward, or export with backend='python'"
+            )
+    if backend == "libtorch":
+        _check_order([spec.name for spec in manifest.outputs])
+
+
+def _check_order(names: list[str]) -> None:
+    """Refuses names from which the libtorch backend reads an order that is not theirs."""
+    read = [name.partition("__")[1:] for name in names]
+    numbers = [int(rest or 0) for mark, rest in read if mark and re.fullmatch("[0-9]*", rest)]
+    if len(numbers) == len(names) and numbers != list(range(len(names))):
+        raise DeployError(
+            f"the libtorch backend takes the numbers at the end of {', '.join(names)} for the "
+            "positions of these results; name them otherwise, with one '_', or export with "
+            "backend='python'"
+        )
 
 
 # -- config.pbtxt ---------------------------------------------------------------------------------
@@ -233,7 +252,8 @@ def _config(manifest: Manifest, settings: _Settings, flat: list[dict[str, Tensor
 
 
 def _tensor(kind: str, spec: TensorSpec, *, ragged: bool = False) -> list[str]:
-    dims = ", ".join("-1" if isinstance(size, str) else str(size) for size in spec.shape)
+    # Triton knows no size of 0, and what is always empty has one.
+    dims = ", ".join("-1" if isinstance(size, str) else str(size or -1) for size in spec.shape)
     below = [str(row) for row in spec.index if row is not None]
     lines = [
         f"{kind} {{",

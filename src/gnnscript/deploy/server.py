@@ -1,9 +1,4 @@
-"""Triton Inference Server as a process: found or installed, started, watched and stopped.
-
-The server is the ``tritonserver`` on the path, or the one in the wheel ``nvidia-pytriton``. Of the
-wheel only the binaries are used, so it is unpacked into a folder of its own, without the packages
-that it asks for: nothing in the Python environment changes.
-"""
+"""Triton Inference Server as a process: started, watched and stopped."""
 
 from __future__ import annotations
 
@@ -11,190 +6,32 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
-import stat
 import subprocess
-import sys
-import sysconfig
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 from typing_extensions import Self
 
-from gnnscript._errors import GnnscriptError
+from gnnscript.deploy.installation import (
+    Installation,
+    ServerError,
+    check_libraries,
+    environment_for,
+    find_server,
+)
+from gnnscript.deploy.preloading import preloading
 from gnnscript.deploy.revival import OPTIONS, Reviver, mirror
 
-__all__ = ["WHEEL", "Installation", "Server", "ServerError", "find_server", "install_server"]
-
-WHEEL = "nvidia-pytriton==0.7.0"
-"""The wheel whose server is used where none is on the path: Triton 2.51."""
+__all__ = ["LOOPBACK", "Server"]
 
 LOOPBACK = "127.0.0.1"
-
-
-class ServerError(GnnscriptError):
-    """There is no server, it does not start, or a model in its repository does not load."""
-
-
-@dataclass(frozen=True)
-class Installation:
-    """Where a Triton Inference Server is.
-
-    Args:
-        executable: The file ``tritonserver``.
-        backends: The folder of its backends, or None for its own default.
-        libraries: Folders that its shared libraries are in.
-    """
-
-    executable: Path
-    backends: Path | None = None
-    libraries: tuple[Path, ...] = ()
-
-
-def _home() -> Path:
-    named = os.environ.get("GNNSCRIPT_TRITON")
-    return Path(named) if named else Path(sys.prefix) / "share" / "gnnscript" / "triton"
-
-
-def install_server(folder: str | Path | None = None) -> Installation:
-    """Unpacks the server of the wheel `WHEEL` into a folder, with pip.
-
-    Its Python backend is put together for the version of Python that runs: models run in that
-    Python, with the packages of this environment.
-
-    Args:
-        folder: Where to; by default the environment variable ``GNNSCRIPT_TRITON``, or else
-            ``share/gnnscript/triton`` in this Python environment. What is there is replaced.
-
-    Returns:
-        Where the server is. :func:`find_server` finds it in the default folder.
-
-    Raises:
-        ServerError: pip cannot install the wheel (it exists for Linux, glibc 2.35 and later), or
-            it has no backend for this version of Python.
-    """
-    home = Path(folder) if folder is not None else _home()
-    home.parent.mkdir(parents=True, exist_ok=True)
-    # All or nothing: an installation that was interrupted must not be found later.
-    with tempfile.TemporaryDirectory(dir=home.parent, prefix=".triton-") as temporary:
-        wheel = Path(temporary) / "wheel"
-        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        completed = subprocess.run(
-            [*command, "--no-deps", "--only-binary=:all:", "--target", str(wheel), WHEEL],
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        if completed.returncode:
-            raise ServerError(
-                f"pip could not install {WHEEL}, which has the server for Linux with glibc 2.35 or "
-                "later; elsewhere put a tritonserver on the path:\n"
-                f"{completed.stderr[-2000:].strip()}"
-            )
-        ready = Path(temporary) / "ready"
-        _assemble(wheel, ready)
-        if home.exists():
-            shutil.rmtree(home)
-        ready.rename(home)
-    found = _installed(home)
-    assert found is not None
-    return found
-
-
-def _assemble(wheel: Path, ready: Path) -> None:
-    """Arranges what the wheel holds as the server wants it."""
-    server = wheel / "pytriton" / "tritonserver"
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    stub = server / "python_backend_stubs" / version / "triton_python_backend_stub"
-    if not stub.is_file():
-        raise ServerError(
-            f"{WHEEL} has no Python backend for Python {version}; use one of "
-            f"{', '.join(sorted(folder.name for folder in stub.parents[1].iterdir()))}"
-        )
-    ready.mkdir()
-    (wheel / "nvidia_pytriton.libs").rename(ready / "lib")
-    (server / "bin").rename(ready / "bin")
-    (server / "backends").rename(ready / "backends")
-    shutil.copy(stub, ready / "backends" / "python")
-    for file in (ready / "bin" / "tritonserver", ready / "backends" / "python" / stub.name):
-        file.chmod(file.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
-    (ready / "python").write_text(version + "\n", encoding="utf-8")
-
-
-def _installed(home: Path) -> Installation | None:
-    executable = home / "bin" / "tritonserver"
-    if not executable.is_file():
-        return None
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    made_for = (home / "python").read_text(encoding="utf-8").strip()
-    if made_for != version:
-        raise ServerError(
-            f"the server in '{home}' was installed for Python {made_for}, and this is {version}; "
-            "run: gnnscript serve --install"
-        )
-    return Installation(executable, home / "backends", (home / "lib",))
-
-
-def find_server() -> Installation:
-    """The server on the path, or else the one that :func:`install_server` has installed.
-
-    Raises:
-        ServerError: There is neither.
-    """
-    on_path = shutil.which("tritonserver")
-    if on_path is not None and "GNNSCRIPT_TRITON" not in os.environ:
-        return Installation(Path(on_path))
-    installed = _installed(_home())
-    if installed is None:
-        raise ServerError(
-            f"there is no tritonserver on the path, nor in '{_home()}'; install one by: "
-            "gnnscript serve --install"
-        )
-    return installed
-
-
-def _environment(installation: Installation) -> dict[str, str]:
-    """The environment in which the server finds its libraries, and its models this Python."""
-    environment = dict(os.environ)
-    libraries = [str(folder) for folder in installation.libraries]
-    if installation.libraries:
-        libraries.append(str(sysconfig.get_config_var("LIBDIR")))
-        # The stub embeds Python, which looks for its packages beside the first python3 on the path.
-        if sys.prefix != sys.base_prefix:
-            folders = [str(Path(sys.prefix) / "bin"), environment.get("PATH", os.defpath)]
-            environment["PATH"] = os.pathsep.join(folders)
-            environment.pop("PYTHONHOME", None)
-        else:
-            environment["PYTHONHOME"] = sys.base_prefix
-    # Large tensors come and go with each request: in large pages that costs a third less time.
-    environment.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
-    libraries += [p for p in environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) if p]
-    environment["LD_LIBRARY_PATH"] = os.pathsep.join(libraries)
-    return environment
-
-
-def _check_libraries(installation: Installation, environment: dict[str, str]) -> None:
-    if installation.backends is None:
-        return
-    stub = installation.backends / "python" / "triton_python_backend_stub"
-    listed = subprocess.run(
-        ["ldd", str(stub)], env=environment, capture_output=True, text=True, check=False
-    ).stdout
-    missing = [line.split()[0] for line in listed.splitlines() if "not found" in line]
-    if missing:
-        raise ServerError(
-            f"the server's Python backend needs {', '.join(missing)}, which is not found; "
-            "use a Python with a shared library (Debian and Ubuntu: install "
-            f"libpython3.{sys.version_info.minor}), or add its folder to LD_LIBRARY_PATH"
-        )
 
 
 def _check_port(address: str, port: int) -> None:
@@ -261,8 +98,8 @@ class Server:
         if not self.repository.is_dir():
             raise ServerError(f"there is no model repository '{self.repository}'")
         self._installation = installation if installation is not None else find_server()
-        self._environment = _environment(self._installation)
-        _check_libraries(self._installation, self._environment)
+        self._environment = environment_for(self._installation)
+        check_libraries(self._installation, self._environment)
         self._address = address
         self._options = options
         # A server that is told otherwise about its repository is left to whoever tells it.
@@ -306,12 +143,23 @@ class Server:
         """
         if self._process is not None:
             raise ServerError("the server runs already")
-        http, grpc, metrics = self._ports
         for port in self._ports:
             _check_port(self._address, port)
-        repository = self.repository
+        try:
+            repository = self.repository
+            if self._revive:
+                repository = mirror(repository, self._own_folder() / "models")
+            self._process = self._launched(repository)
+            self._wait(self._process, timeout)
+        except BaseException:
+            self.stop()
+            raise
         if self._revive:
-            repository = mirror(repository, self._own_folder() / "models")
+            self._reviver = Reviver(self._process.pid, repository)
+        return self
+
+    def _launched(self, repository: Path) -> subprocess.Popen[bytes]:
+        http, grpc, metrics = self._ports
         # Its own prefix tells the shared memory that a killed server leaves behind.
         self._shared = f"gnnscript-{os.getpid()}-{http}-"
         command = [
@@ -328,29 +176,26 @@ class Server:
             *(OPTIONS if self._revive else ()),
             *self._options,
         ]
-        if self._installation.backends is not None:
-            command.append(f"--backend-directory={self._installation.backends}")
+        folder = self._own_folder()
+        backends = self._installation.gathered(folder / "backends")
+        if backends is not None:
+            command.append(f"--backend-directory={backends}")
+        environment = preloading(
+            self.repository, self._installation, self._environment, folder / "preloaded"
+        )
         with contextlib.ExitStack() as stack:
             stream: IO[bytes] | None = None
             if self._log != "-":
                 stream = stack.enter_context(self._log_file().open("wb"))
             # A group of its own: what is typed in a terminal reaches the caller, who stops it.
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 command,
-                env=self._environment,
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=None if stream is None else subprocess.STDOUT,
                 start_new_session=True,
             )
-        try:
-            self._wait(self._process, timeout)
-        except BaseException:
-            self.stop()
-            raise
-        if self._revive:
-            self._reviver = Reviver(self._process.pid, repository)
-        return self
 
     def _log_file(self) -> Path:
         if self._log is not None:
@@ -395,10 +240,16 @@ class Server:
 
     def _not_loaded(self, reasons: dict[str, str]) -> ServerError:
         lines = [f"{name}: {reason}" for name, reason in reasons.items()]
-        if self._installation.backends is not None and any("'pytorch'" in line for line in lines):
+        if any("unable to find backend library for backend 'pytorch'" in line for line in lines):
             lines.append(
                 "the server that gnnscript installs has the Python backend alone: export with "
-                "backend='python', or start run.sh where a full Triton is"
+                "backend='python', name a folder with the libtorch backend (gnnscript serve "
+                "--backends), or start run.sh where a full Triton is"
+            )
+        if any("gnnscript::" in line for line in lines):
+            lines.append(
+                "native ops are loaded from the library beside the model when the server starts: "
+                "export the model again if it is missing, and start the server again"
             )
         text = "\n".join(lines)
         return ServerError(f"models in '{self.repository}' do not load:\n{text}")

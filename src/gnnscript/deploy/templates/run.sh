@@ -20,6 +20,10 @@ for library in "$repository"/*/*/libgnnscript*.so; do
   loaded="$loaded $library"
 done
 if [ -n "$loaded" ]; then
+  case $repository in *[[:space:]:]*)
+    echo "run.sh: '$repository' cannot be preloaded from; move it to a path without spaces and ':'" >&2
+    exit 1
+  esac
   torch=${TORCH_LIBRARIES:-/opt/tritonserver/backends/pytorch}
   export LD_LIBRARY_PATH="$torch${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
   export LD_PRELOAD="${loaded# }${LD_PRELOAD:+ $LD_PRELOAD}"

@@ -138,3 +138,20 @@ def test_second_derivative_of_a_deep_program_stays_short() -> None:
     out = native.edge_reduce(program, given, index, other, ptr, perm, "sum")
     expected = evaluate.edge_reduce(program, given, index, other, NUM_NODES)
     assert_same_gradients(out, expected, given)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+def test_derivatives_of_elu_at_zero_are_those_of_torch(alpha: float) -> None:
+    """As nodes have it that are compared with themselves."""
+    values = torch.tensor([[-1.0], [0.0], [2.0]], dtype=torch.float64)
+    index = torch.arange(3)
+    found = []
+    for compute in (
+        lambda x: native.edge_map(f"elu(j0, {alpha})", [x], index, index),
+        lambda x: torch.nn.functional.elu(x, alpha),
+    ):
+        x = values.clone().requires_grad_()
+        (first,) = torch.autograd.grad(compute(x).sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad((first * (values + 3)).sum(), x)
+        found.append((first.detach(), second))
+    torch.testing.assert_close(found[0], found[1])

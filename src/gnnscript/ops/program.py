@@ -308,7 +308,11 @@ class Expressions:
                 return (self.where(call(">", x, zero), grad, sloped),)
             case "elu", (x,):
                 sloped = multiply(grad, multiply(number(node.value), call("exp", x)))
-                return (self.where(call(">", x, zero), grad, sloped),)
+                rest = grad  # as torch has it, the slope at 0 does not change
+                if node.value != 1:
+                    at_zero = multiply(number(node.value), grad)
+                    rest = self.where(call(">", x, zero), grad, at_zero)
+                return (self.where(call(">=", x, zero), rest, sloped),)
             case "clamp_min", (x,):
                 return (self.where(call(">=", x, number(node.value)), grad, zero),)
             case "clamp_max", (x,):

@@ -1,6 +1,6 @@
 // The schemas of all ops: the one place where they stand.
 //
-// All are pure, so TorchScript and inductor merge equal calls. Kernels are registered elsewhere,
+// All but own_copy, which may return what it is given, are pure, so TorchScript and inductor merge equal calls. Kernels are registered elsewhere,
 // each op's in a GNNSCRIPT_IMPLEMENT block beside them:
 //
 //   cpu/<op>_kernels.cpp  the loops; no torch, compiled once per instruction set (isa.h)
@@ -15,6 +15,8 @@
 // A library and a package that do not fit would fail in the middle of a model: whoever changes ops
 // raises GNNSCRIPT_INTERFACE in interface.h and INTERFACE in ops/library.py.
 #include "registration.h"
+
+#include <torch/csrc/stable/tensor.h>
 
 #include <memory>
 #include <vector>
@@ -53,6 +55,8 @@ GNNSCRIPT_DEFINE(m) {
   m.def(
       "keep_known(Tensor unknown, str key, int[] numbers, Tensor? a, Tensor? b, Tensor? c, "
       "Tensor? d, Tensor made, Tensor? made_1, Tensor? made_2, Tensor? made_3) -> bool");
+  // What a gradient will read; copies are made in ops/copies.py, where there are gradients.
+  m.def("own_copy(Tensor(a) x, bool always) -> Tensor(a)");
   m.def("gather(Tensor src, Tensor index) -> Tensor");
   m.def("segment_reduce(Tensor src, Tensor ptr, Tensor? perm, str reduce) -> Tensor");
   m.def("segment_reduces(Tensor src, Tensor ptr, Tensor? perm, str[] reduces) -> Tensor[]");
@@ -92,3 +96,12 @@ GNNSCRIPT_DEFINE(m) {
       "Tensor[] message_operands, Tensor index, Tensor other, Tensor ptr, Tensor perm, "
       "Tensor grad, Tensor high, Tensor total, Tensor mean) -> (Tensor weight, Tensor slope)");
 }
+
+namespace {
+
+// Without Python nothing computes gradients.
+torch::stable::Tensor own_copy(const torch::stable::Tensor& x, bool) { return x; }
+
+}  // namespace
+
+GNNSCRIPT_IMPLEMENT(CompositeImplicitAutograd, m) { m.impl("own_copy", TORCH_BOX(&own_copy)); }

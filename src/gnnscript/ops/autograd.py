@@ -52,7 +52,7 @@ def _reduce_context(
     if reduce in _LINEAR:
         ctx.save_for_backward(None, None, ptr, perm)
     else:
-        ctx.save_for_backward(src, output, ptr, perm)
+        ctx.save_for_backward(src, _kept(output, reduce), ptr, perm)
 
 
 def _reduce_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
@@ -65,7 +65,8 @@ def _reduces_context(
 ) -> None:
     src, ptr, perm, reduces = inputs
     ctx.reduces = reduces
-    ctx.save_for_backward(src, ptr, perm, *output)
+    kept = [_kept(out, reduce) for out, reduce in zip(output, reduces, strict=True)]
+    ctx.save_for_backward(src, ptr, perm, *kept)
 
 
 def _reduces_backward(
@@ -83,10 +84,15 @@ def _reduces_backward(
 _LINEAR = ("sum", "add", "mean", "any")
 
 
+def _kept(out: Tensor, reduce: str) -> Tensor | None:
+    """A result, where its gradient reads it; others may be written to."""
+    return None if reduce in (*_LINEAR, "var", "mul", "prod") else out
+
+
 def _scatter_context(ctx: Any, inputs: tuple[Tensor, Tensor, int, str], output: Tensor) -> None:
     src, index, size, reduce = inputs
     ctx.reduce, ctx.size = reduce, size
-    kept = (None, None) if reduce in _LINEAR else (src, output)
+    kept = (None, None) if reduce in _LINEAR else (src, _kept(output, reduce))
     ctx.save_for_backward(*kept, index)
 
 
@@ -106,7 +112,7 @@ def _scatter_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]
 def _edge_gradient(
     grad: Tensor,
     src: Tensor,
-    out: Tensor,
+    out: Tensor | None,
     ptr: Tensor,
     perm: Tensor | None,
     reduce: str,
@@ -114,7 +120,8 @@ def _edge_gradient(
 ) -> Tensor:
     """Returns the gradient to the edges of one reduction."""
     if reduce not in _LINEAR and not torch.is_grad_enabled():
-        return _ops.segment_reduce_backward(grad, src, out, ptr, perm, reduce)  # type: ignore[no-any-return]
+        kept = grad if out is None else out  # of the same shape, and not read
+        return _ops.segment_reduce_backward(grad, src, kept, ptr, perm, reduce)  # type: ignore[no-any-return]
 
     def expand(rows: Tensor) -> Tensor:
         return _ops.segment_expand(rows, ptr, perm, edges)  # type: ignore[no-any-return]
@@ -125,6 +132,7 @@ def _edge_gradient(
     if reduce == "mean":
         return expand(grad / count)
     if reduce in ("min", "amin", "max", "amax"):
+        assert out is not None
         chosen = (src == expand(out)).to(grad.dtype)
         ties = _ops.segment_reduce(chosen, ptr, perm, "sum").clamp(min=1)
         return expand(grad / ties) * chosen
@@ -136,11 +144,13 @@ def _edge_gradient(
         # The product of the other edges: of a zero all the rest, of the others only without zeros.
         return expand(grad) * torch.where(zeros == zero, product / others, 0)
     if reduce == "logsumexp":
+        assert out is not None
         return expand(grad) * (src - expand(out)).exp()
     mean = _ops.segment_reduce(src, ptr, perm, "mean")
     if reduce == "var":
         return expand(2 / count * grad) * (src - expand(mean))
     if reduce == "std":
+        assert out is not None
         flat = out == 0
         scale = torch.where(flat, 0, grad / (count * torch.where(flat, 1, out)))
         return expand(scale) * (src - expand(mean))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gnnscript.ops.linear import linear
+from gnnscript.ops.operands import own_copy
 
 __all__ = ["edge_layer", "has_edge_layer"]
 
@@ -105,10 +106,12 @@ def edge_layer(
         found = False
         for number, operand in enumerate(operands):
             if sides[number] == side:
+                own = own_copy(operand, side != "e") if weight.requires_grad else operand
+                part = linear(own, parts[number])
                 if found:
-                    sums[-1] = sums[-1] + linear(operand, parts[number])
+                    sums[-1] = sums[-1] + part
                 else:
-                    sums.append(linear(operand, parts[number]))
+                    sums.append(part)
                     if side == "i":
                         index = torch.where(index < 0, index + operand.size(0), index)
                     elif side == "j":

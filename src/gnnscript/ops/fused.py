@@ -13,7 +13,15 @@ from torch import Tensor
 
 from gnnscript.ops.linear import linear
 from gnnscript.ops.native import csr
-from gnnscript.ops.operands import as_rows, number_of_nodes, own_copy, result_dtype
+from gnnscript.ops.operands import (
+    are_gathered,
+    as_rows,
+    number_of_nodes,
+    own_copy,
+    own_operands,
+    read_by_gradients,
+    result_dtype,
+)
 
 
 def edge_aggregate(
@@ -50,6 +58,8 @@ def edge_aggregate(
     """
     dtype = result_dtype(program, operands, reduce, typed)
     program, rows, at = as_rows(program, operands, dim)
+    read = read_by_gradients(program, rows, reduce)
+    rows = own_operands(rows, read, are_gathered(program, len(rows)))
     nodes = number_of_nodes(index, size)
     ptr, perm = csr(index, nodes)
     out = torch.ops.gnnscript.edge_reduce(program, rows, index, other, ptr, perm, reduce).to(dtype)
@@ -174,9 +184,45 @@ def edge_values(
     """
     dtype = result_dtype(program, operands, "sum", typed)
     program, rows, at = as_rows(program, operands, dim)
+    read = read_by_gradients(program, rows, "sum")
+    rows = own_operands(rows, read, are_gathered(program, len(rows)))
     out = torch.ops.gnnscript.edge_map(program, rows, index, other, sum_dims).to(dtype)
     at = at + sum_dims
     return out if at == -out.dim() else out.movedim(0, at).contiguous()
+
+
+def edge_sample(
+    program: str,
+    operands: List[Tensor],  # noqa: UP006
+    index: Tensor,
+    other: Tensor,
+    dim: int = 0,
+    typed: Optional[List[int]] = None,  # noqa: UP006, UP045
+) -> Tensor:
+    """Compute `edge_values` of none of the edges: what has its shape, dtype and device.
+
+    Args:
+        program: As in `edge_values`.
+        operands: As in `edge_values`.
+        index: As in `edge_values`.
+        other: As in `edge_values`.
+        dim: As in `edge_values`.
+        typed: As in `edge_values`.
+
+    Returns:
+        What `edge_values` returns, with no edges at `dim`, and without a gradient.
+
+    Raises:
+        ValueError: As in `edge_values`.
+        RuntimeError: As in `edge_values`.
+    """
+    dtype = result_dtype(program, operands, "sum", typed)
+    program, rows, at = as_rows(program, operands, dim)
+    none: List[Tensor] = []  # noqa: UP006
+    for number, row in enumerate(rows):
+        none.append(row.detach()[:0] if f"e{number}" in program else row.detach())
+    out = torch.ops.gnnscript.edge_map(program, none, index[:0], other[:0], 0).to(dtype)
+    return out if at == -out.dim() else out.movedim(0, at)
 
 
 def edge_products(

@@ -11,7 +11,13 @@ from torch.nn import functional
 
 from gnnscript.ops.fused import edge_aggregate, edge_values
 from gnnscript.ops.native import csr, softmax
-from gnnscript.ops.operands import as_rows, number_of_nodes, result_dtype
+from gnnscript.ops.operands import (
+    are_gathered,
+    as_rows,
+    number_of_nodes,
+    own_operands,
+    result_dtype,
+)
 
 __all__ = ["dropout_mask", "edge_attend"]
 
@@ -75,6 +81,10 @@ def edge_attend(
         in_front = score_at == -_most_dims(scored) and message_at == -_most_dims(sent)
         if in_front and _is_spread(shape, ones, view, messages):
             ptr, perm = csr(index, number_of_nodes(index, size))
+            gathered = are_gathered(score_text, len(scored)) + are_gathered(message_text, len(sent))
+            if _has_gradient(scored + sent):
+                rows = own_operands(score_rows + message_rows, [True] * len(gathered), gathered)
+                score_rows, message_rows = rows[: len(scored)], rows[len(scored) :]
             out, _, _ = torch.ops.gnnscript.edge_attention(
                 score_text,
                 score_rows,
@@ -136,6 +146,13 @@ def dropout_mask(
     shape = shape[: len(shape) - sum_dims]
     shape.insert(len(shape) + 1 + at + sum_dims, index.size(0))
     return functional.dropout(torch.ones(shape, dtype=dtype, device=index.device), p, True)
+
+
+def _has_gradient(operands: List[Tensor]) -> bool:  # noqa: UP006
+    found = False
+    for operand in operands:
+        found = found or operand.requires_grad
+    return found and torch.is_grad_enabled()
 
 
 def _is_alike(operands: List[Tensor]) -> bool:  # noqa: UP006

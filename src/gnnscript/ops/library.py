@@ -24,7 +24,7 @@ __all__ = [
     "paths",
 ]
 
-INTERFACE = 5
+INTERFACE = 6
 """Which libraries fit this package: those that tell this number, of ``csrc/interface.h``."""
 
 TORCH_SCATTER = frozenset({"scatter", "segment", "softmax"})
@@ -92,6 +92,7 @@ def _try_to_load() -> str:
         autocast,
         autograd,
         batching,
+        copies,
         edge_gradients,
         fake,
     )
@@ -105,6 +106,7 @@ def _try_to_load() -> str:
         fake.register()
         autograd.register()
         batching.register()
+        copies.register()
         edge_gradients.register()
         attention_gradients.register()
         autocast.register()

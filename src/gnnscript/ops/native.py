@@ -14,6 +14,7 @@ from torch.fx.experimental.symbolic_shapes import guard_or_false
 from gnnscript.ops import library, portable
 from gnnscript.ops.edge import _csr, edge_attention, edge_map, edge_reduce, gspmm, sddmm
 from gnnscript.ops.native_neighbors import fps, knn, nearest, radius
+from gnnscript.ops.operands import own_copy
 from gnnscript.ops.portable import _count_nodes, _wrap_dim, check_edge_index
 
 __all__ = [
@@ -232,4 +233,5 @@ def segment_reduces(
 
 def edge_softmax(src: Tensor, ptr: Tensor, perm: Tensor | None) -> Tensor:
     """Normalise the edge values of each row by a softmax, as `rows.edge_softmax`."""
-    return torch.ops.gnnscript.edge_softmax(src, ptr, perm)
+    out = torch.ops.gnnscript.edge_softmax(src, ptr, perm)
+    return own_copy(out, False) if out.requires_grad else out  # of what its gradient reads

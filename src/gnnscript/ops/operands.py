@@ -1,12 +1,23 @@
 """The operands of edge programs: rows first, of one dtype, and safe from what follows the call."""
 
+# What torch.ops returns is typed by the schema, which mypy does not read.
+# mypy: disable-error-code="no-any-return"
+
 from typing import List, Optional, Tuple  # noqa: UP035  TorchScript reads these
 
 import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import guard_or_false
 
-__all__ = ["as_rows", "number_of_nodes", "own_copy", "result_dtype"]
+__all__ = [
+    "are_gathered",
+    "as_rows",
+    "number_of_nodes",
+    "own_copy",
+    "own_operands",
+    "read_by_gradients",
+    "result_dtype",
+]
 
 
 def number_of_nodes(index: Tensor, size: Optional[int]) -> int:  # noqa: UP045
@@ -81,45 +92,84 @@ def as_rows(
         elif f"s{number}" in program:
             program = _lettered(program, "s", "e", number)
         rows.append(value)
-    return program, _copied(program, rows), at
+    return program, rows, at
 
 
-def own_copy(x: Tensor) -> Tensor:
-    """Copy what a gradient reads.
+def own_copy(x: Tensor, always: bool = True) -> Tensor:
+    """Copy what a gradient reads, at the latest when somebody writes to it (see ``copies``).
 
-    It is the caller's own, who may change it in place before the gradient is computed: PyG, which
-    gathers a copy for each edge, allows it.
+    Args:
+        x: The caller's tensor, or a result that is kept.
+        always: Whether to copy it now where that cannot wait.
+
+    Returns:
+        The copy; where no gradient is asked for, or it is not to be copied now, `x`.
     """
     if not torch.is_grad_enabled():
         return x
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
         if torch.compiler.is_compiling():  # changes nothing in place
             return x
-    return x.clone()
+    return torch.ops.gnnscript.own_copy(x, always)
 
 
-def _copied(program: str, rows: List[Tensor]) -> List[Tensor]:  # noqa: UP006
-    """Copy the gathered values that a gradient reads."""
-    if not torch.is_grad_enabled() or not ("*" in program or "/" in program or "(" in program):
-        return rows
-    several = "/" in program or "(" in program
-    differentiable = 0
-    for row in rows:
-        differentiable += int(row.requires_grad)
+def own_operands(
+    rows: List[Tensor],  # noqa: UP006
+    read: List[bool],  # noqa: UP006
+    gathered: List[bool],  # noqa: UP006
+) -> List[Tensor]:  # noqa: UP006
+    """Copy the operands that gradients read; those that are the same as one copy.
+
+    Args:
+        rows: The operands.
+        read: Which of them gradients read (`read_by_gradients`).
+        gathered: Which of them hold nodes (`are_gathered`): they are copied now where that cannot
+            wait. Edge features are large, and kept as they are then.
+
+    Returns:
+        The operands and copies.
+    """
     copies: List[Tensor] = []  # noqa: UP006
     for number, row in enumerate(rows):
-        gathered = f"i{number}" in program or f"j{number}" in program
-        others = differentiable - int(row.requires_grad)
-        squared = program.count(f"i{number}") + program.count(f"j{number}") > 1
-        if gathered and differentiable > 0 and (several or squared or others > 0):
+        if read[number]:
             same = -1
             for place, other in enumerate(rows[:number]):  # x_i and x_j are gathered from one
-                if _is_same(other, row):
+                if read[place] and _is_same(other, row):
                     same = place
-            copies.append(own_copy(row) if same < 0 else copies[same])
+            copies.append(own_copy(row, gathered[number]) if same < 0 else copies[same])
         else:
             copies.append(row)
     return copies
+
+
+def read_by_gradients(
+    program: str,
+    rows: List[Tensor],  # noqa: UP006
+    reduce: str,
+) -> List[bool]:  # noqa: UP006
+    """Tell the operands that gradients of an edge program may read."""
+    linear = reduce in ["sum", "add", "mean"]
+    several = "/" in program or "(" in program or not linear
+    differentiable = 0
+    if torch.is_grad_enabled() and (several or "*" in program):
+        for row in rows:
+            differentiable += int(row.requires_grad)
+    read: List[bool] = []  # noqa: UP006
+    for number, row in enumerate(rows):
+        uses = 0
+        for letter in ["i", "j", "e", "s"]:
+            uses += program.count(f"{letter}{number}")
+        others = differentiable - int(row.requires_grad)
+        read.append(differentiable > 0 and (several or uses > 1 or others > 0))
+    return read
+
+
+def are_gathered(program: str, count: int) -> List[bool]:  # noqa: UP006
+    """Tell which of so many operands of an edge program are gathered from nodes."""
+    gathered: List[bool] = []  # noqa: UP006
+    for number in range(count):
+        gathered.append(f"i{number}" in program or f"j{number}" in program)  # noqa: PERF401
+    return gathered
 
 
 def _is_one(size: int) -> bool:

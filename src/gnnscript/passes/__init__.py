@@ -2,7 +2,7 @@
 
 from gnnscript.passes.complex_numbers import warn_of_gradients
 from gnnscript.passes.exportable import ANYWHERE, make_exportable, rebind_marked
-from gnnscript.passes.in_place import add_in_place, copy_changed
+from gnnscript.passes.in_place import add_in_place
 from gnnscript.passes.pipeline import optimize, use_torch_scatter
 from gnnscript.passes.sharing import share_plans
 from gnnscript.passes.shortcuts import omit_shortcuts
@@ -10,7 +10,6 @@ from gnnscript.passes.shortcuts import omit_shortcuts
 __all__ = [
     "ANYWHERE",
     "add_in_place",
-    "copy_changed",
     "make_exportable",
     "omit_shortcuts",
     "optimize",

@@ -1,9 +1,12 @@
-"""What is changed in place: sums that may be, and results that an op has kept.
+"""What is written in place: sums that may be, and scatters that need not be.
 
 A sum may be written over its first operand, where nobody else sees it.
 What a layer adds to its result, a bias or a transformed root, needs no third tensor then. The
 operand must be new, made by a statement before, under one name alone; where gradients are asked
 for, the sum is one as it was written.
+
+A tensor that code has just made, and nobody else holds, may be scattered into in place, as degrees
+are counted. The same without a write is a value like others, which the passes look through.
 """
 
 from __future__ import annotations
@@ -12,47 +15,80 @@ import ast
 
 import torch
 
-from gnnscript.analyze.types import TENSOR
+from gnnscript.analyze.types import TENSOR, optional
 from gnnscript.passes.uses import Reader, Uses, callee, returns_new
 from gnnscript.specialize.helpers import has_forward_hooks, import_reference
 from gnnscript.specialize.program import Program, Specialized
 from gnnscript.specialize.tree import names_read
 from gnnscript.specialize.values import static_type
 
-__all__ = ["add_in_place", "copy_changed"]
+__all__ = ["add_in_place", "scatter_anew"]
 
 # Ops of ours that return a new tensor whatever they are given.
 _OPS = frozenset(
     {"add_to", "edge_aggregate", "edge_aggregate_layers", "edge_products", "edge_values", "linear"}
 )
 
-# Those that keep their result for its gradient, which PyG's own do not.
-_KEEP = frozenset({"edge_softmax", "softmax"})
+# Methods in place whose result has the dtype of their tensor without the write, too.
+_WRITES = frozenset(
+    {
+        "clamp_", "clamp_max_", "clamp_min_", "index_add_", "index_copy_", "index_fill_",
+        "masked_fill_", "scatter_", "scatter_add_", "scatter_reduce_",
+    }
+)  # fmt: skip
 
 
-def copy_changed(program: Program) -> None:
-    """Copies what an op has kept for its gradient, where the model changes it in place."""
-    uses = Uses()
+def scatter_anew(program: Program) -> None:
+    """Rewrites scatters into tensors that are new as ones that return another tensor."""
+    fresh = _Fresh()
     for function in program.functions():
-        for node in ast.walk(function.node):
-            for block in ("body", "orelse"):
-                if isinstance(body := getattr(node, block, None), list):
-                    _copy_in(uses, function, body)
+        _without_writes(fresh, function, function.node.body, [])
 
 
-def _copy_in(uses: Uses, function: Specialized, body: list[ast.stmt]) -> None:
-    for at, statement in enumerate(body):
-        if not isinstance(statement, ast.Assign) or not isinstance(statement.value, ast.Call):
+def _without_writes(
+    fresh: _Fresh, function: Specialized, block: list[ast.stmt], before: list[ast.stmt]
+) -> None:
+    """Rewrites a block; ``before`` has run whenever it begins."""
+    for at, statement in enumerate(block):
+        run = [*before, *block[:at]]
+        for inner in ("body", "orelse"):
+            if isinstance(nested := getattr(statement, inner, None), list):
+                once = isinstance(statement, ast.If)
+                _without_writes(fresh, function, nested, run if once else [])
+        written = _written(getattr(statement, "value", None))
+        if written is None or not isinstance(statement, (ast.Assign, ast.Expr, ast.Return)):
             continue
-        kind, name = Reader(uses, function, set()).kind(statement.value.func)
-        bound = {target.id for target in statement.targets if isinstance(target, ast.Name)}
-        if (
-            kind == "op"
-            and name in _KEEP
-            and uses.of_names(function, body[at + 1 :], bound).changed
-        ):
-            copy = ast.Attribute(value=statement.value, attr="clone", ctx=ast.Load())
-            statement.value = ast.Call(func=copy, args=[], keywords=[])
+        assert isinstance(written.func, ast.Attribute)
+        base = written.func.value
+        if isinstance(base, ast.Name):
+            alone = statement.value is written if isinstance(statement, ast.Expr) else False
+            read = {name for a in written.args for name in names_read(a)}
+            read |= {name for k in written.keywords for name in names_read(k.value)}
+            if not (alone or (not isinstance(statement, ast.Expr) and _ends(statement, base.id))):
+                continue
+            body = [*run, *block[at:]]
+            if base.id in read or not fresh.is_own(function, body, len(run), base.id):
+                continue
+        elif isinstance(statement, ast.Expr) or not fresh.is_new(function, base):
+            continue
+        written.func.attr = written.func.attr.removesuffix("_")
+        if isinstance(statement, ast.Expr) and isinstance(base, ast.Name):
+            block[at] = ast.Assign([ast.Name(base.id, ast.Store())], written)
+            ast.copy_location(block[at], statement)
+            if hasattr(statement, "origin"):
+                block[at].origin = statement.origin  # type: ignore[attr-defined]
+
+
+def _written(node: ast.expr | None) -> ast.Call | None:
+    """The first call of a chain of methods, if it writes to its tensor."""
+    first: ast.Call | None = None
+    while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        if node.func.attr in _WRITES:
+            first = node
+        elif first is not None:
+            break
+        node = node.func.value
+    return first
 
 
 def add_in_place(program: Program) -> None:
@@ -154,7 +190,7 @@ class _Fresh:
             if name not in bound:
                 continue
             made = body[place]
-            if function.types.get(name) != TENSOR:
+            if function.types.get(name) not in (TENSOR, optional(TENSOR)):
                 return False
             if not isinstance(made, ast.Assign) or not self.is_new(function, made.value):
                 return False

@@ -20,7 +20,6 @@ from gnnscript.hetero import edge_types, spelled, with_edge_types
 from gnnscript.ops import library
 from gnnscript.passes import (
     add_in_place,
-    copy_changed,
     make_exportable,
     omit_shortcuts,
     optimize,
@@ -191,7 +190,6 @@ def _specialized(
             native = functools.partial(optimize, branches=branches)
             passes = [
                 native,
-                copy_changed,
                 *([share_plans, add_in_place] if sharing else []),
                 *passes,
             ]

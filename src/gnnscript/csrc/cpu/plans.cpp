@@ -54,7 +54,7 @@ class Snapshot {
       : tensor_(tensor), version_(call<int64_t>("aten::_version", tensor)) {}
 
   bool is_still(const Tensor& other) const {
-    if (tensor_.data_ptr() != other.data_ptr() || tensor_.dim() != other.dim() ||
+    if (tensor_.const_data_ptr() != other.const_data_ptr() || tensor_.dim() != other.dim() ||
         tensor_.scalar_type() != other.scalar_type() || tensor_.device() != other.device() ||
         version_ != call<int64_t>("aten::_version", other)) {
       return false;

@@ -442,7 +442,7 @@ class Calls(Operators):
             made = self.elementwise(name, kept.code, [owner, *args], options)
             if made is not None:
                 return made
-        return self.viewed(name, kept, owner, args, options)
+        return self.about_edges(owner, kept) or self.viewed(name, kept, owner, args, options)
 
     def total(
         self,

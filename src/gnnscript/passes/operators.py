@@ -152,7 +152,8 @@ class Operators(Products):
             return self.atom(node, tensor=isinstance(value, torch.Tensor), value=value)
         if isinstance(owner, Gather) and name in ("dtype", "device", "is_cuda"):
             return self.attribute(owner.source, name)
-        return Code(code=ast.Attribute(hole(owner), name, ast.Load()), tensor=False)
+        kept = Code(code=ast.Attribute(hole(owner), name, ast.Load()), tensor=False)
+        return (self.about_edges(owner, kept) if owner.per_edge else None) or kept
 
     def _Subscript(self, node: ast.Subscript, frame: Frame) -> Expression:
         return self.item(self.evaluate(node.value, frame), node.slice, frame=frame)

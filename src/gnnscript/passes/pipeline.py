@@ -7,6 +7,7 @@ import ast
 from gnnscript.ops.library import TORCH_SCATTER
 from gnnscript.passes.complex_numbers import holds_complex, is_complex, owns_complex
 from gnnscript.passes.ends import move_edge_layers
+from gnnscript.passes.in_place import scatter_anew
 from gnnscript.passes.joining import join_updates
 from gnnscript.passes.layers import use_linear
 from gnnscript.passes.stores import remove_dead_stores
@@ -38,6 +39,7 @@ def optimize(program: Program, *, branches: bool = True) -> None:
     """
     if any(_takes_gradients(function.node) for function in program.functions()):
         return
+    scatter_anew(program)
     remove_dead_stores(program)
     join_updates(program)
     asks = holds_complex(program)

@@ -20,9 +20,9 @@ __all__ = ["PureWork", "Reads"]
 # Ops of ours whose result depends on their arguments alone.
 _OPS = frozenset(
     {
-        "add_edge_bias", "check_edge_index", "csr", "edge_aggregate", "edge_values", "gather",
-        "scatter", "scatter_add", "scatter_max", "scatter_mean", "scatter_min", "scatter_mul",
-        "scatter_sum", "segment", "softmax",
+        "add_edge_bias", "check_edge_index", "csr", "edge_aggregate", "edge_sample", "edge_values",
+        "gather", "scatter", "scatter_add", "scatter_max", "scatter_mean", "scatter_min",
+        "scatter_mul", "scatter_sum", "segment", "softmax",
     }
 )  # fmt: skip
 # Functions and methods that are no operators of aten, and have no effects either.

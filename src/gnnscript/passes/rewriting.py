@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
+from dataclasses import replace
 from typing import Any
 
 from gnnscript.passes.attention import Attention
@@ -12,6 +14,7 @@ from gnnscript.passes.expressions import (
     Code,
     Const,
     Expression,
+    Gather,
     Linear,
     Map,
     Product,
@@ -28,6 +31,14 @@ __all__ = ["Rewriting"]
 
 _FUSED = {"sum": "sum", "add": "sum", "mean": "mean", "mul": "mul"}
 _FUSED |= {"min": "min", "amin": "min", "max": "max", "amax": "max"}
+
+# What depends on the shape, dtype and device of a tensor alone.
+_ABOUT = frozenset(
+    {
+        "device", "dim", "dtype", "is_cuda", "is_floating_point", "new_empty", "new_full",
+        "new_ones", "new_zeros", "size",
+    }
+)  # fmt: skip
 
 
 class Rewriting(Attention):
@@ -64,6 +75,60 @@ class Rewriting(Attention):
         if not is_truth(operand):
             return values
         return ast.Call(ast.Attribute(values, "to", ast.Load()), [torch_name("torch.bool")], [])
+
+    def about_edges(self, expression: Expression, kept: Code) -> Code | None:
+        """What depends on the shape, dtype and device of a value per edge alone, without the value.
+
+        It is asked of the same value of no edges.
+
+        Args:
+            expression: The value.
+            kept: A call of one of its methods, or an attribute.
+        """
+        func = kept.code.func if isinstance(kept.code, ast.Call) else kept.code
+        if not isinstance(func, ast.Attribute) or func.attr not in _ABOUT:
+            return None
+        operand = self.simplified(expression)
+        if id(expression) in self.memo or not isinstance(operand, (Gather, Map)):
+            return None
+        program = None if is_truth(operand) else build(operand, None)
+        if program is None:
+            return None
+        given = kept.code.args if isinstance(kept.code, ast.Call) else []
+        if func.attr == "size":
+            at = getattr(given[0].hole_, "value", None) if len(given) == 1 else None  # type: ignore[attr-defined]
+            if not isinstance(at, int):
+                return None
+            if at == program.dim or (at == 0 and program.dim == -2 and self.is_matrix(program)):
+                size = ast.Attribute(hole(program.indices[0]), "size", ast.Load())
+                return Code(code=ast.Call(size, [ast.Constant(0)], []), tensor=False)
+            if not (at == -1 and program.dim == -2) and not (at > 0 and program.dim == 0):
+                return None
+        asked = ast.Attribute(hole(self.sampled(program)), func.attr, ast.Load())
+        if not isinstance(kept.code, ast.Call):
+            return Code(code=asked, tensor=False)
+        bounds = (self.least_dims(operand) if func.attr == "dim" else -math.inf, math.inf)
+        call = ast.Call(asked, given, kept.code.keywords)
+        return Code(code=call, tensor=kept.tensor, bounds=bounds)
+
+    def sampled(self, program: Program) -> Code:
+        """The values of a program for no edges."""
+        index, other = program.ends()
+        args = [*self.program_arguments(program), self.value(index), self.value(other)]
+        call = fused_call("edge_sample", args, {"dim": (program.dim, 0)} | typed(program))
+        sample = self.computed(call, "sample")
+        self.samples[ast.unparse(sample)] = {id(operand) for operand in program.operands}
+        return Code(code=sample)
+
+    def is_matrix(self, program: Program) -> bool:
+        """Whether values are known to have two dimensions on this path: others of the same have."""
+        operands = {id(operand) for operand in program.operands}
+        return any(
+            self.facts.get(f"{name}.dim() == 2") is True
+            or self.facts.get(f"{name}.dim() != 2") is False
+            for name, others in self.samples.items()
+            if others == operands
+        )
 
     def layered_arguments(self, program: Program) -> list[ast.expr] | None:
         """The arguments of a program some of whose values per edge come from linear layers.
@@ -119,6 +184,10 @@ class Rewriting(Attention):
                 return self.spelled(Code(code=outer))
         fits = reduce is not None and not is_truth(operand)
         program = build(operand, scatter) if fits else None
+        if fits and scatter.dim == 0 and program is not None and not program.gathers:
+            turned = build(operand, None)  # rows in dimension -2 are rows in 0 of a matrix
+            if turned is not None and turned.dim == -2 and self.is_matrix(turned):
+                program = build(operand, replace(scatter, dim=-2))
         if program is None or not program.gathers:
             return self.spelled(scatter)
         self.gains += 1

@@ -64,6 +64,7 @@ class State:
     maybe: set[str] = field(default_factory=set)
     stored: set[str] = field(default_factory=set)
     simplest: dict[int, Expression] = field(default_factory=dict)
+    samples: dict[str, set[int]] = field(default_factory=dict)
     keep: list[Any] = field(default_factory=list)
     origin: tuple[str, int] | None = None
     straight: int = 0

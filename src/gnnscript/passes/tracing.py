@@ -86,8 +86,9 @@ class _Tracer(Dropout):
             if isinstance(statement, ast.Raise):
                 self.emit(self.rebuilt(statement, frame))
                 return
-            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-                if self.assign(statement.targets[0].id, statement.value, rest, frame, then):
+            name, value = _assigned(statement)
+            if name is not None and value is not None:
+                if self.assign(name, value, rest, frame, then):
                     return
                 continue
             self.simple(statement, frame)
@@ -294,6 +295,18 @@ class _Tracer(Dropout):
                 if value.per_edge and id(value) not in self.memo:
                     return True
         return False
+
+
+def _assigned(statement: ast.stmt) -> tuple[str | None, ast.expr | None]:
+    """The name that a statement assigns to, and its value; a type it declares is left out."""
+    target: ast.expr | None = None
+    if isinstance(statement, ast.Assign):
+        target = statement.targets[0]
+    elif isinstance(statement, ast.AnnAssign):
+        target = statement.target
+    if not isinstance(statement, (ast.Assign, ast.AnnAssign)) or not isinstance(target, ast.Name):
+        return None, None
+    return target.id, statement.value
 
 
 def _is_repeated_list(code: ast.expr) -> bool:

@@ -33,12 +33,19 @@ _LONGEST = 256
 _MISSING = object()
 
 
-def configuration(module: torch.nn.Module) -> tuple[Any, ...]:
+Within = tuple[int, ...]
+"""The modules, by ``id``, whose configuration is being taken: an attribute may lead back to one."""
+
+
+def configuration(module: torch.nn.Module, within: Within = ()) -> tuple[Any, ...]:
     """What the specialised code depends on of a module: all that is folded or looked into."""
+    if id(module) in within:
+        return (type(module), within.index(id(module)))
+    within = (*within, id(module))
     parts: list[Any] = [type(module), type(module).forward]
     for name, value in module.__dict__.items():
         if name not in _HELD and not name.endswith("_hooks"):
-            parts.append((name, frozen(value)))
+            parts.append((name, frozen(value, within=within)))
     for name, tensor in module._parameters.items():
         if tensor is None or torch.nn.parameter.is_lazy(tensor):
             parts.append((name, type(tensor)))
@@ -49,11 +56,11 @@ def configuration(module: torch.nn.Module) -> tuple[Any, ...]:
     parts.append(bool(module._forward_hooks or module._forward_pre_hooks))
     parts += [getattr(type(module), hook, None) for hook in _HOOKS]
     for name, child in module._modules.items():
-        parts.append((name, None if child is None else configuration(child)))
+        parts.append((name, None if child is None else configuration(child, within)))
     return tuple(parts)
 
 
-def frozen(value: Any, depth: int = 0) -> Hashable:
+def frozen(value: Any, depth: int = 0, within: Within = ()) -> Hashable:
     """A key that is equal only for values that fold alike."""
     kind = type(value)
     if kind in _SIMPLE:
@@ -61,7 +68,7 @@ def frozen(value: Any, depth: int = 0) -> Hashable:
     if isinstance(value, Tensor):
         return (kind, value.dim(), value.dtype)
     if isinstance(value, torch.nn.Module):
-        return configuration(value)
+        return configuration(value, within)
     if isinstance(value, (enum.Enum, torch.dtype, torch.device, torch.layout)):
         return value
     if kind.__module__ == "numpy":
@@ -72,23 +79,29 @@ def frozen(value: Any, depth: int = 0) -> Hashable:
         if len(value) > _LONGEST:
             return (kind, id(value), len(value))
         if isinstance(value, dict):
-            return (kind, *((frozen(k, depth), frozen(v, depth + 1)) for k, v in value.items()))
+            return (
+                kind,
+                *(
+                    (frozen(k, depth, within), frozen(v, depth + 1, within))
+                    for k, v in value.items()
+                ),
+            )
         if isinstance(value, (set, frozenset)):
-            return (kind, frozenset(frozen(v, depth + 1) for v in value))
-        return (kind, *(frozen(v, depth + 1) for v in value))
+            return (kind, frozenset(frozen(v, depth + 1, within) for v in value))
+        return (kind, *(frozen(v, depth + 1, within) for v in value))
     if isinstance(value, functools.partial):
         parts = (value.func, value.args, value.keywords)
-        return (kind, *(frozen(part, depth + 1) for part in parts))
+        return (kind, *(frozen(part, depth + 1, within) for part in parts))
     if isinstance(value, types.MethodType):
         return (kind, id(value.__self__), value.__func__)
     if isinstance(value, (types.FunctionType, types.BuiltinFunctionType, types.ModuleType)):
         return value
     if isinstance(value, type):
-        return (id(value), *_class_data(value, depth))
-    return _object(value, depth)
+        return (id(value), *_class_data(value, depth, within))
+    return _object(value, depth, within)
 
 
-def _object(value: Any, depth: int) -> Hashable:
+def _object(value: Any, depth: int, within: Within) -> Hashable:
     """An object by its fields, if they are to be seen."""
     kind = type(value)
     if kind.__module__.split(".")[0] in ("torch", "torch_geometric", "builtins"):
@@ -98,15 +111,15 @@ def _object(value: Any, depth: int) -> Hashable:
         held = {f.name: getattr(value, f.name, _MISSING) for f in dataclasses.fields(value)}
     if not isinstance(held, dict):
         return (kind, id(value))
-    return (id(kind), frozen(dict(held), depth + 1), *_class_data(kind, depth))
+    return (id(kind), frozen(dict(held), depth + 1, within), *_class_data(kind, depth, within))
 
 
-def _class_data(cls: type, depth: int) -> tuple[Hashable, ...]:
+def _class_data(cls: type, depth: int, within: Within) -> tuple[Hashable, ...]:
     """The fields that a class of the user's gives its objects."""
     if cls.__module__.split(".")[0] in ("torch", "torch_geometric", "builtins"):
         return ()
     return tuple(
-        (name, frozen(value, depth + 1))
+        (name, frozen(value, depth + 1, within))
         for base in cls.__mro__[:-1]
         for name, value in vars(base).items()
         if not name.startswith("__") and type(value) in (*_SIMPLE, tuple, list, dict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import inspect
 import types
 from typing import Any
@@ -86,6 +87,16 @@ def specialize_entry(
     if name == "forward" and calls and not isinstance(root.module, torch.fx.GraphModule):
         defined = "__call__"  # it calls 'forward', as ``super().__call__(...)``
     function = vars(root.module).get(defined) or inspect.getattr_static(kind, defined)
+    replaced = defined in vars(root.module) and not isinstance(root.module, torch.fx.GraphModule)
+    bound = isinstance(function, functools.partial) and function.args == (root.module,)
+    if bound and not function.keywords:
+        function, replaced = function.func, False
+    if replaced and isinstance(function, (types.FunctionType, functools.partial)):
+        raise UnsupportedError(
+            f"'{defined}' of this '{kind.__name__}' was replaced by a function that is no method",
+            "define it in a subclass, or script a module that calls this one",
+            function_source(function).location() if inspect.isfunction(function) else None,
+        )
     source = function_source(inspect.unwrap(function))
     cls = next((c for c in kind.__mro__ if defined in vars(c)), kind)
     if name != "forward":

@@ -332,6 +332,8 @@ class Calls(Folding):
             return Const(function(*args, **kwargs)), None
         if is_logging(function):
             return Const(None), None
+        if function is torch.nn.Module.__call__ and isinstance(given.args[0][0], ModuleRef):
+            return self.call_forward(given.args[0][0], Arguments(given.args[1:], given.kwargs))
         builtin_random.drawn(function)
         if isinstance(function, types.MethodType):
             owner = self.wrap(function.__self__)

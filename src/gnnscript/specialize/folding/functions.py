@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import functools
 import inspect
 from typing import Any
 
@@ -139,9 +141,9 @@ class Functions(Folding):
             for child in self.module_items(ref):
                 folded = self.call(child, Arguments([folded], {}), None)
             return folded
-        forward = vars(ref.module).get("forward")
-        if inspect.isfunction(forward):
-            return self.call_function(forward, given, None)
+        replaced = vars(ref.module).get("forward")
+        if replaced is not None and not isinstance(ref.module, torch.fx.GraphModule):
+            return self.call(Const(replaced), given, None)
         function = inspect.getattr_static(type(ref.module), "forward")
         return self.call_method(Method(ref, function, "forward"), given)
 
@@ -163,6 +165,8 @@ class Functions(Folding):
         source = function_source(function)
         bound, nodes = self.bind_call(source, given)
         owner = self.owner_for(list(bound.values()))
+        if owner is None and _captures_modules(source.function):
+            owner = self.owner
         lent = self.lent(source, bound, nodes)
         done = self.program.specialize(source, bound, owner, cls, name=name, borrowed=lent)
         folded = self.call_specialized(done, nodes, called, bound)
@@ -347,6 +351,23 @@ class Functions(Folding):
             return None
         result: ast.expr = clone(expression, args)
         return result
+
+
+def _captures_modules(function: Any) -> bool:
+    """Whether a function uses modules of the one around it, as a wrapper of a method does."""
+    used = [function.__globals__.get(name) for name in function.__code__.co_names]
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # of a function that is not made yet
+            used.append(cell.cell_contents)
+    return any(held is not function and _leads_to_module(held) for held in used)
+
+
+def _leads_to_module(held: Any) -> bool:
+    if isinstance(held, functools.partial):
+        return _leads_to_module(held.func)
+    if inspect.isfunction(held):
+        return bool(held.__closure__) and _captures_modules(held)
+    return isinstance(getattr(held, "__self__", held), torch.nn.Module)
 
 
 def _acts(module: torch.nn.Module) -> bool:

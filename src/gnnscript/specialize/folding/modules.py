@@ -124,6 +124,10 @@ class Modules(Folding):
                 display = self.mapping(items, entries)[1]
                 return Mapping(items, None, type(child)), display
             return child_ref, None
+        if name in ("_parameters", "_buffers"):
+            tensors = {key: self.module_attribute(ref, key) for key in vars(module)[name]}
+            values = {key: value for key, (value, _) in tensors.items()}
+            return self.mapping(values, [node for _, node in tensors.values()])
         static = inspect.getattr_static(module, name, None)
         if name not in vars(module):
             self.program.read(type(module), name)

@@ -25,7 +25,7 @@ from gnnscript.analyze.types import (
     tuple_of,
 )
 from gnnscript.specialize import inference
-from gnnscript.specialize.folding.base import Arguments, Folded
+from gnnscript.specialize.folding.base import Arguments, Folded, Opened
 from gnnscript.specialize.folding.collections import is_collection
 from gnnscript.specialize.folding.functions import _declared
 from gnnscript.specialize.folding.mutation import CHANGE_IN_PLACE
@@ -400,6 +400,13 @@ class TorchCalls(SparseCalls):
                 return done
             raise UnsupportedError(
                 f"the method '{name}' of a '{holder.cls.__name__}' is called", "use its fields"
+            )
+        if name == "get":
+            raise Opened(
+                self,
+                self.holding(holder),
+                "a dictionary is asked for a key that is known only at run time",
+                "give its entries one type",
             )
         raise UnsupportedError(f"'{name}' of a dictionary of known names", "use its items")
 

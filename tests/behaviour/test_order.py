@@ -156,6 +156,18 @@ class Assigned(Counting):
         return x, x[at], self.level, rows
 
 
+class Deeper(Assigned):
+    """A property that asks the one of its parent."""
+
+    @property
+    def level(self) -> int:
+        return super().level * 3
+
+    @level.setter
+    def level(self, value: int) -> None:
+        self.n = value + 1
+
+
 class Choices(Counting):
     """Layers that are picked, and errors that are raised, inside of conditions."""
 

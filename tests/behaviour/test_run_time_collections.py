@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import GCNConv
 
+import gnnscript
 from conformance.graphs import IN, OUT
 
 pytestmark = pytest.mark.usefixtures("auto")
@@ -100,6 +101,47 @@ class Searched(Model):
         return order
 
 
-@pytest.mark.parametrize("model", [Grouped, Counted, Sorted, Sliced, Searched])
+class Extended(Model):
+    """``+=`` of a list is seen by every variable that holds it; an attribute starts empty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: List[int] = []
+
+    def found(self, x: Tensor, edge_index: Tensor):
+        rows = edge_index[0].tolist()
+        same = rows
+        rows += [1, 2]
+        rows += (3, 4)
+        self.seen = []
+        kept = self.seen
+        self.seen += [len(rows)]
+        self.seen.append(x.size(0))
+        return same, kept, self.seen[0], kept is self.seen, rows is kept
+
+
+@pytest.mark.parametrize("model", [Grouped, Counted, Sorted, Sliced, Searched, Extended])
 def test_filled_in_the_run(model: type[nn.Module], check) -> None:
     check(model())
+
+
+class Repeated(Model):
+    def found(self, x: Tensor, edge_index: Tensor):
+        grid = [[0] * 2] * 2
+        grid[0][1] = x.size(0)
+        return grid
+
+
+class Compared(Model):
+    def found(self, x: Tensor, edge_index: Tensor):
+        pair = x, x + 1
+        return pair is (x, x + 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [(Repeated, "holds one list or dictionary several times"), (Compared, "are one object")],
+)
+def test_what_cannot_be_known_of_objects_is_refused(model: type[nn.Module], words: str) -> None:
+    with pytest.raises(gnnscript.UnsupportedError, match=words):
+        torch.jit.script(model())

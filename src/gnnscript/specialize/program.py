@@ -254,6 +254,14 @@ class Program:
         self.written[key] = wider
         raise AttributeFound
 
+    def empty_type(self, ref: ModuleRef, name: str, kind: str) -> Type | None:
+        """The type of an attribute that is assigned an empty list or dictionary, if it is known."""
+        known = self.written.get((self.owner(ref).ref.path, name)) or _declared(ref, name)
+        held = getattr(ref.module, name, None)
+        if known is None and held and isinstance(held, (list, dict)):
+            known = table_type(held)
+        return known if known is not None and known.name == kind and known.known else None
+
     def record_growth(self, ref: ModuleRef, name: str, given: Type) -> None:
         """Notes that the code changes in place the list or dictionary that ``module.name`` holds.
 

@@ -118,6 +118,8 @@ class Assignment(Folding):
                 if isinstance(held, Mapping) and isinstance(node.op, ast.BitOr):
                     self.change(held, before.read, "update", Arguments([self.fold(node.value)], {}))
                     return
+            if held is not None and before is not None and self._extends(node, held, before.read):
+                return
             self.assign(node.target, *self.fold(load))
             return
         if isinstance(node.target, ast.Subscript):
@@ -128,6 +130,8 @@ class Assignment(Folding):
                 ast.BinOp(self.as_load(node.target), node.op, node.value), node
             )
         value, element = self.fold(self.as_load(node.target))
+        if self._extends(node, value, element):
+            return
         anew = isinstance(node.op, ast.MatMult)
         if isinstance(value, Dyn) and value.type in (TENSOR, UNKNOWN) and not anew:
             _, operand = self.fold_needed(node.value)
@@ -142,6 +146,20 @@ class Assignment(Folding):
             self.emit(ast.AugAssign(place, node.op, operand))
             return
         self.assign(node.target, *self.fold(load))
+
+    def _extends(self, node: ast.AugAssign, held: Value, read: ast.expr | None) -> bool:
+        """Carries out ``values += more`` of a list of run time, which others may hold too."""
+        t = static_type(held)
+        if not isinstance(held, Dyn) or not isinstance(node.op, ast.Add) or read is None:
+            return False
+        if t.name != "List" or not t.known or filled_range(read) is not read:
+            return False
+        value, more = self.fold_needed(node.value)
+        given = static_type(value)
+        if given.name == "Tuple":
+            more = ast.List(self.element_nodes(more, len(given.args)).elts, ast.Load())
+        self.emit(ast.Expr(ast.Call(ast.Attribute(read, "extend", ast.Load()), [more], [])))
+        return True
 
     def assign(self, target: ast.expr, value: Value, residual: ast.expr | None) -> None:
         """Binds ``value``, computed by ``residual``, to an assignment target."""
@@ -330,6 +348,13 @@ class Assignment(Folding):
                 self.call_function(setter.fset, given, cls, name=f"set_{name}", called=holder)
                 return
             self.program.stored.add(self.program.owner(holder).ref.path)
+            if isinstance(value, (Seq, Mapping)) and not value.items:
+                kind = "Dict" if isinstance(value, Mapping) else "List"
+                empty = self.program.empty_type(holder, name, kind)
+                if is_collection(value) and empty is not None:
+                    value = Dyn(empty)
+                    spelled = [annotation(empty), residual]
+                    residual = ast.Call(torch_name("torch.jit.annotate"), spelled, [])
             if name not in module._buffers and name not in module._parameters:
                 if static_type(value) == NUMBER:
                     value, residual = as_held(self, getattr(module, name, None), residual)

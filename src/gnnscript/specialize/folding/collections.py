@@ -69,6 +69,12 @@ class Collections(Folding):
             return self.mapping(
                 dict(zip(value, entries, strict=True)), [literal(item) for item in entries]
             )
+        inner = [id(item) for item in value if isinstance(item, (list, dict))]
+        if len(set(inner)) < len(inner):
+            raise UnsupportedError(
+                "a list that holds one list or dictionary several times is changed",
+                "make each of its own: [[0] * 2 for _ in range(n)]",
+            )
         items = tuple(self.wrap(item) for item in value)
         nodes = [literal(item) for item in items]
         if any(node is None for node in nodes):

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 
+from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import (
     BOOL,
     INT,
@@ -410,8 +411,16 @@ class Conditions(Folding):
             ):
                 same = key_of(left_value) == key_of(right_value)
                 return Const(same is isinstance(op, ast.Is)), None
+            if left_value is right_value and isinstance(left_value, (Seq, Mapping)):
+                return Const(isinstance(op, ast.Is)), None
             types = {static_type(left_value), static_type(right_value)}
-            if types != {TENSOR}:  # of which TorchScript compares the identity as well
+            if "Tuple" in {t.name for t in types} or isinstance(left_value, (Seq, Mapping)):
+                raise UnsupportedError(
+                    f"'{ast.unparse(node)}' asks whether two collections are one object",
+                    "compare what they hold, or remember it in a variable of its own",
+                )
+            # TorchScript compares the identity of tensors, lists and dictionaries as well.
+            if not all(t == TENSOR or t.name in ("List", "Dict") for t in types):
                 op = ast.Eq() if isinstance(op, ast.Is) else ast.NotEq()
         if isinstance(op, (ast.In, ast.NotIn)) and isinstance(right_value, (Mapping, ModuleRef)):
             if isinstance(left_value, Const):

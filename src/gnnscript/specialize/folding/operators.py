@@ -48,6 +48,7 @@ from gnnscript.specialize.values import (
     Const,
     Dyn,
     Mapping,
+    Method,
     ModuleRef,
     Poison,
     Seq,
@@ -100,7 +101,12 @@ class Operators(Folding):
         if isinstance(holder, ModuleRef):
             return self.module_attribute(holder, self.mangled(name))
         if isinstance(holder, Super):
-            return self.super_attribute(holder, name), None
+            method = self.super_attribute(holder, name)
+            if isinstance(method, Method) and isinstance(method.function, property):
+                assert isinstance(method.owner, ModuleRef)
+                cls = self.defining_class(method.owner, name, holder.after)
+                return self.call_property(method.owner, method.function.fget, cls)
+            return method, None
         if isinstance(holder, Const):
             flag = _pyg.library_flag(holder.value, name)
             if flag is not None:

@@ -245,6 +245,7 @@ MODELS = [
     Stored,
     Listed,
     Assigned,
+    Deeper,
     Choices,
     Partial,
     Stacked,

@@ -120,7 +120,25 @@ class Extended(Model):
         return same, kept, self.seen[0], kept is self.seen, rows is kept
 
 
-@pytest.mark.parametrize("model", [Grouped, Counted, Sorted, Sliced, Searched, Extended])
+class EdgeTypes(Model):
+    """The run picks an edge type, by which dictionaries are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.types = [("a", "to", "b"), ("b", "rev", "a")]
+        self.weights = {("a", "to", "b"): 1.0, ("b", "rev", "a"): 2.0}
+
+    def found(self, x: Tensor, edge_index: Tensor):
+        outs = {kind: x * number for number, kind in enumerate(self.types, start=1)}
+        picked = self.types[x.size(0) % 2]
+        source, _, _ = picked
+        return outs[picked] * self.weights[picked], source
+
+
+MODELS = [Grouped, Counted, Sorted, Sliced, Searched, Extended, EdgeTypes]
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_filled_in_the_run(model: type[nn.Module], check) -> None:
     check(model())
 
@@ -132,6 +150,14 @@ class Repeated(Model):
         return grid
 
 
+class InASet(Model):
+    def found(self, x: Tensor, edge_index: Tensor):
+        seen = set()
+        for node in edge_index[0].tolist():
+            seen.add(node)
+        return len(seen)
+
+
 class Compared(Model):
     def found(self, x: Tensor, edge_index: Tensor):
         pair = x, x + 1
@@ -140,7 +166,11 @@ class Compared(Model):
 
 @pytest.mark.parametrize(
     ("model", "words"),
-    [(Repeated, "holds one list or dictionary several times"), (Compared, "are one object")],
+    [
+        (Repeated, "holds one list or dictionary several times"),
+        (Compared, "are one object"),
+        (InASet, "no sets"),
+    ],
 )
 def test_what_cannot_be_known_of_objects_is_refused(model: type[nn.Module], words: str) -> None:
     with pytest.raises(gnnscript.UnsupportedError, match=words):

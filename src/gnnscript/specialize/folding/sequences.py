@@ -345,6 +345,24 @@ class Sequences(Folding):
         self.settle(found, mark)
         return self.subscript(*found[0], position, index)
 
+    def _by_edge_type(
+        self, holder: Value, position: Value, index: ast.expr
+    ) -> tuple[Value, Value, ast.expr]:
+        """A dictionary by edge types, of which the run picks one: by the strings for them."""
+        t = static_type(position)
+        items: Any = holder.items if isinstance(holder, Mapping) else ()
+        if isinstance(holder, Const) and isinstance(holder.value, dict):
+            items = holder.value
+        if t.name != "Tuple" or set(t.args) != {STR} or not items:
+            return holder, position, index
+        if not all(isinstance(key, tuple) for key in items):
+            return holder, position, index
+        parts = ast.List(self.element_nodes(index, len(t.args)).elts, ast.Load())
+        joined = ast.Call(ast.Attribute(ast.Constant("__"), "join", ast.Load()), [parts], [])
+        if isinstance(holder, Const):
+            holder = Const({script_key(key): value for key, value in items.items()})
+        return holder, Dyn(STR), joined
+
     def subscript(
         self, holder: Value, base: ast.expr | None, position: Value, index: ast.expr
     ) -> Folded:
@@ -353,6 +371,8 @@ class Sequences(Folding):
         at = position.value if isinstance(position, Const) else None
         if isinstance(holder, ModuleRef):
             return self.module_item(holder, position)
+        if not known:
+            holder, position, index = self._by_edge_type(holder, position, index)
         if isinstance(holder, Mapping):
             if known and at in holder.items:
                 item = holder.items[at]

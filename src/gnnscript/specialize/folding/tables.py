@@ -77,6 +77,11 @@ class Tables(Folding):
         """A call of a constant's method, where its arguments are constants as well."""
         assert isinstance(node.func, ast.Attribute)
         self.fill_by(node.func.value, holder, name, given)
+        if name in CHANGE_SETS and isinstance(holder.value, set):
+            raise UnsupportedError(
+                "TorchScript has no sets",
+                "use a dictionary, as in 'seen[value] = True', or torch.unique",
+            )
         if name in CHANGE_IN_PLACE | CHANGE_SETS and isinstance(holder.value, (list, dict, set)):
             raise UnsupportedError(
                 f"'{name}' would change a Python object of the eager model",

@@ -160,6 +160,24 @@ class AndOr(nn.Module):
         return self.conv(x, edge_index), signed, level, mean, rows > 3 and (rows < 9 or not rows)
 
 
+class Helped(nn.Module):
+    """A helper whose result has another type where its argument is None."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.lin = GCNConv(IN, OUT), nn.Linear(IN, IN)
+
+    def forward(self, x: Tensor, edge_index: Tensor, weight: Optional[Tensor] = None) -> Tensor:
+        out, scale = self.scaled(x, weight)
+        out = self.lin(out) * (1.5 if weight is None else weight.max())
+        out = self.lin(out) + (0 if x.size(0) > 8 else out) * (1 if weight is None else scale)
+        return self.conv(out, edge_index) / scale
+
+    @staticmethod
+    def scaled(x: Tensor, weight):
+        return (x, 3) if weight is None else (x * 2, weight.sum())
+
+
 class Promoted(nn.Module):
     """Integers times a number are of the default type, and so is a sum of no dimensions."""
 
@@ -169,7 +187,7 @@ class Promoted(nn.Module):
         return degree * factor, x.sum() * factor
 
 
-@pytest.mark.parametrize("model", [Weighted, Several, AndOr, Promoted])
+@pytest.mark.parametrize("model", [Weighted, Several, AndOr, Helped, Promoted])
 def test_branches_stay_apart(model: type[nn.Module], check) -> None:
     calls = [(g.x, g.edge_index) for g in GRAPHS]
     check(model(), *calls, *[(*c, g.weight) for c, g in zip(calls, GRAPHS, strict=True)])

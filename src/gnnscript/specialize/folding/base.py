@@ -79,6 +79,10 @@ class SeveralTypes(UnsupportedError):
         self.choice = choice
 
 
+class SeveralResults(UnsupportedError):
+    """A function returns values of several types, perhaps as its caller knows too little."""
+
+
 class Parted(UnsupportedError):
     """Specialise a function again, with what follows a test written in both of its branches."""
 

@@ -6,8 +6,9 @@ import ast
 from typing import TYPE_CHECKING, Any
 
 from gnnscript._errors import UnsupportedError
-from gnnscript.specialize.folding.base import Parted, SeveralTypes
-from gnnscript.specialize.values import Poison
+from gnnscript.specialize.folding.base import Parted, SeveralResults, SeveralTypes
+from gnnscript.specialize.folding.rewritten import located
+from gnnscript.specialize.values import Poison, static_type
 
 if TYPE_CHECKING:
     from gnnscript.specialize.folding.base import Binding
@@ -64,11 +65,37 @@ def part_at_choice(frame: Frame, statement: ast.stmt, error: SeveralTypes) -> Un
     return Parted(frame, _place(way[first]), error.cause, error.remedy)
 
 
+def part_at_optional(frame: Frame, statement: ast.stmt, error: SeveralResults) -> UnsupportedError:
+    """The error of a call whose result has another type where an argument is ``None``.
+
+    It has the function specialised again with the statement written for either case.
+    """
+    if not isinstance(statement, _SIMPLE) or len(frame.parted) >= _MOST:
+        return error
+    for name in _optional_names(frame, statement):
+        place = f"{_position(statement)}:{name}"
+        if place not in frame.parted:
+            return Parted(frame, place, error.cause, error.remedy)
+    return error
+
+
+def _optional_names(frame: Frame, statement: ast.stmt) -> list[str]:
+    """The variables that a statement reads and that may be ``None``."""
+    read = (n.id for n in ast.walk(statement) if isinstance(n, ast.Name))
+    found = {name: frame.env[name].value for name in dict.fromkeys(read) if name in frame.env}
+    return [n for n, value in found.items() if static_type(value).name == "Optional"]
+
+
 def apart(frame: Frame, statement: ast.stmt, rest: list[ast.stmt]) -> ast.stmt | None:
     """A statement that is written once for each branch, with the rest of its block if need be."""
     if isinstance(statement, ast.If) and _place(statement) in frame.parted:
         arms = [[*statement.body, *rest], [*statement.orelse, *rest]]
         return ast.copy_location(ast.If(statement.test, *arms), statement)
+    for name in _optional_names(frame, statement) if isinstance(statement, _SIMPLE) else ():
+        if f"{_position(statement)}:{name}" in frame.parted:
+            none = ast.Compare(ast.Name(name, ast.Load()), [ast.Is()], [ast.Constant(None)])
+            chosen = located(ast.If(none, [statement], [statement]), statement)
+            return ast.copy_location(ast.If(ast.Constant(True), [chosen, *rest], []), statement)
     for node in ast.walk(statement) if isinstance(statement, _SIMPLE) else ():
         if isinstance(node, _CHOICES) and _place(node) in frame.parted:
             arms = [[_put(statement, node, arm)] for arm in _arms(node)]
@@ -120,11 +147,16 @@ def _asked_first(choice: ast.AST, above: list[ast.AST], statement: ast.stmt) -> 
         return True
     test = list(ast.walk(_test(choice)))
     called = {n.func.id for n in test if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-    plain = all(isinstance(n, (*_PURE, *_READS)) for n in test) and called <= {"isinstance"}
-    return plain and not any(isinstance(n, ast.Attribute) for n in test)
+    plain = all(isinstance(n, (*_PURE, *_READS)) for n in test) and called <= {"isinstance", "len"}
+    return plain and all(n.attr in _FIXED for n in test if isinstance(n, ast.Attribute))
 
 
-_PURE = (ast.Compare, ast.BoolOp, ast.UnaryOp, ast.cmpop, ast.boolop, ast.unaryop, ast.Call)
+# What nobody changes while a statement runs.
+_FIXED = ("size", "dim", "numel", "shape", "ndim", "dtype", "training")
+_PURE = (
+    ast.Compare, ast.BoolOp, ast.UnaryOp, ast.BinOp, ast.Subscript, ast.Call, ast.cmpop,
+    ast.boolop, ast.unaryop, ast.operator,
+)  # fmt: skip
 
 
 def _position(node: ast.AST) -> tuple[int, int]:

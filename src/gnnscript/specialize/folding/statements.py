@@ -15,6 +15,7 @@ from gnnscript.specialize.folding.base import (
     Binding,
     MissingAttribute,
     NoReturn,
+    SeveralResults,
     SeveralTypes,
     store,
 )
@@ -36,7 +37,7 @@ from gnnscript.specialize.folding.objects import Objects
 from gnnscript.specialize.folding.operators import Operators
 from gnnscript.specialize.folding.ordering import Ordering
 from gnnscript.specialize.folding.parameters import Parameters
-from gnnscript.specialize.folding.parting import apart, meet, part_at_choice
+from gnnscript.specialize.folding.parting import apart, meet, part_at_choice, part_at_optional
 from gnnscript.specialize.folding.records import Records
 from gnnscript.specialize.folding.rewritten import collected, tests_nested, yields
 from gnnscript.specialize.folding.sequences import Sequences
@@ -114,7 +115,7 @@ class Frame(
         if isinstance(value, Poison):
             value = either(self.returns) or value
         if isinstance(value, Poison):
-            raise UnsupportedError(
+            raise SeveralResults(
                 f"'{getattr(self.source.node, 'name', 'lambda')}' returns values of different "
                 f"types: {value.reason}",
                 "return one type on every path, or decide by a constructor option, which is "
@@ -197,6 +198,8 @@ class Frame(
             error = raised
             if isinstance(error, SeveralTypes):
                 error = part_at_choice(self, node, error)
+            elif isinstance(error, SeveralResults):
+                error = part_at_optional(self, node, error)
             if isinstance(error, MissingAttribute) and self.depth_of_branches:
                 text = ast.Constant(error.cause)
                 error_class = ast.Name("AttributeError", ast.Load())

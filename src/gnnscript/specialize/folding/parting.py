@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gnnscript.specialize.folding.base import Binding
     from gnnscript.specialize.folding.statements import Frame
 
-__all__ = ["apart", "meet", "part_at_choice", "several_types"]
+__all__ = ["apart", "meet", "part_at_choice", "part_at_optional", "several_types"]
 
 # Each test may double what follows it.
 _MOST = 5
@@ -58,6 +58,8 @@ def part_at_choice(frame: Frame, statement: ast.stmt, error: SeveralTypes) -> Un
     if way is None or len(frame.parted) >= _MOST:
         return error
     first = next(n for n, part in enumerate(way) if isinstance(part, _CHOICES))
+    if isinstance(way[first], ast.BoolOp) and way[first] is not error.choice:
+        return error  # which side it gives is not known to be a bool
     above = way[1:first]
     whole = all(isinstance(part, _STRICT) and len(getattr(part, "ops", "1")) == 1 for part in above)
     if not whole or not _asked_first(way[first], way[:first], statement):

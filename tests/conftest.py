@@ -17,8 +17,12 @@ import torch
 
 from process_state import ProcessState, compare_attributes, pyg_classes
 
+# These bring finders into sys.meta_path, inductor those of an old setuptools: better now than
+# within a test.
 with contextlib.suppress(ImportError):
-    import awkward  # noqa: F401  brings a finder into sys.meta_path: better now than within a test
+    import awkward  # noqa: F401
+with contextlib.suppress(ImportError):
+    import torch.utils.cpp_extension
 
 # Tests run on the portable ops, also those in processes of their own; those of the native ops ask
 # for them, and are skipped where the library has not been built.

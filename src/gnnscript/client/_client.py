@@ -44,6 +44,7 @@ class Client:
             server that fails is left out until its model is ready again, and what it has not
             answered is sent to another.
         model: The name of the model in the model repository.
+        version: The version of it; None leaves the choice to the server, which takes the newest.
         timeout: Seconds that one call may take, retries included.
         retries: How often a request is sent again to all servers where none is available, after
             0.1 s first and then twice as long each time; 6 outlast a model that is loaded again.
@@ -58,6 +59,7 @@ class Client:
         url: str | Sequence[str],
         model: str,
         *,
+        version: int | None = None,
         timeout: float = 60.0,
         retries: int = 6,
         workers: int = 8,
@@ -68,6 +70,7 @@ class Client:
         if timeout <= 0:
             raise ValueError(f"expected a timeout above 0 seconds, got {timeout}")
         self.model = model
+        self.version = version
         self._urls = urls
         self._timeout = timeout
         self._retries = retries
@@ -85,7 +88,9 @@ class Client:
     def _servers(self) -> Balancer:
         with self._lock:
             if self._balancer is None:
-                self._balancer = Balancer([connect(one) for one in self._urls], self.model)
+                self._balancer = Balancer(
+                    [connect(one, self.version) for one in self._urls], self.model
+                )
             return self._balancer
 
     def __getstate__(self) -> dict[str, Any]:

@@ -79,8 +79,13 @@ def _decoded(datatype: str, data: bytes | memoryview, shape: Sequence[int]) -> A
     return flat.reshape(shape)
 
 
-def connect(url: str) -> Transport:
-    """The way to the server at a URL: ``http://``, ``https://``, ``grpc://`` or ``grpcs://``."""
+def connect(url: str, version: int | None = None) -> Transport:
+    """The way to the server at a URL: ``http://``, ``https://``, ``grpc://`` or ``grpcs://``.
+
+    Args:
+        url: The URL.
+        version: The version of its models that is asked for; None leaves it to the server.
+    """
     full = url if "://" in url else f"http://{url}"
     parts = urlsplit(full)
     try:
@@ -94,8 +99,8 @@ def connect(url: str) -> Transport:
     if parts.scheme.startswith("grpc"):
         if port is None:
             raise ValueError(f"expected a URL with a port, such as grpc://host:8001, got {url!r}")
-        return _Grpc(full, f"{parts.hostname}:{port}", secure=parts.scheme == "grpcs")
-    return _Http(full.rstrip("/"))
+        return _Grpc(full, f"{parts.hostname}:{port}", version, secure=parts.scheme == "grpcs")
+    return _Http(full.rstrip("/"), version)
 
 
 def _check_size(inputs: Mapping[str, Array]) -> None:
@@ -129,10 +134,11 @@ def _refused(url: str, status: str, message: str) -> NoReturn:
 class _Http:
     """HTTP, tensors in binary form behind a header in JSON."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, version: int | None) -> None:
         import urllib3
 
         self.url = url
+        self._version = "" if version is None else f"/versions/{version}"
         self._errors = urllib3.exceptions
         self._timeout = urllib3.Timeout
         # As many connections as there are requests at a time; so many idle ones are kept.
@@ -140,13 +146,15 @@ class _Http:
 
     def ready(self, model: str) -> bool:
         try:
-            status, _, _ = self._request("GET", f"/v2/models/{model}/ready", _PROBE_TIMEOUT)
+            status, _, _ = self._request(
+                "GET", f"/v2/models/{model}{self._version}/ready", _PROBE_TIMEOUT
+            )
         except ClientError:
             return False
         return status == 200
 
     def config(self, model: str, timeout: float) -> dict[str, Any]:
-        status, _, data = self._request("GET", f"/v2/models/{model}/config", timeout)
+        status, _, data = self._request("GET", f"/v2/models/{model}{self._version}/config", timeout)
         if status != 200:
             _refused(self.url, str(status), _message(data))
         config: dict[str, Any] = json.loads(data)
@@ -175,7 +183,7 @@ class _Http:
         }
         body = b"".join(parts)
         status, length, data = self._request(
-            "POST", f"/v2/models/{model}/infer", timeout, body=body, headers=headers
+            "POST", f"/v2/models/{model}{self._version}/infer", timeout, body=body, headers=headers
         )
         if status != 200:
             _refused(self.url, str(status), _message(data))
@@ -223,7 +231,7 @@ def _unpacked(data: bytes, header: int) -> dict[str, Array]:
 class _Grpc:
     """gRPC, by Triton's own client, which several threads may use."""
 
-    def __init__(self, url: str, target: str, *, secure: bool) -> None:
+    def __init__(self, url: str, target: str, version: int | None, *, secure: bool) -> None:
         try:
             import tritonclient.grpc as client
         except ImportError as error:
@@ -231,6 +239,7 @@ class _Grpc:
                 "gRPC needs tritonclient: pip install 'tritonclient[grpc]'; or use an http:// URL"
             ) from error
         self.url = url
+        self._version = "" if version is None else str(version)
         self._client = client
         self._error = client.InferenceServerException
         # Found again at once when it returns: by itself gRPC waits longer with every attempt.
@@ -246,13 +255,16 @@ class _Grpc:
 
     def ready(self, model: str) -> bool:
         try:
-            return bool(self._server.is_model_ready(model, client_timeout=_PROBE_TIMEOUT))
+            found = self._server.is_model_ready(model, self._version, client_timeout=_PROBE_TIMEOUT)
+            return bool(found)
         except self._error:
             return False
 
     def config(self, model: str, timeout: float) -> dict[str, Any]:
         try:
-            answer = self._server.get_model_config(model, as_json=True, client_timeout=timeout)
+            answer = self._server.get_model_config(
+                model, self._version, as_json=True, client_timeout=timeout
+            )
         except self._error as error:
             self._raise(error, timeout)
         config: dict[str, Any] = answer["config"]
@@ -270,7 +282,7 @@ class _Grpc:
                 tensor._get_tensor().datatype = _NAMES[array.dtype]
             tensors.append(tensor)
         try:
-            result = self._server.infer(model, tensors, client_timeout=timeout)
+            result = self._server.infer(model, tensors, self._version, client_timeout=timeout)
         except self._error as error:
             self._raise(error, timeout)
         response = result.get_response()

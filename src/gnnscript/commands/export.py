@@ -55,7 +55,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE=N",
         help="the largest size that is accepted, such as --limit N=100000 --limit E=2000000",
     )
-    server.add_argument("--overwrite", action="store_true", help="replace a model of that name")
+    server.add_argument(
+        "--version", type=int, metavar="N", help="put it beside the other versions of that name"
+    )
+    server.add_argument(
+        "--overwrite", action="store_true", help="replace a model, or version, of that name"
+    )
     cluster = parser.add_argument_group("Kubernetes")
     cluster.add_argument("--kubernetes", metavar="FILE", help="write a manifest for replicas")
     cluster.add_argument("--image", help="the image made of the model repository's Dockerfile")
@@ -131,6 +136,7 @@ def _triton(arguments: argparse.Namespace, model: torch.nn.Module, inputs: Any, 
         instances=arguments.instances,
         threads=arguments.threads,
         limits=limits,
+        version=arguments.version,
         overwrite=arguments.overwrite,
     )
     print(f"wrote {folder}; serve it by: gnnscript serve {arguments.triton}")

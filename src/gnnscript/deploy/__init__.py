@@ -19,6 +19,7 @@ from gnnscript.deploy.server import Server
 from gnnscript.deploy.signature import Signature, derive
 from gnnscript.deploy.tensors import all_tensors, flat_call
 from gnnscript.deploy.validate import validate
+from gnnscript.deploy.versions import serve_versions
 
 __all__ = [
     "Argument",
@@ -44,6 +45,7 @@ __all__ = [
     "onnx",
     "read_manifest",
     "save",
+    "serve_versions",
     "triton",
     "validate",
 ]

@@ -24,6 +24,7 @@ from gnnscript.deploy.signature import derive
 from gnnscript.deploy.structure import Call, bind, calls_of
 from gnnscript.deploy.tensors import flat_call
 from gnnscript.deploy.triton_model import TRITON_TYPES
+from gnnscript.deploy.versions import Earlier, add_version
 
 __all__ = ["Backend", "triton"]
 
@@ -48,6 +49,7 @@ def triton(
     threads: int = 0,
     limits: Mapping[str, int] | None = None,
     finite: bool = True,
+    version: int | None = None,
     overwrite: bool = False,
     rtol: float = 1e-4,
     atol: float = 1e-5,
@@ -79,7 +81,11 @@ def triton(
         limits: The largest sizes that are accepted, such as ``{"N": 100_000, "E": 2_000_000}``
             (Python backend).
         finite: Whether requests with NaN or infinity are refused (Python backend).
-        overwrite: Whether a model of this name may be replaced.
+        version: The number of this version, which is put beside the others of a model that is
+            there. It has to take and return the same tensors; settings above are for all versions,
+            and those of the last call count. A server takes the version with the highest number,
+            or those that :func:`gnnscript.deploy.serve_versions` has named.
+        overwrite: Whether the model of this name, or this version of it, may be replaced.
         rtol: Relative tolerance of the comparisons, that with the eager model included.
         atol: Absolute tolerance of the comparisons.
 
@@ -89,7 +95,8 @@ def triton(
     Raises:
         UnsupportedError: The model cannot be scripted.
         DeployError: The examples do not fit, results differ or depend on earlier calls, the model
-            cannot be merged though ``merge=True`` asks for it, or there is a model of this name.
+            cannot be merged though ``merge=True`` or an earlier version asks for it, there is a
+            model or version of this name, or the version does not fit those before.
     """
     if backend not in ("python", "libtorch"):
         raise ValueError(f"expected backend to be 'python' or 'libtorch', got {backend!r}")
@@ -103,18 +110,24 @@ def triton(
             "the libtorch backend takes requests as they are; merge and limits are for "
             "backend='python'"
         )
+    if version is not None and version < 1:
+        raise ValueError(f"expected a version of at least 1, got {version}")
     repository = Path(repository)
     repository.mkdir(parents=True, exist_ok=True)
     target = repository / name
-    if target.exists() and not overwrite:
+    place = target if version is None else target / str(version)
+    if place.exists() and not overwrite:
         raise DeployError(
-            f"'{target}' exists; give another name, or pass overwrite=True to replace it"
+            f"'{place}' exists; give another {'name' if version is None else 'version'}, or pass "
+            "overwrite=True to replace it"
         )
+    earlier = Earlier(target) if version is not None and target.exists() else None
+    version = version or 1
     calls = calls_of(example_inputs)
     with tempfile.TemporaryDirectory(prefix=".gnnscript-", dir=repository) as temporary:
         folder = Path(temporary) / name
-        (folder / "1").mkdir(parents=True)
-        file = folder / "1" / "model.pt"
+        file = folder / str(version) / "model.pt"
+        file.parent.mkdir(parents=True)
         manifest = save(
             model,
             file,
@@ -125,6 +138,14 @@ def triton(
             atol=atol,
         )
         _check_servable(manifest, backend)
+        if earlier is not None:
+            earlier.check(manifest, backend)
+            merge = earlier.merged if merge is None else merge
+            if merge != earlier.merged:
+                raise DeployError(
+                    f"the versions of '{name}' before {'run' if merge else 'do not run'} requests "
+                    "on their own, and clients would have to send others; give another name"
+                )
         with evaluating(model):
             scripted = scripted_for(model, kernels, calls)
             flat = [flat_call(scripted, call) for call in calls]
@@ -147,7 +168,8 @@ def triton(
                 reason = str(error)
         settings = _Settings(
             name, backend, plan, reason, max_batch_size, max_queue_delay, instances, threads,
-            dict(limits or {}), finite,
+            dict(limits or {}), finite, "" if earlier is None else earlier.policy,
+            "" if earlier is None else f"{version}_",
         )  # fmt: skip
         unknown = sorted(set(settings.limits) - set(manifest.symbols))
         if unknown:
@@ -155,15 +177,18 @@ def triton(
                 f"limits are for the sizes {', '.join(manifest.symbols)}, and got "
                 f"{', '.join(unknown)}"
             )
-        _write_warm_up(folder / "warmup", flat)
+        _write_warm_up(folder / "warmup", settings.prefix, flat)
         text = _config(manifest, settings, flat)
         (folder / "config.pbtxt").write_text(text, encoding="utf-8")
         (folder / "README.md").write_text(_readme(manifest, settings), encoding="utf-8")
         if backend == "python":
-            shutil.copyfile(triton_model.__file__, folder / "1" / "model.py")
-        if target.exists():
-            shutil.rmtree(target)
-        folder.rename(target)
+            shutil.copyfile(triton_model.__file__, file.with_name("model.py"))
+        if earlier is not None:
+            add_version(folder, target, version)
+        else:
+            if target.exists():
+                target.rename(Path(temporary) / "replaced")
+            folder.rename(target)
     _write_templates(repository, manifest)
     return target
 
@@ -180,6 +205,8 @@ class _Settings:
     threads: int
     limits: dict[str, int]
     finite: bool
+    policy: str
+    prefix: str
 
 
 def _check_servable(manifest: Manifest, backend: Backend) -> None:
@@ -220,6 +247,7 @@ def _config(manifest: Manifest, settings: _Settings, flat: list[dict[str, Tensor
     lines = [
         f"# {manifest.model}, by gnnscript {manifest.versions['gnnscript']}; see README.md.",
         f"name: {_quoted(settings.name)}",
+        *filter(None, [settings.policy]),
         f'backend: "{"python" if settings.backend == "python" else "pytorch"}"',
     ]
     if settings.backend == "libtorch":
@@ -247,7 +275,7 @@ def _config(manifest: Manifest, settings: _Settings, flat: list[dict[str, Tensor
             f"parameters {{ key: {_quoted(key)} value {{ string_value: {_quoted(value)} }} }}"
         )
     for number in range(len(flat)):
-        lines += _warm_up(number, flat[number], merged=merged)
+        lines += _warm_up(number, flat[number], settings.prefix, merged=merged)
     return "\n".join(lines) + "\n"
 
 
@@ -299,7 +327,7 @@ def _public(spec: TensorSpec) -> dict[str, Any]:
     }
 
 
-def _warm_up(number: int, graph: dict[str, Tensor], *, merged: bool) -> list[str]:
+def _warm_up(number: int, graph: dict[str, Tensor], prefix: str, *, merged: bool) -> list[str]:
     lines = [
         "model_warmup {",
         f'  name: "example {number}"',
@@ -309,9 +337,10 @@ def _warm_up(number: int, graph: dict[str, Tensor], *, merged: bool) -> list[str
     for name, tensor in graph.items():
         dims = ", ".join(map(str, tensor.shape))
         dtype = TRITON_TYPES[str(tensor.dtype).removeprefix("torch.")]
+        file = f"{prefix}{name}_{number}"
         lines += [
             f"  inputs {{ key: {_quoted(name)} value {{",
-            f'    data_type: {dtype} dims: [ {dims} ] input_data_file: "{name}_{number}"',
+            f'    data_type: {dtype} dims: [ {dims} ] input_data_file: "{file}"',
             "  } }",
         ]
     return [*lines, "}"]
@@ -322,14 +351,14 @@ def _quoted(text: str) -> str:
     return json.dumps(text)
 
 
-def _write_warm_up(folder: Path, flat: list[dict[str, Tensor]]) -> None:
+def _write_warm_up(folder: Path, prefix: str, flat: list[dict[str, Tensor]]) -> None:
     """The examples as files of raw values."""
     folder.mkdir()
     for number, graph in enumerate(flat):
         for name, tensor in graph.items():
             values = tensor.detach().cpu().contiguous()
             values = values.view(_NUMPY_FREE.get(values.dtype, values.dtype))
-            (folder / f"{name}_{number}").write_bytes(values.numpy().tobytes())
+            (folder / f"{prefix}{name}_{number}").write_bytes(values.numpy().tobytes())
 
 
 # -- what explains the repository -----------------------------------------------------------------

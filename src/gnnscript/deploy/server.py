@@ -27,7 +27,7 @@ from gnnscript.deploy.installation import (
     find_server,
 )
 from gnnscript.deploy.preloading import preloading
-from gnnscript.deploy.revival import OPTIONS, Reviver, mirror
+from gnnscript.deploy.revival import OPTIONS, Mirror, Reviver
 
 __all__ = ["LOOPBACK", "Server"]
 
@@ -71,7 +71,7 @@ class Server:
         options: More options of ``tritonserver``, each as ``--name=value``.
         revive: Whether a model whose process has died, for want of memory, say, is loaded again
             (Python backend, Linux). Then the server serves a mirror of the repository, made of
-            links, and takes up files that change while it runs.
+            links, and takes up what is exported while it runs: models, versions and files.
         log: A file that the server writes its log to, or None for a temporary one, whose end is
             quoted where the server does not start. ``"-"`` leaves it on the standard error.
 
@@ -146,16 +146,16 @@ class Server:
         for port in self._ports:
             _check_port(self._address, port)
         try:
-            repository = self.repository
+            mirror = None
             if self._revive:
-                repository = mirror(repository, self._own_folder() / "models")
-            self._process = self._launched(repository)
+                mirror = Mirror(self.repository, self._own_folder() / "mirror")
+            self._process = self._launched(self.repository if mirror is None else mirror.models)
             self._wait(self._process, timeout)
         except BaseException:
             self.stop()
             raise
-        if self._revive:
-            self._reviver = Reviver(self._process.pid, repository)
+        if mirror is not None:
+            self._reviver = Reviver(self._process.pid, mirror)
         return self
 
     def _launched(self, repository: Path) -> subprocess.Popen[bytes]:
@@ -260,7 +260,8 @@ class Server:
             return {}
         reasons = {}
         # Of a mirror that is gone when this is read, the original is named.
-        log = self.log().replace(str(self._own_folder() / "models"), str(self.repository))
+        mirror = self._own_folder() / "mirror" / "models"
+        log = self.log().replace(str(mirror), str(self.repository))
         for model in self._index():
             name = model["name"]
             if "state" in model or not (self.repository / name / "config.pbtxt").exists():

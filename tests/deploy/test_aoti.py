@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,10 @@ from deploy.conftest import Answer
 from deploy.deploy_models import Edge, edge_call, node_call
 from deploy.test_native import Native
 from gnnscript import deploy
+from gnnscript.deploy.package import scripted_for
+from gnnscript.deploy.structure import flat_outputs
 from gnnscript.ops import library
+from serving.libtorch_models import CASES
 
 # Inductor's own use of torch.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -60,6 +64,46 @@ def test_native_ops(tmp_path: Path, answer: Answer) -> None:
     assert manifest.kernels == "native"
     assert (tmp_path / manifest.libraries[0].file).is_file()
     compare(model, path, node_call, answer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "kernels"),
+    [
+        ("messages", "native"),
+        ("typed", "native"),
+        ("attention", "portable"),
+        ("dynamic", "portable"),
+        ("bipartite", "portable"),
+        ("settings", "portable"),
+    ],
+)
+def test_models_of_many_forms(name: str, kernels: str, tmp_path: Path, answer: Answer) -> None:
+    """Classes of no library, types of nodes and edges, graphs made inside, numbers."""
+    if kernels == "native":
+        if not library.paths():
+            pytest.skip("the native library is not built")
+        library.load()
+    case, path = CASES[name], tmp_path / "model.pt2"
+    model = case.make().eval()
+    manifest = deploy.aoti(model, [case.call(8, 20), case.call(6, 11)], path, kernels=kernels)
+    assert manifest.kernels == kernels
+    compiled = deploy.load_compiled(path)
+    taken = {spec.name for spec in manifest.inputs}
+    for size in [(40, 300), (6, 11), (1, 1), *([(5, 0)] if case.empty else [])]:
+        call = case.call(*size)
+        scripted = scripted_for(model, None, [call])
+        flat = {k: t for k, t in deploy.flat_call(scripted, call).items() if k in taken}
+        found = model(**call) if isinstance(call, dict) else model(*call)
+        want = [tensor.detach() for _, tensor in flat_outputs(found, numbers=True)]
+        here, there = compiled(**flat), answer(path, flat)
+        tensors = [here] if isinstance(here, torch.Tensor) else list(here)
+        assert isinstance(there, dict), there
+        assert list(there) == [spec.name for spec in manifest.outputs]
+        for tensor, other, expected in zip(tensors, there.values(), want, strict=True):
+            close = functools.partial(torch.testing.assert_close, rtol=1e-4, atol=1e-5)
+            close(tensor.reshape(expected.shape), expected)
+            close(other.reshape(expected.shape), expected)
 
 
 def test_what_cannot_be_compiled_is_refused(tmp_path: Path) -> None:

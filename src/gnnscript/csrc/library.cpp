@@ -1,7 +1,7 @@
 // The schemas of all ops: the one place where they stand.
 //
-// All but own_copy, which may return what it is given, are pure, so TorchScript and inductor merge equal calls. Kernels are registered elsewhere,
-// each op's in a GNNSCRIPT_IMPLEMENT block beside them:
+// All are pure, but for own_copy, which may return what it is given; so TorchScript and inductor merge
+// equal calls. Kernels are registered elsewhere, each op's in a GNNSCRIPT_IMPLEMENT block beside them:
 //
 //   cpu/<op>_kernels.cpp  the loops; no torch, compiled once per instruction set (isa.h)
 //   cpu/<op>.h            what they take, declared with GNNSCRIPT_KERNEL

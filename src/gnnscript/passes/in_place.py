@@ -61,13 +61,15 @@ def _without_writes(
         assert isinstance(written.func, ast.Attribute)
         base = written.func.value
         if isinstance(base, ast.Name):
-            alone = statement.value is written if isinstance(statement, ast.Expr) else False
-            read = {name for a in written.args for name in names_read(a)}
-            read |= {name for k in written.keywords for name in names_read(k.value)}
-            if not (alone or (not isinstance(statement, ast.Expr) and _ends(statement, base.id))):
+            if isinstance(statement, ast.Expr):
+                rebound = statement.value is written
+            else:
+                rebound = _ends(statement, base.id)
+                rebound = rebound or _is_last(function, [*run, statement], base.id)
+            given = [*written.args, *(keyword.value for keyword in written.keywords)]
+            if not rebound or any(base.id in names_read(value) for value in given):
                 continue
-            body = [*run, *block[at:]]
-            if base.id in read or not fresh.is_own(function, body, len(run), base.id):
+            if not fresh.is_own(function, [*run, *block[at:]], len(run), base.id):
                 continue
         elif isinstance(statement, ast.Expr) or not fresh.is_new(function, base):
             continue
@@ -77,6 +79,24 @@ def _without_writes(
             ast.copy_location(block[at], statement)
             if hasattr(statement, "origin"):
                 block[at].origin = statement.origin  # type: ignore[attr-defined]
+
+
+def _is_last(function: Specialized, run: list[ast.stmt], name: str) -> bool:
+    """Whether statements of a function are all that read a variable."""
+    return _reads(function.node.body, name) == _reads(run, name)
+
+
+def _reads(statements: list[ast.stmt], name: str) -> int:
+    """How often statements read a variable."""
+    count = 0
+    for statement in statements:
+        for node in ast.walk(statement):
+            target = node.target if isinstance(node, ast.AugAssign) else node
+            read = isinstance(node, ast.AugAssign) or isinstance(
+                getattr(node, "ctx", None), ast.Load
+            )
+            count += isinstance(target, ast.Name) and target.id == name and read
+    return count
 
 
 def _written(node: ast.expr | None) -> ast.Call | None:

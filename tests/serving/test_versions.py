@@ -111,6 +111,10 @@ def test_what_lies_in_the_repository(tmp_path: Path, backend: str) -> None:
         serve_versions(tmp_path, "other", "all")
     with pytest.raises(ValueError, match="expected 'latest', 'all' or numbers of versions"):
         serve_versions(tmp_path, "model", "newest")
+    config = folder / "config.pbtxt"
+    config.write_text(config.read_text().replace("{ latest {", "{\n latest {"))
+    with pytest.raises(DeployError, match="has to stand on one line"):
+        serve_versions(tmp_path, "model", "all")
 
 
 def test_versions_that_do_not_fit(tmp_path: Path) -> None:

@@ -52,8 +52,7 @@ class Earlier:
     @property
     def policy(self) -> str:
         """The line of the configuration that says which versions are served, if there is one."""
-        found = _POLICY.search(self._config)
-        return "" if found is None else found[0].rstrip("\n")
+        return _policy_in(self._config)
 
     def check(self, manifest: Manifest, backend: str) -> None:
         """Raises DeployError where a new version takes, returns or needs something else."""
@@ -72,6 +71,14 @@ class Earlier:
                     f"{', '.join(now)}, which clients would not notice; give it another name, or "
                     "replace the model by overwrite=True without a version"
                 )
+
+
+def _policy_in(config: str) -> str:
+    found = _POLICY.search(config)
+    line = "" if found is None else found[0].rstrip("\n")
+    if line.count("{") != line.count("}"):
+        raise DeployError("the version_policy of the configuration has to stand on one line")
+    return line
 
 
 def _declared(spec: TensorSpec) -> str:
@@ -143,7 +150,9 @@ def serve_versions(
                 f"{', '.join(map(str, versions_of(folder)))}"
             )
         policy = f"specific {{ versions: [ {', '.join(map(str, versions))} ] }}"
-    text = _POLICY.sub("", config.read_text(encoding="utf-8"))
+    text = config.read_text(encoding="utf-8")
+    _policy_in(text)
+    text = _POLICY.sub("", text)
     line = f"version_policy: {{ {policy} }}\n"
     named = _NAME.search(text)
     position = 0 if named is None else named.end()
@@ -154,8 +163,7 @@ def serve_versions(
 
 def served_versions(folder: Path) -> list[int]:
     """The versions that a server loads of the model in a folder."""
-    found = _POLICY.search((folder / "config.pbtxt").read_text(encoding="utf-8"))
-    policy = "" if found is None else found[0]
+    policy = _policy_in((folder / "config.pbtxt").read_text(encoding="utf-8"))
     versions = versions_of(folder)
     if "specific" in policy:
         return [v for v in map(int, re.findall("[0-9]+", policy)) if v in versions]

@@ -277,8 +277,11 @@ class Assignment(Folding):
     def is_narrowed(self, name: str, held_as: str, t: Type) -> bool:
         """Whether a test has said of a variable that it is not ``None``, which it may be again.
 
-        TorchScript holds whoever assigns it in a block within to what the test has said.
+        TorchScript holds whoever assigns it in a block within to what the test has said. In a loop
+        a variable keeps its name: ``break`` and ``continue`` leave with what it holds.
         """
+        if self.loops:
+            return False
         before = self.env.get(name)
         if before is None or before.name != held_as or not is_optional(t) or t == NONE:
             return False

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnscript.ops.copies import lazy_copy
+from gnnscript.ops.copies import kept_copy
 from gnnscript.ops.differentiation import register_gradient
 from gnnscript.ops.edge_gradients import (
     EdgeProgram,
@@ -73,8 +73,8 @@ def _context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> N
     ]
     ctx.mark_non_differentiable(output[1], output[2])
     ctx.set_materialize_grads(False)
-    copy = lazy_copy(output[0])  # layers add to their result in place, as PyG's own ops allow
-    kept = output[0].clone() if copy is None else copy
+    # Layers add to their result in place, as PyG's own ops allow.
+    kept = kept_copy(output[0], always=True)
     ctx.save_for_backward(index, other, ptr, perm, kept, *output[1:], *score_operands, *operands)
 
 

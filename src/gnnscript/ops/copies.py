@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["lazy_copy", "register"]
+__all__ = ["kept_copy", "register"]
 
 # Tensors are read by several threads, but to share memory so is a change of its owner.
 _lock = threading.Lock()
@@ -23,7 +23,7 @@ _lock = threading.Lock()
 _LARGEST = 4
 
 
-def lazy_copy(x: Tensor) -> Tensor | None:
+def _lazy_copy(x: Tensor) -> Tensor | None:
     """Copy a tensor as soon as somebody writes to it.
 
     Args:
@@ -49,8 +49,17 @@ def lazy_copy(x: Tensor) -> Tensor | None:
         return None
 
 
-def _own_copy(x: Tensor, always: bool) -> Tensor:
-    copy = lazy_copy(x)
+def kept_copy(x: Tensor, always: bool) -> Tensor:
+    """Copy a tensor when somebody writes to it; where that cannot be, at once, or not at all.
+
+    Args:
+        x: Any tensor.
+        always: Whether to copy it at once then.
+
+    Returns:
+        The copy, with a gradient, or the tensor.
+    """
+    copy = _lazy_copy(x)
     if copy is not None:
         return copy
     return x.clone() if always else x
@@ -67,4 +76,4 @@ def register() -> None:
     global _library  # noqa: PLW0603
     _library = torch.library.Library("gnnscript", "IMPL")  # type: ignore[no-untyped-call]
     for key in ("AutogradCPU", "AutogradCUDA"):
-        _library.impl("own_copy", _own_copy, key)
+        _library.impl("own_copy", kept_copy, key)

@@ -62,8 +62,6 @@ def register_gradient(name: str, backward: Backward, context: Context) -> None:
             found = backward(ctx, list(grads)) if returns_list else backward(ctx, *grads)
         finally:
             ctx.needs_input_grad = flags
-        if len(kinds) == 1:
-            found = (found,)
         flat = [None, None, *(found[place] for place in single)]
         for place in lists:
             flat += found[place]

@@ -147,10 +147,8 @@ def _values(conv: Any, edge_index: Tensor, given: dict[str, Any]) -> int:
     width, dim = 1, conv.node_dim
     for value in given.values():
         for item in value if isinstance(value, tuple) else (value,):
-            if isinstance(item, Tensor) and item.numel() > 0:
-                rows = (
-                    item.shape[dim if -item.dim() <= dim < item.dim() else 0] if item.dim() else 1
-                )
+            if isinstance(item, Tensor) and item.dim() > 0 and item.numel() > 0:
+                rows = item.size(dim if -item.dim() <= dim < item.dim() else 0)
                 width = max(width, item.numel() // rows)
     return edge_index.size(1) * width
 

@@ -72,6 +72,13 @@ def test_nothing_to_sum() -> None:
     assert torch.ops.gnnscript.linear(x, weight[:0], None).shape == (40, 0)
 
 
+def test_other_devices_take_torchs() -> None:
+    given = layer(40, 6, 7, torch.float32)
+    key = torch._C.DispatchKey.CompositeExplicitAutograd
+    out = torch.ops.gnnscript.linear.default._op_dk(key, *given)
+    assert torch.equal(out, functional.linear(*given))
+
+
 def test_not_finite() -> None:
     x, weight, bias = layer(60, 20, 30, torch.float32)
     x[7, 3], x[9, 0] = float("nan"), float("inf")
@@ -179,6 +186,25 @@ class TestChoice:
 
     def test_compiled(self) -> None:
         x, weight, bias = layer(64, 6, 7, torch.float32)
-        compiled = torch.compile(self.linear, backend="aot_eager", fullgraph=True)
+        compiled = torch.compile(self.linear, backend="aot_eager", fullgraph=True, dynamic=True)
         with torch.no_grad():
-            torch.testing.assert_close(compiled(x, weight, bias), self.linear(x, weight, bias))
+            for rows in (64, 5):
+                given = x[:rows], weight, bias
+                torch.testing.assert_close(compiled(*given), functional.linear(*given))
+        weight.requires_grad_()
+        compiled(x, weight, bias).sum().backward()
+        torch.testing.assert_close(weight.grad, x.sum(0).expand(7, 6))
+
+    def test_exported(self) -> None:
+        op = self.linear
+
+        class Layer(torch.nn.Linear):
+            def forward(self, x: Tensor) -> Tensor:
+                return op(x, self.weight, self.bias)  # type: ignore[no-any-return]
+
+        given, rows = Layer(6, 7), torch.export.Dim("rows")
+        with torch.no_grad():
+            program = torch.export.export(given, (torch.randn(64, 6),), dynamic_shapes=({0: rows},))
+            assert "gnnscript.linear" in str(program.graph)
+            for x in (torch.randn(5, 6), torch.randn(70, 6)):
+                torch.testing.assert_close(program.module()(x), given(x))

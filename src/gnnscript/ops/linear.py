@@ -39,12 +39,16 @@ def linear(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor: 
     ours = not torch.is_grad_enabled() and x.dim() == 2 and weight.dim() == 2 and x.is_cpu
     ours = ours and weight.is_cpu and x.dtype in [torch.float32, torch.float64]
     ours = ours and weight.dtype == x.dtype
+    sized = True
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        # Compilers and what is a tensor to Python alone have linear layers of their own.
-        ours = ours and type(x) is Tensor and not torch.compiler.is_compiling()
+        # What is compiled for all sizes does not ask for them.
+        sized = not torch.compiler.is_compiling()
+        # What is a tensor to Python alone has linear layers of its own.
+        ours = ours and (type(x) is Tensor or not sized)
     if ours:
         # Few rows are not worth arranging the weight for, and large layers are torch's business.
-        ours = x.size(0) >= 32 and x.size(1) == weight.size(1) and weight.numel() <= 1 << 18
+        ours = x.size(1) == weight.size(1) and weight.numel() <= 1 << 18
+        ours = ours and (not sized or x.size(0) >= 32)
     if ours and bias is not None:
         ours = bias.is_cpu and bias.dtype == x.dtype and bias.dim() == 1
         ours = ours and bias.size(0) == weight.size(0)

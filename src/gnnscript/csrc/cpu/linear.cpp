@@ -1,5 +1,8 @@
 #include "cpu/linear.h"
 
+#include <array>
+#include <optional>
+
 #include "checks.h"
 #include "registration.h"
 
@@ -47,8 +50,21 @@ Tensor linear(const Tensor& x_given, const Tensor& weight_given,
   return out;
 }
 
+// On other devices torch's own: a program that was compiled or exported may be moved there.
+Tensor linear_elsewhere(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias) {
+  using torch::stable::detail::from;
+  std::array<StableIValue, 3> stack{from(x), from(weight), from(bias)};
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      torch_call_dispatcher("aten::linear", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
 }  // namespace
 
 GNNSCRIPT_IMPLEMENT(CPU, m) { m.impl("linear", TORCH_BOX(&linear)); }
+
+GNNSCRIPT_IMPLEMENT(CompositeExplicitAutograd, m) {
+  m.impl("linear", TORCH_BOX(&linear_elsewhere));
+}
 
 }  // namespace gnnscript

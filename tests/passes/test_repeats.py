@@ -386,6 +386,42 @@ def test_what_is_made_without_gradients_is_not_taken_with_them(bare: BareProcess
     assert_scripts_like_eager(model, *GRAPHS, reload=bare)
 
 
+def exported(model: nn.Module, *given: Tensor) -> torch.export.ExportedProgram:
+    nodes, edges = torch.export.Dim("nodes"), torch.export.Dim("edges")
+    shapes = ({0: nodes}, {1: edges}, {0: edges})[: len(given)]
+    return torch.export.export(model.eval(), given, dynamic_shapes=shapes)
+
+
+@pytest.mark.parametrize(
+    ("model", "times"),
+    [
+        (Layers(*[GCNConv(WIDTH, WIDTH) for _ in range(3)]), 1),
+        (Layers(*[GCNConv(WIDTH, WIDTH), GCNConv(WIDTH, WIDTH, improved=True)] * 2), 2),
+        (Layers(Helped(), Helped()), 1),
+        (Layers(SpoilingMessage(), SpoilingMessage()), 1),
+        (Layers(Spoiling(), Spoiling()), 2),  # what they change is their own
+        (Told(), 2),
+        (Rewired(GCNConv(WIDTH, WIDTH), GCNConv(WIDTH, WIDTH), Helped(), Helped()), 4),
+        (Pooled(GCNConv(WIDTH, WIDTH), GCNConv(WIDTH, WIDTH), Helped()), 3),
+        (Precise(GCNConv(WIDTH, WIDTH), GCNConv(WIDTH, WIDTH).double()), 2),
+        (PartlyLearned(GCNConv(WIDTH, WIDTH), GCNConv(WIDTH, WIDTH)), 2),
+    ],
+    ids=[
+        "gcn", "two kinds", "helped", "hook", "spoiling", "returned", "rewired", "pooled",
+        "precise", "partly learned",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("gradients", [False, True])
+def test_exported(model: nn.Module, times: int, gradients: bool) -> None:
+    first, second = ([*given][: 2 + (not isinstance(model, Told))] for given in GRAPHS[::2])
+    with torch.set_grad_enabled(gradients):
+        module = exported(model, *first).module()
+        torch.testing.assert_close(module(*second), model(*second))
+    graphs = [m.graph for m in module.modules() if isinstance(m, torch.fx.GraphModule)]
+    sums = [n for g in graphs for n in g.nodes if "scatter_reduce" in str(n.target)]
+    assert len(sums) == times
+
+
 class Failing(Layers):
     """Raises between two layers."""
 

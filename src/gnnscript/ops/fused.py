@@ -11,6 +11,7 @@ from typing import List, Optional  # noqa: UP035  TorchScript reads these
 import torch
 from torch import Tensor
 
+from gnnscript.ops import traced
 from gnnscript.ops.linear import linear
 from gnnscript.ops.native import csr
 from gnnscript.ops.operands import (
@@ -379,7 +380,9 @@ def share_plans(active: bool) -> None:
     """
     # TorchScript calls pure ops of constants once, when it compiles, but none of random numbers;
     # and it leaves out what nobody asks for.
-    if not torch.ops.gnnscript.share_plans(torch.rand([0], device="cpu"), active):
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        traced.share(active)
+    elif not torch.ops.gnnscript.share_plans(torch.rand([0], device="cpu"), active):
         raise RuntimeError("sorted edges cannot be kept")
 
 
@@ -405,7 +408,7 @@ def find_known(
         What was given to `keep_known`; nothing where nobody has, or a tensor was written to since.
     """
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return []
+        return traced.find(key, sizes, [a, b, c, d])
     unknown = torch.rand([0], device="cpu")  # as in share_plans
     return torch.ops.gnnscript.find_known(unknown, key, sizes, a, b, c, d)
 
@@ -440,3 +443,5 @@ def keep_known(
             unknown, key, sizes, a, b, c, d, made[0], others[0], others[1], others[2]
         ):
             raise RuntimeError("values cannot be kept")
+    else:
+        traced.keep(key, sizes, made, [a, b, c, d])

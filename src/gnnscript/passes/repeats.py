@@ -25,18 +25,27 @@ from gnnscript.specialize.values import static_type
 __all__ = ["share_repeats"]
 
 _MOST = 4  # tensors that are read, and that are kept
+# By these, code decides what other code computes: its types, by autocast, or its gradients. Or it
+# writes to tensors so that they do not count it.
+_CONTEXT = frozenset({"autocast", "data", "requires_grad_"})
+_GRADIENTS = frozenset({"enable_grad", "inference_mode", "no_grad", "set_grad_enabled"})
 # Variables, and where their values come from: equal for values that are known to be equal.
 Origins = dict[str, Hashable]
 
 
-def share_repeats(program: Program) -> bool:
+def share_repeats(program: Program, *, exported: bool = False) -> bool:
     """Has equal work on the same tensors be done once in a call of the root's ``forward``.
+
+    Args:
+        program: The model.
+        exported: Whether its code is for a trace, which does not say whether gradients are on.
 
     Returns:
         Whether there is any.
     """
     owner = program.owners.get(id(program.root.module))
-    if owner is None or any(_changes_context(f.node) for f in program.functions()):
+    context = _CONTEXT | _GRADIENTS if exported else _CONTEXT
+    if owner is None or any(context & _attributes(f.node) for f in program.functions()):
         return False
     finder = _Finder()
     entries = [method for method in owner.methods if method.name == "forward"]
@@ -55,13 +64,8 @@ def share_repeats(program: Program) -> bool:
     return found
 
 
-def _changes_context(node: ast.AST) -> bool:
-    """Whether code decides what other code computes: its types, by autocast, or its gradients.
-
-    Or writes to tensors so that they do not count it.
-    """
-    names = {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
-    return bool(names & {"autocast", "data", "requires_grad_"})
+def _attributes(node: ast.AST) -> set[str]:
+    return {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
 
 
 class _Finder:

@@ -26,12 +26,19 @@ _SORTING = frozenset(
 )  # fmt: skip
 
 
-def share_plans(program: Program) -> None:
-    """Has the ``forward`` of the root keep what several calls ask for: sorted edges, equal work."""
-    repeats = share_repeats(program)
+def share_plans(program: Program, *, exported: bool = False) -> None:
+    """Has the ``forward`` of the root keep what several calls ask for: sorted edges, equal work.
+
+    Args:
+        program: The model.
+        exported: Whether its code is for ``torch.compile`` and ``torch.export``, which find equal
+            sorts themselves.
+    """
+    repeats = share_repeats(program, exported=exported)
     owner = program.owners.get(id(program.root.module))
     for method in owner.methods if owner is not None else ():
-        if method.name == "forward" and (repeats or _sorts(method.node.body, []) > 1):
+        sorts = not exported and method.name == "forward" and _sorts(method.node.body, []) > 1
+        if method.name == "forward" and (repeats or sorts):
             taken = set(names_read(method.node)) | {a.arg for a in method.node.args.args}
             taken |= {n.id for n in ast.walk(method.node) if isinstance(n, ast.Name)}
             body = _ended(method.node.body, taken)

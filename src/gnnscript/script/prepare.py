@@ -129,12 +129,11 @@ def lower_for(
         passes += [omit_shortcuts, rebind_marked]
     if exportable:
         passes.append(functools.partial(make_exportable, least=least))
-    sharing = branches and not exportable  # inductor knows which sizes are equal
     specialized = _with_wider(
         policy,
         root,
         lambda policy: _specialized(
-            root, given, fixed, policy, passes, branches=branches, sharing=sharing
+            root, given, fixed, policy, passes, branches=branches, exportable=exportable
         ),
     )
     module = build(root, specialized)
@@ -175,7 +174,7 @@ def _specialized(
     passes: Sequence[Callable[[Program], None]] = (),
     *,
     branches: bool = True,
-    sharing: bool = True,
+    exportable: bool = False,
     unions: bool = False,
 ) -> SpecializedModel:
     with _lock:
@@ -190,7 +189,8 @@ def _specialized(
             native = functools.partial(optimize, branches=branches)
             passes = [
                 native,
-                *([share_plans, add_in_place] if sharing else []),
+                *([functools.partial(share_plans, exported=exportable)] if branches else []),
+                *([add_in_place] if branches and not exportable else []),
                 *passes,
             ]
         return specialize(root, policy, given, known, passes, unions=unions)

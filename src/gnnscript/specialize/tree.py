@@ -35,7 +35,7 @@ def clone(node: Any, replace: dict[str, ast.expr] | None = None) -> Any:
     if isinstance(node, ast.Name) and replace and node.id in replace and not _target(node):
         return clone(replace[node.id])
     copied = type(node)(**{name: clone(value, replace) for name, value in ast.iter_fields(node)})
-    for extra in ("target_", "origin", "rows_", "effects_"):
+    for extra in ("target_", "origin", "rows_", "effects_", "raises_"):
         if hasattr(node, extra):
             setattr(copied, extra, getattr(node, extra))
     return ast.copy_location(copied, node) if hasattr(node, "lineno") else copied

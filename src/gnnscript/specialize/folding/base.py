@@ -92,8 +92,31 @@ class Parted(UnsupportedError):
         self.place = place
 
 
-class MissingAttribute(UnsupportedError):
+class Fails(UnsupportedError):
+    """What the code does here raises in Python as well, as the configuration decides.
+
+    Args:
+        cause: As for :class:`UnsupportedError`.
+        remedy: As for :class:`UnsupportedError`.
+        error: What Python raises.
+
+    Attributes:
+        error: As passed in.
+        always: Whether it is raised in every run that gets to the statement, and nothing is done
+            before that an ``except`` would have to see.
+    """
+
+    def __init__(self, cause: str, remedy: str, error: Exception) -> None:
+        super().__init__(cause, remedy)
+        self.error = error
+        self.always = True
+
+
+class MissingAttribute(Fails):
     """An attribute does not exist in this configuration: reading it raises, as in Python."""
+
+    def __init__(self, cause: str, remedy: str) -> None:
+        super().__init__(cause, remedy, AttributeError(cause))
 
 
 class Opened(UnsupportedError):
@@ -337,9 +360,10 @@ class Folding(Parts):
         try:
             return function(*args, **kwargs)
         except Exception as error:
-            raise UnsupportedError(
+            raise Fails(
                 f"'{ast.unparse(node)}' fails: {type(error).__name__}: {error}",
                 "it fails in the same way when the model runs in Python; correct it there",
+                error,
             ) from error
 
     def present(self, value: Value, residual: ast.expr) -> tuple[Value, ast.expr]:

@@ -393,9 +393,13 @@ def _quantifier(frame: Frame, function: Any, given: Arguments) -> Folded:
 
 @for_(print)
 def _print(frame: Frame, function: Any, given: Arguments) -> Folded:
-    args = [
-        (v, ast.Constant(str(v.module)) if isinstance(v, ModuleRef) else n) for v, n in given.args
-    ]
+    args: list[Folded] = []
+    for value, node in given.args:
+        shown = value.module if isinstance(value, ModuleRef) else getattr(value, "value", None)
+        if node is None and isinstance(value, (Const, ModuleRef)):
+            args.append((value, literal(value) or ast.Constant(str(shown))))
+        else:
+            args.append((value, node))
     return keep(frame, function, type(given)(args, {}), NONE)
 
 

@@ -14,6 +14,7 @@ from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import BOOL, TENSOR, Type, of_value
 from gnnscript.specialize.folding.base import (
     Arguments,
+    Fails,
     Folded,
     Folding,
     MissingAttribute,
@@ -273,9 +274,11 @@ class Modules(Folding):
                 return Seq(tuple(children[at]), "list"), None
             if -len(children) <= at < len(children):
                 return children[at], None
-        raise UnsupportedError(
+        names = isinstance(ref.module, torch.nn.ModuleDict)
+        raise Fails(
             f"'{type(ref.module).__name__}' at '{'.'.join(ref.path)}' has no item {at!r}",
             "use an index that exists",
+            KeyError(at) if names else IndexError(f"index {at} is out of range"),
         )
 
 

@@ -23,7 +23,14 @@ from gnnscript.analyze.types import (
     tuple_of,
 )
 from gnnscript.specialize.effects import has_effects
-from gnnscript.specialize.folding.base import Arguments, Folded, Folding, NeedsConstant, Opened
+from gnnscript.specialize.folding.base import (
+    Arguments,
+    Fails,
+    Folded,
+    Folding,
+    NeedsConstant,
+    Opened,
+)
 from gnnscript.specialize.folding.builtin_sequences import parts_of
 from gnnscript.specialize.folding.rewritten import located
 from gnnscript.specialize.helpers import absent, filled_range, reference, torch_name
@@ -390,12 +397,15 @@ class Sequences(Folding):
                 item, node = self.call(holder.default, Arguments([], {}), None)
                 self.set_item(holder, base, position, item, node)
                 return item, node
-            if known or not holder.items or holder.default or not static_type(holder).known:
-                raise NeedsConstant(
-                    f"a dictionary is asked for the key {at!r}, which it does not have"
-                    if known
-                    else "a dictionary is asked for an unknown key",
+            if known:
+                raise Fails(
+                    f"a dictionary is asked for the key {at!r}, which it does not have",
                     f"use one of {list(holder.items)}",
+                    KeyError(at),
+                )
+            if not holder.items or holder.default or not static_type(holder).known:
+                raise NeedsConstant(
+                    "a dictionary is asked for an unknown key", f"use one of {list(holder.items)}"
                 )
         if isinstance(holder, Const) and known:
             return self.wrap(self.compute(index, operator.getitem, holder.value, at)), None
@@ -449,6 +459,7 @@ class Sequences(Folding):
             is_slice = isinstance(index, ast.Slice)
             return (Dyn(t) if is_slice else self.recall(Dyn(t.args[0]), residual)[0]), residual
         if t.name == "Dict" and t.args:
+            residual.raises_ = (KeyError,)  # type: ignore[attr-defined]
             return self.recall(Dyn(t.args[1]), residual)
         if t == TENSOR and static_type(position) == TENSOR:
             residual.rows_ = True  # type: ignore[attr-defined]  # what the passes cannot tell

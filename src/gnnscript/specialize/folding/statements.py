@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.sources import FunctionSource
 from gnnscript.analyze.types import UNKNOWN, holds_number
+from gnnscript.specialize.effects import has_effects
 from gnnscript.specialize.folding.assignment import Assignment
 from gnnscript.specialize.folding.base import (
     Binding,
+    Fails,
     MissingAttribute,
     NoReturn,
     SeveralResults,
@@ -20,6 +22,7 @@ from gnnscript.specialize.folding.base import (
     store,
 )
 from gnnscript.specialize.folding.calls import Calls
+from gnnscript.specialize.folding.catching import Catching
 from gnnscript.specialize.folding.closures import Closures
 from gnnscript.specialize.folding.collections import Collections
 from gnnscript.specialize.folding.comprehensions import Comprehensions
@@ -83,6 +86,7 @@ class Frame(
     Sequences,
     Operators,
     Conditions,
+    Catching,
     Construction,
     Contexts,
     Defaults,
@@ -203,9 +207,10 @@ class Frame(
             if isinstance(error, MissingAttribute) and self.depth_of_branches:
                 text = ast.Constant(error.cause)
                 error_class = ast.Name("AttributeError", ast.Load())
-                self.emit(ast.Raise(ast.Call(error_class, [text], []), None))
-                self.terminated = True
+                self.emit_raise(ast.Call(error_class, [text], []), AttributeError)
                 return
+            if isinstance(error, Fails) and has_effects(self.out):
+                error.always = False
             if error.location is None:
                 error.locate(self.source.location(node))
             error.called_from(self.source.location(node))
@@ -220,12 +225,6 @@ class Frame(
             ) from error
         finally:
             self.current = previous
-
-    def never_returns(self) -> None:
-        """Says that what comes next is not reached: TorchScript does not know it of a call."""
-        text = ast.Constant("the call before raises")
-        self.emit(ast.Raise(ast.Call(ast.Name("RuntimeError", ast.Load()), [text], []), None))
-        self.terminated = True
 
     def emit(self, statement: ast.stmt) -> None:
         """Appends a statement to the specialised code."""
@@ -249,6 +248,9 @@ class Frame(
         self.frozen.append([] if always else self.reachable())
         try:
             yield self.out
+        except Fails as error:
+            error.always = False  # the block may not run
+            raise
         finally:
             self.frozen.pop()
             self.out = out
@@ -337,30 +339,6 @@ class Frame(
             return literal(value)
         parts = [self._constants(item) for item in value.items.values()]
         return ast.Tuple([part or ast.Constant(None) for part in parts], ast.Load())
-
-    def _stmt_Raise(self, node: ast.Raise) -> None:
-        self.emit(ast.Raise(self.message(node.exc) if node.exc else None, None))
-        self.terminated = True
-
-    def _stmt_Assert(self, node: ast.Assert) -> None:
-        value, residual = self.condition(node.test)
-        if isinstance(value, Const):
-            if not value.value:
-                text = f"assertion fails: {ast.unparse(node.test)}"
-                if isinstance(node.msg, ast.Constant):
-                    text = str(node.msg.value)
-                self.emit(
-                    ast.Raise(
-                        ast.Call(ast.Name("AssertionError", ast.Load()), [ast.Constant(text)], []),
-                        None,
-                    )
-                )
-                self.terminated = True
-            return
-        assert residual is not None
-        message = self.message_text(node.msg) if node.msg is not None else None
-        self.emit(ast.Assert(residual, message))
-        self.refine(node.test, True)
 
     def _stmt_If(self, node: ast.If) -> None:
         node = tests_nested(node)

@@ -6,7 +6,7 @@ import ast
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import TENSOR, UNKNOWN, Type
-from gnnscript.specialize.folding.base import Binding, Folding
+from gnnscript.specialize.folding.base import Binding, Fails, Folding
 from gnnscript.specialize.program import is_runtime
 from gnnscript.specialize.values import (
     Const,
@@ -49,10 +49,8 @@ class Unpacking(Folding):
             self._unpack_unknown(target, value, residual)
             return
         if len(items) != len(target.elts):
-            raise UnsupportedError(
-                f"{len(items)} values are unpacked into {len(target.elts)} names",
-                "give as many names as there are values",
-            )
+            cause = f"{len(items)} values are unpacked into {len(target.elts)} names"
+            raise Fails(cause, "give as many names as there are values", ValueError(cause))
         targets = [e.value if isinstance(e, ast.Starred) else e for e in target.elts]
         plain = all(isinstance(t, ast.Name) for t in targets)
         if residual is None or isinstance(residual, (ast.Tuple, ast.List, ast.Name)):

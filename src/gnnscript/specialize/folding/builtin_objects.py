@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gnnscript._errors import UnsupportedError
-from gnnscript.specialize.folding.base import Arguments, Folded
-from gnnscript.specialize.folding.builtins import evaluated, for_
-from gnnscript.specialize.values import Const, Context, Mapping, is_object
+from gnnscript.specialize.folding.base import Arguments, Folded, NeedsConstant
+from gnnscript.specialize.folding.builtins import evaluated, for_, python_class
+from gnnscript.specialize.values import (
+    Const,
+    Context,
+    Mapping,
+    ModuleRef,
+    Value,
+    is_object,
+    static_type,
+)
 
 if TYPE_CHECKING:
     from gnnscript.specialize.folding.statements import Frame
@@ -26,6 +34,51 @@ def _fields(frame: Frame, folded: Folded) -> dict[str, Folded] | None:
         return None
     entries = zip(value.items.values(), frame.entries(value, node), strict=True)
     return dict(zip(value.items, entries, strict=True))
+
+
+@for_(getattr)
+def _getattr(frame: Frame, function: Any, given: Arguments) -> Folded:
+    if len(given.args) == 2 and not isinstance(given.args[1][0], Const):
+        value, node = given.args[1]
+        return frame.pick_attribute(given.args[0][0], value, frame.needed(value, node))
+    name = _attribute_name(given)
+    if len(given.args) > 2 and not _has(frame, given.args[0][0], name):
+        return given.args[2]
+    return frame.attribute(*given.args[0], name)
+
+
+@for_(hasattr)
+def _hasattr(frame: Frame, function: Any, given: Arguments) -> Folded:
+    return Const(_has(frame, given.args[0][0], _attribute_name(given))), None
+
+
+@for_(setattr)
+def _setattr(frame: Frame, function: Any, given: Arguments) -> Folded:
+    raise UnsupportedError("'setattr' has no TorchScript form", "write 'self.name = value'")
+
+
+def _attribute_name(given: Arguments) -> str:
+    value = given.args[1][0]
+    if not isinstance(value, Const):
+        raise NeedsConstant(
+            "an attribute is looked up by a name that is known only at run time",
+            "use a constant name, or a loop over constants",
+        )
+    return str(value.value)
+
+
+def _has(frame: Frame, value: Value, name: str) -> bool:
+    if isinstance(value, ModuleRef):
+        path = frame.program.owner(value).ref.path
+        return hasattr(value.module, name) or (path, name) in frame.program.written
+    if isinstance(value, Const):
+        return hasattr(value.value, name)
+    if is_object(value):
+        assert isinstance(value, Mapping)
+        return name in value.items or hasattr(value.cls, name)
+    t = static_type(value)
+    cls = python_class(t)
+    return cls is not None and hasattr(cls, name)
 
 
 @for_(vars, dataclasses.asdict)

@@ -45,7 +45,6 @@ from gnnscript.specialize.values import (
     Seq,
     Value,
     constant_items,
-    is_object,
     literal,
     static_type,
 )
@@ -102,12 +101,12 @@ def evaluated(frame: Frame, function: Any, given: Arguments) -> Folded | None:
 # Types ############################################################################
 
 
-def _python_class(t: Type) -> type | None:
+def python_class(t: Type) -> type | None:
     return _CLASSES.get(t.name) if t.cls is None or isinstance(t.cls, str) else t.cls
 
 
 def _is_instance(t: Type, classes: tuple[Any, ...]) -> bool:
-    cls = _python_class(t)
+    cls = python_class(t)
     return cls is not None and any(isinstance(c, type) and issubclass(cls, c) for c in classes)
 
 
@@ -180,7 +179,7 @@ def class_of(value: Value) -> type:
     if isinstance(value, Mapping):
         return value.cls
     t = static_type(value)
-    cls = _python_class(t) if t != UNKNOWN or not isinstance(value, Dyn) else torch.Tensor
+    cls = python_class(t) if t != UNKNOWN or not isinstance(value, Dyn) else torch.Tensor
     if cls is None:
         raise UnsupportedError("'type' of a value of unknown type", "use 'isinstance'")
     return cls
@@ -192,50 +191,6 @@ def _callable(frame: Frame, function: Any, given: Arguments) -> Folded:
     if isinstance(value, Const):
         return Const(callable(value.value)), None
     return Const(isinstance(value, (ModuleRef, Method, Closure))), None
-
-
-@for_(getattr)
-def _getattr(frame: Frame, function: Any, given: Arguments) -> Folded:
-    name = _attribute_name(given)
-    if len(given.args) > 2 and not _has(frame, given.args[0][0], name):
-        return given.args[2]
-    return frame.attribute(*given.args[0], name)
-
-
-@for_(hasattr)
-def _hasattr(frame: Frame, function: Any, given: Arguments) -> Folded:
-    return Const(_has(frame, given.args[0][0], _attribute_name(given))), None
-
-
-@for_(setattr)
-def _setattr(frame: Frame, function: Any, given: Arguments) -> Folded:
-    raise UnsupportedError("'setattr' has no TorchScript form", "write 'self.name = value'")
-
-
-def _attribute_name(given: Arguments) -> str:
-    from gnnscript.specialize.folding.base import NeedsConstant
-
-    value = given.args[1][0]
-    if not isinstance(value, Const):
-        raise NeedsConstant(
-            "an attribute is looked up by a name that is known only at run time",
-            "use a constant name, or a loop over constants",
-        )
-    return str(value.value)
-
-
-def _has(frame: Frame, value: Value, name: str) -> bool:
-    if isinstance(value, ModuleRef):
-        path = frame.program.owner(value).ref.path
-        return hasattr(value.module, name) or (path, name) in frame.program.written
-    if isinstance(value, Const):
-        return hasattr(value.value, name)
-    if is_object(value):
-        assert isinstance(value, Mapping)
-        return name in value.items or hasattr(value.cls, name)
-    t = static_type(value)
-    cls = _python_class(t)
-    return cls is not None and hasattr(cls, name)
 
 
 # Numbers ##########################################################################

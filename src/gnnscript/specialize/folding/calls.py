@@ -33,7 +33,6 @@ from gnnscript.specialize.folding.builtin_sequences import parts_of
 from gnnscript.specialize.folding.builtins import BUILTINS, class_of, is_logging
 from gnnscript.specialize.folding.einops_calls import einops_function
 from gnnscript.specialize.folding.functions import _declared
-from gnnscript.specialize.folding.rewritten import as_choice
 from gnnscript.specialize.helpers import (
     Op,
     annotation,
@@ -88,9 +87,6 @@ class Calls(Folding):
                 return self.method_of_value(holder, base, func.attr, node)
             callee, callee_node = self.attribute(holder, base, func.attr)
         else:
-            chosen = self._call_chosen(node)
-            if chosen is not None:
-                return chosen
             callee, callee_node = self.fold(func)
         if isinstance(callee, Const) and _pyg.is_invertible(callee.value):
             # InvertibleFunction.apply(function, inverse, passes, count, *inputs, *weights): only
@@ -103,25 +99,6 @@ class Calls(Folding):
         spread = isinstance(callee, Const) and is_torch_function(callee.value)
         _refuse_own_backward(callee)
         return self.call(callee, self.arguments(node, spread), callee_node)
-
-    def _call_chosen(self, node: ast.Call) -> Folded | None:
-        """``self.layers[i](...)`` where ``i`` is known only at run time."""
-        func = node.func
-        if not isinstance(func, ast.Subscript) or not isinstance(func.value, ast.Attribute):
-            return None
-        holder, _ = self.fold(func.value)
-        if not isinstance(holder, ModuleRef) or not isinstance(holder.module, _INDEXED):
-            return None
-        position, index = self.index(func.slice)
-        if isinstance(position, Const):
-            return None
-        names = [self.fresh("position"), self.fresh("out")]
-        self.bind(names[0], position, index)
-        module: Any = holder.module
-        named = isinstance(module, torch.nn.ModuleDict)
-        keys: list[Any] = list(module.keys() if named else range(len(module)))
-        self.block(as_choice(node, names[0], keys, names[1]))
-        return self.fold_Name(ast.Name(names[1], ast.Load()))
 
     def _next(self, node: ast.Call) -> Folded | None:
         """``next(...)``: the first element, which a variable that holds the iterator loses."""
@@ -415,7 +392,6 @@ def _integers(value: Value, node: ast.expr) -> Folded:
 _PLAIN_CLASSES = (str, bytes, int, float, complex, list, tuple, dict, set, frozenset, range)
 # As torch's functions take them in Python, and not in TorchScript.
 _NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
-_INDEXED = (torch.nn.ModuleList, torch.nn.ModuleDict, torch.nn.Sequential)
 
 
 def _handles_modules(function: Any, given: Arguments) -> bool:

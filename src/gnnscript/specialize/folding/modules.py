@@ -252,12 +252,7 @@ class Modules(Folding):
         ]
         return self.sequence("list", [v for v, _ in pairs], [n for _, n in pairs])
 
-    def module_item(self, ref: ModuleRef, position: Value) -> Folded:
-        if not isinstance(position, Const):
-            raise NeedsConstant(
-                "a module is picked by an index that is known only at run time",
-                "loop over the container, or use a constant index",
-            )
+    def module_item(self, ref: ModuleRef, position: Const) -> Folded:
         at = position.value
         if isinstance(ref.module, torch.nn.ModuleDict) and at in ref.module:
             found = ref.module[at]  # a subclass may have names of its own

@@ -36,6 +36,7 @@ from gnnscript.specialize.folding.base import (
     Binding,
     Folded,
     Folding,
+    MissingAttribute,
     store,
 )
 from gnnscript.specialize.folding.numbers import arithmetic
@@ -44,6 +45,7 @@ from gnnscript.specialize.folding.torch_arguments import boolean_tensor
 from gnnscript.specialize.helpers import as_list, is_shape, op_reference
 from gnnscript.specialize.substitutes import int_pow
 from gnnscript.specialize.values import (
+    Choice,
     Closure,
     Const,
     Dyn,
@@ -120,9 +122,11 @@ class Operators(Folding):
             try:
                 return self.wrap(getattr(holder.value, self.mangled(name))), None
             except AttributeError:
-                raise UnsupportedError(
+                raise MissingAttribute(
                     f"'{holder.value!r}' has no attribute '{name}'", "check the spelling"
                 ) from None
+        if isinstance(holder, Choice):
+            return self.of_choice(holder, lambda held: self.attribute(held, None, name))
         if isinstance(holder, Seq) and holder.cls is not None and name in holder.cls._fields:
             position = holder.cls._fields.index(name)
             if isinstance(base, ast.Tuple):

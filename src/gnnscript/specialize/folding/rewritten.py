@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
 from gnnscript.specialize.tree import clone
@@ -195,33 +195,6 @@ def as_loops(
         body = ast.For(target, iterable, [body], [])
     empty = ast.Assign([ast.Name(items, ast.Store())], ast.List([], ast.Load()))
     return [located(empty, node), located(body, node)]
-
-
-def as_choice(
-    call: ast.Call, position: str, keys: Sequence[int | str], result: str
-) -> list[ast.stmt]:
-    """``modules[position](...)`` as a chain of tests, with one call for each key.
-
-    Args:
-        call: The call.
-        position: The variable that holds the index or key.
-        keys: The keys there are; of integers, all from zero on.
-        result: The variable that holds the result.
-    """
-    assert isinstance(call.func, ast.Subscript)
-    place = ast.Name(position, ast.Load())
-    message = ast.Constant(f"'{ast.unparse(call.func.value)}' has no such item")
-    missing = ast.Call(ast.Name("IndexError", ast.Load()), [message], [])
-    chain: list[ast.stmt] = [ast.Raise(missing, None)]
-    for number, key in reversed(list(enumerate(keys))):
-        test: ast.expr = ast.Compare(place, [ast.Eq()], [ast.Constant(key)])
-        if isinstance(key, int):
-            behind = ast.Constant(number - len(keys))
-            test = ast.BoolOp(ast.Or(), [test, ast.Compare(place, [ast.Eq()], [behind])])
-        picked = clone(call)
-        picked.func = ast.Subscript(call.func.value, ast.Constant(key), ast.Load())
-        chain = [ast.If(test, [ast.Assign([ast.Name(result, ast.Store())], picked)], chain)]
-    return [located(statement, call) for statement in chain]
 
 
 def tests_nested(node: ast.If) -> ast.If:

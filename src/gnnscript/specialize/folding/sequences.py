@@ -36,6 +36,7 @@ from gnnscript.specialize.folding.rewritten import located
 from gnnscript.specialize.helpers import absent, filled_range, reference, torch_name
 from gnnscript.specialize.program import is_runtime
 from gnnscript.specialize.values import (
+    Choice,
     Const,
     Dyn,
     Mapping,
@@ -376,8 +377,12 @@ class Sequences(Folding):
         """``holder[position]``."""
         known = isinstance(position, Const)
         at = position.value if isinstance(position, Const) else None
+        if isinstance(holder, Choice):
+            return self.of_choice(holder, lambda one: self.subscript(one, None, position, index))
         if isinstance(holder, ModuleRef):
-            return self.module_item(holder, position)
+            if isinstance(position, Const):
+                return self.module_item(holder, position)
+            return self.pick_module(holder, position, index)
         if not known:
             holder, position, index = self._by_edge_type(holder, position, index)
         if isinstance(holder, Mapping):

@@ -41,6 +41,7 @@ from gnnscript.specialize.folding.operators import Operators
 from gnnscript.specialize.folding.ordering import Ordering
 from gnnscript.specialize.folding.parameters import Parameters
 from gnnscript.specialize.folding.parting import apart, meet, part_at_choice, part_at_optional
+from gnnscript.specialize.folding.picking import Picking
 from gnnscript.specialize.folding.records import Records
 from gnnscript.specialize.folding.rewritten import collected, tests_nested, yields
 from gnnscript.specialize.folding.sequences import Sequences
@@ -93,6 +94,7 @@ class Frame(
     Matching,
     Modules,
     Parameters,
+    Picking,
     Objects,
     Records,
     Shared,

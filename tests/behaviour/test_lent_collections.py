@@ -256,16 +256,6 @@ def test_sets_of_constants(check) -> None:
     check(Sets())
 
 
-class RunTimeSet(Base):
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        return self.run(x, edge_index) * len({n // 2 for n in (x.size(0), edge_index.size(1))})
-
-
-def test_sets_of_values_are_refused() -> None:
-    with pytest.raises(gnnscript.UnsupportedError, match="no sets"):
-        torch.jit.script(RunTimeSet())
-
-
 class Between(Base):
     """Chained comparisons of tensors are tensors: the first that does not hold, or the last."""
 

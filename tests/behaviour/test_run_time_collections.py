@@ -150,14 +150,6 @@ class Repeated(Model):
         return grid
 
 
-class InASet(Model):
-    def found(self, x: Tensor, edge_index: Tensor):
-        seen = set()
-        for node in edge_index[0].tolist():
-            seen.add(node)
-        return len(seen)
-
-
 class Compared(Model):
     def found(self, x: Tensor, edge_index: Tensor):
         pair = x, x + 1
@@ -169,7 +161,6 @@ class Compared(Model):
     [
         (Repeated, "holds one list or dictionary several times"),
         (Compared, "are one object"),
-        (InASet, "no sets"),
     ],
 )
 def test_what_cannot_be_known_of_objects_is_refused(model: type[nn.Module], words: str) -> None:

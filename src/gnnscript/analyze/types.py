@@ -34,14 +34,17 @@ __all__ = [
     "filled",
     "from_annotation",
     "from_schema",
+    "has_tuple_keys",
     "holds_number",
     "is_optional",
     "is_sparse",
     "is_subtype",
     "join",
+    "key_type",
     "list_of",
     "of_value",
     "optional",
+    "set_of",
     "strip_optional",
     "table_type",
     "tuple_of",
@@ -54,7 +57,7 @@ class Type:
 
     Args:
         name: ``Tensor``, ``int``, ``float``, ``bool``, ``str``, ``None``, ``number``, ``device``,
-            ``dtype``, ``Optional``, ``Tuple``, ``List``, ``Dict``, ``Union``, ``Class`` or
+            ``dtype``, ``Optional``, ``Tuple``, ``List``, ``Dict``, ``Set``, ``Union``, ``Class`` or
             ``Unknown`` (left to TorchScript's own inference).
         args: Element types of a compound type.
         cls: The Python class of a ``Class`` type or of a named tuple; ``"sparse"`` of a tensor.
@@ -72,6 +75,10 @@ class Type:
             return _SPELLING[self.name]
         if self.name == "Tuple" and not self.args:
             return "Tuple[()]"
+        if self.name == "Set":
+            return f"Dict[{key_type(self)}, bool]"
+        if has_tuple_keys(self):
+            return f"Dict[str, {self.args[1]}]"
         if self.args:
             return f"{self.name}[{', '.join(str(arg) for arg in self.args)}]"
         return self.name
@@ -136,6 +143,22 @@ def dict_of(key: Type, value: Type) -> Type:
     return Type("Dict", (key, value))
 
 
+def set_of(element: Type) -> Type:
+    """``Set[element]``, which TorchScript holds as a dictionary that has the elements as keys."""
+    return Type("Set", (element,))
+
+
+def has_tuple_keys(t: Type) -> bool:
+    """Whether it is a dictionary or set of tuples of integers, which are texts in TorchScript."""
+    keys = t.args[0] if t.name in ("Dict", "Set") and t.args else UNKNOWN
+    return keys.name == "Tuple" and set(keys.args) == {INT}
+
+
+def key_type(t: Type) -> Type:
+    """The type of the keys that stand for those of a dictionary or set."""
+    return STR if has_tuple_keys(t) else t.args[0]
+
+
 def is_optional(t: Type) -> bool:
     """Whether ``None`` is a possible value."""
     return t.name in ("Optional", "None") or (t.name == "Union" and NONE in t.args)
@@ -161,7 +184,7 @@ def is_subtype(a: Type, b: Type) -> bool:
         return any(is_subtype(a, arg) for arg in b.args)
     if a.name == b.name == "Tuple" and a.cls is b.cls:
         return len(a.args) == len(b.args) and all(map(is_subtype, a.args, b.args))
-    if a.name == b.name and a.name in ("List", "Dict"):
+    if a.name == b.name and a.name in ("List", "Dict", "Set"):
         # mutable, hence invariant: only what is still unknown may become known
         return all(UNKNOWN in (x, y) for x, y in zip(a.args, b.args, strict=True) if x != y)
     return False
@@ -169,8 +192,8 @@ def is_subtype(a: Type, b: Type) -> bool:
 
 def join(a: Type, b: Type) -> Type | None:
     """The smallest type that holds both, or ``None`` if TorchScript has none."""
-    if a.name == b.name == "List" and UNKNOWN in (a.args[0], b.args[0]):
-        return b if a.args[0] == UNKNOWN else a  # the list was empty up to here
+    if a.name == b.name and a.name in ("List", "Set") and UNKNOWN in (a.args[0], b.args[0]):
+        return b if a.args[0] == UNKNOWN else a  # it was empty up to here
     if is_subtype(a, b):
         return a if b == UNKNOWN else b
     if is_subtype(b, a):
@@ -245,6 +268,8 @@ def from_annotation(annotation: Any) -> Type:
         return tuple_of(*map(from_annotation, args))
     if origin in (list, collections.abc.Sequence, collections.abc.Iterable):
         return list_of(from_annotation(args[0])) if args else list_of(UNKNOWN)
+    if origin in (set, collections.abc.Set, collections.abc.MutableSet):
+        return set_of(from_annotation(args[0]))
     if origin in (dict, collections.abc.Mapping):
         return dict_of(*map(from_annotation, args))
     if origin is typing.Annotated:

@@ -18,6 +18,7 @@ from gnnscript.analyze.types import (
     TENSOR,
     Type,
     alternatives,
+    has_tuple_keys,
     is_optional,
     optional,
     strip_optional,
@@ -333,6 +334,17 @@ def _specialize(
             "return tensors, numbers and strings, or tuples, lists and dictionaries of them",
             source.location(),
         )
+    types = [
+        ("returns", static_type(done.value)),
+        *((f"takes as '{n}'", t) for n, t in done.parameters),
+    ]
+    for how, t in types:
+        if _only_in_python(t):
+            raise UnsupportedError(
+                f"'{name}' {how} a set, or a dictionary whose keys are tuples of integers",
+                "pass lists or tensors: TorchScript has neither",
+                source.location(),
+            )
     defaults = {argument.name: argument.default for argument in arguments}
     spelled: list[ast.expr] = []
     for parameter, t in done.parameters:
@@ -346,3 +358,8 @@ def _specialize(
             spelled.append(node)
     done.node.args.defaults = spelled
     return done
+
+
+def _only_in_python(t: Type) -> bool:
+    """Whether a value has another form in specialised code than in Python."""
+    return t.name == "Set" or has_tuple_keys(t) or any(map(_only_in_python, t.args))

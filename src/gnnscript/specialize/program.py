@@ -151,6 +151,7 @@ class Program:
         self.used: dict[tuple[str, ...], torch.nn.Module] = {}
         self.homes: dict[int, tuple[ModuleRef, str, Any]] = {}
         self.reads: dict[tuple[int, str], tuple[Any, str]] = {}
+        self.trials = 0  # loops being written that may be written out instead
         self.stored: set[tuple[str, ...]] = set()  # paths of modules whose attributes are assigned
         self.detours: list[tuple[ModuleRef, Location]] = []
         paths = [id(m) for _, m in root.named_modules(remove_duplicate=False)]

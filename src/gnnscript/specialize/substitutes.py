@@ -249,6 +249,16 @@ def int_list(x: Tensor) -> List[int]:  # noqa: UP006
     return values
 
 
+def int_rows(x: Tensor) -> List[List[int]]:  # noqa: UP006
+    """The same of a matrix, of which each row is unpacked."""
+    assert not x.is_floating_point(), "tolist() of floats: index the tensor, or use float(x[i])"
+    assert x.dim() == 2, "a row of tolist() is unpacked, and there are no rows"
+    rows: List[List[int]] = []  # noqa: UP006
+    for i in range(x.size(0)):
+        rows.append(int_list(x[i]))  # noqa: PERF401
+    return rows
+
+
 def int_hash(n: int) -> int:
     """``hash(n)``: the remainder modulo ``2**61 - 1``, with the sign of ``n``."""
     modulus = 2305843009213693951

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import collections
 import inspect
 from dataclasses import replace
@@ -16,6 +17,7 @@ from gnnscript.analyze.types import (
     UNKNOWN,
     Type,
     dict_of,
+    has_tuple_keys,
     is_optional,
     is_subtype,
     list_of,
@@ -23,7 +25,9 @@ from gnnscript.analyze.types import (
 )
 from gnnscript.specialize.folding.base import Arguments, Binding, Folding, Learned
 from gnnscript.specialize.folding.collections import is_collection
+from gnnscript.specialize.folding.mutation import changed_sets
 from gnnscript.specialize.folding.numbers import as_held
+from gnnscript.specialize.folding.sets import is_set
 from gnnscript.specialize.helpers import (
     annotation,
     filled_range,
@@ -118,8 +122,12 @@ class Assignment(Folding):
                 if isinstance(held, Mapping) and isinstance(node.op, ast.BitOr):
                     self.change(held, before.read, "update", Arguments([self.fold(node.value)], {}))
                     return
-            if held is not None and before is not None and self._extends(node, held, before.read):
-                return
+            if held is not None and before is not None:
+                if self._extends(node, held, before.read):
+                    return
+                if static_type(held).name == "Set":
+                    if self.augment_set((held, before.read), node.op, self.fold(node.value)):
+                        return
             self.assign(node.target, *self.fold(load))
             return
         if isinstance(node.target, ast.Subscript):
@@ -152,6 +160,8 @@ class Assignment(Folding):
         t = static_type(held)
         if not isinstance(held, Dyn) or not isinstance(node.op, ast.Add) or read is None:
             return False
+        if t.name == "List" and not t.known and isinstance(node.target, ast.Name):
+            self.learn_as(node.target.id, static_type(self.fold(node.value)[0]))
         if t.name != "List" or not t.known or filled_range(read) is not read:
             return False
         value, more = self.fold_needed(node.value)
@@ -186,6 +196,9 @@ class Assignment(Folding):
             if static_type(holder).name == "List" and isinstance(place.slice, ast.Slice):
                 self.put_slice(holder, place.value, place.slice, (value, residual))
                 return
+            held = static_type(holder)
+            if held.name == "Dict" and held.known:
+                value, residual = self.as_typed(value, residual, held.args[1])
             self.emit(ast.Assign([place], self.needed(value, residual)))
         else:
             raise UnsupportedError(
@@ -199,7 +212,8 @@ class Assignment(Folding):
         if not isinstance(made, ast.Assign) or not isinstance(made.value, ast.Dict):
             return
         assert isinstance(base, ast.Name)
-        t = dict_of(static_type(key), static_type(value))
+        empty = isinstance(value, Seq) and not value.items
+        t = dict_of(static_type(key), UNKNOWN if empty else static_type(value))
         for name, binding in self.env.items():
             if binding.name == base.id and t.known:
                 raise Learned(self, name, t)
@@ -220,6 +234,9 @@ class Assignment(Folding):
         self.forget({name})
         if residual is None:
             residual = literal(value)
+        if isinstance(value, Const) and is_set(value.value) and self._set_changes(name):
+            known_type = self.declared.get(name) or self.learned.get(name)
+            value, residual = self.runtime_set(value, known_type)
         known = self.known_collection(name, value, residual)
         if known is not None:
             self.env[name] = Binding(known[0], None, known[1])
@@ -238,9 +255,12 @@ class Assignment(Folding):
             t = static_type(value)
             if items is not None and t.name in ("List", "Dict"):
                 value = Dyn(list_of(UNKNOWN) if not items and t.name == "List" else t)
+        declared = self.declared.get(name) or self.learned.get(name)
+        if isinstance(residual, (ast.ListComp, ast.DictComp)) and declared is not None:
+            value, typed = self.as_typed(value, residual, declared)
+            residual = typed or residual
         residual = filled_range(residual)
         t = static_type(value)
-        declared = self.declared.get(name) or self.learned.get(name)
         annotate = False
         if declared is not None and declared.name == "Tuple" and isinstance(value, Seq):
             declared = None  # what is known of each element says more
@@ -260,11 +280,15 @@ class Assignment(Folding):
             t = declared
             if isinstance(value, Dyn) and not value.type.known:
                 value = Dyn(declared)
+        again = bool(self.variants.get(name))
+        if again and declared == t:
+            residual = self.as_typed(value, residual, t)[1] or residual
         residual_name = self.variable(name, t)
         if self.is_narrowed(name, residual_name, t):
             residual_name = self.variable_apart(name, t)
         store = ast.Name(residual_name, ast.Store())
-        if annotate or (declared is not None and isinstance(residual, (ast.List, ast.Dict))):
+        first = isinstance(residual, (ast.List, ast.Dict)) and not again
+        if annotate or (declared is not None and first):
             self.emit(ast.AnnAssign(store, annotation(t), residual, 1))
         elif isinstance(residual, ast.Name) and residual.id == residual_name:
             pass
@@ -273,6 +297,23 @@ class Assignment(Folding):
             if isinstance(residual, (ast.List, ast.Dict)) and not _parts(residual):
                 self.open_lists[residual_name] = self.out[-1]
         self.env[name] = Binding(value, residual_name)
+
+    def _set_changes(self, name: str) -> bool:
+        """Whether a variable that holds a set may hold other elements later."""
+        stored = [
+            n
+            for n in ast.walk(self.source.node)
+            if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store)
+        ]
+        own = [
+            call
+            for call in ast.walk(self.source.node)
+            if isinstance(call, ast.Call) and not hasattr(builtins, getattr(call.func, "id", ""))
+        ]
+        given = [arg for call in own for arg in [*call.args, *(k.value for k in call.keywords)]]
+        passed = any(isinstance(arg, ast.Name) and arg.id == name for arg in given)
+        changed = self.mutated | changed_sets(self.source.node)
+        return len(stored) > 1 or passed or name in changed
 
     def is_narrowed(self, name: str, held_as: str, t: Type) -> bool:
         """Whether a test has said of a variable that it is not ``None``, which it may be again.
@@ -390,7 +431,10 @@ class Assignment(Folding):
             self.refuse_lost(node.value, base)
             if not isinstance(base, ast.Name):  # TorchScript stores into slices of variables only
                 base = self.hold("target", base) or base
-            return ast.Subscript(base, self.index(node.slice)[1], ast.Store())
+            position, index = self.index(node.slice)
+            if has_tuple_keys(static_type(self.fold(node.value)[0])):
+                index = self.set_key(position, index)
+            return ast.Subscript(base, index, ast.Store())
         if isinstance(node, ast.Attribute):
             holder, base_node = self.fold(node.value)
             if isinstance(holder, ModuleRef):

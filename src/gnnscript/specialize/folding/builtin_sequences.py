@@ -198,6 +198,8 @@ def _ordered(frame: Frame, function: Any, given: Arguments) -> Folded:
 
 @for_(list, tuple, set, frozenset)
 def _collection(frame: Frame, function: Any, given: Arguments) -> Folded:
+    if function in (set, frozenset) and given.args:
+        return frame.make_set(given.args[0])
     if not given.args:
         if function is list:
             return Seq((), "list"), ast.List([], ast.Load())
@@ -205,8 +207,6 @@ def _collection(frame: Frame, function: Any, given: Arguments) -> Folded:
     done = evaluated(frame, function, given)
     if done is not None:
         return done
-    if function in (set, frozenset):
-        raise UnsupportedError("TorchScript has no sets", "use a list or a dictionary")
     parts = parts_of(frame, given.args[0])
     if parts is not None:
         return listed(frame, parts, function.__name__)

@@ -279,6 +279,8 @@ class Calls(Folding):
             handler = BUILTINS.get(function)
         except TypeError:
             handler = None
+        if function in _UNORDERED and given.args:
+            given = Arguments([self.listed_set(given.args[0]), *given.args[1:]], given.kwargs)
         if handler is not None:
             return handler(cast("Frame", self), function, given)
         if inspect.isclass(function):
@@ -398,6 +400,10 @@ def _handles_modules(function: Any, given: Arguments) -> bool:
     """Whether a function that torch has written in Python is given modules, as only Python can."""
     folded = [*given.args, *given.kwargs.values()]
     return inspect.isfunction(function) and any(isinstance(v, ModuleRef) for v, _ in folded)
+
+
+# Of which the result for a set does not depend on its order.
+_UNORDERED = (sorted, min, max, sum)
 
 
 def _is_hashable(value: Any) -> bool:

@@ -6,11 +6,11 @@ import ast
 from typing import Any
 
 from gnnscript._errors import UnsupportedError
-from gnnscript.analyze.types import Type, list_of
+from gnnscript.analyze.types import UNKNOWN, Type, dict_of, has_tuple_keys, list_of
 from gnnscript.specialize.folding.base import Binding, Folded, Folding
 from gnnscript.specialize.folding.builtin_sequences import parts_of
 from gnnscript.specialize.folding.rewritten import as_loops
-from gnnscript.specialize.values import Const, Dyn, Value, static_type
+from gnnscript.specialize.values import Const, Dyn, Seq, Value, static_type
 
 
 class Comprehensions(Folding):
@@ -31,7 +31,7 @@ class Comprehensions(Folding):
                 if kept is not None:
                     generators, element = kept
                     listed = ast.ListComp(element[1], generators)
-                    return Dyn(list_of(static_type(element[0]))), listed
+                    return Dyn(list_of(_element(element[0]))), listed
             del self.out[mark:]
         finally:
             self.env, self.scope = saved, scope
@@ -93,20 +93,6 @@ class Comprehensions(Folding):
         self.block(as_loops(node, name, self.fresh))
         return self.fold_Name(ast.Name(name, ast.Load()))
 
-    def fold_SetComp(self, node: ast.SetComp) -> Folded:
-        listed, _ = self.fold_ListComp(
-            ast.copy_location(ast.ListComp(node.elt, node.generators), node)
-        )
-        if not isinstance(listed, Const):
-            raise UnsupportedError("TorchScript has no sets", "use a list or a dictionary")
-        return Const(set(listed.value)), None
-
-    def fold_Set(self, node: ast.Set) -> Folded:
-        found = [self.fold(element)[0] for element in node.elts]
-        if not all(isinstance(value, Const) for value in found):
-            raise UnsupportedError("TorchScript has no sets", "use a list or a dictionary")
-        return Const({value.value for value in found if isinstance(value, Const)}), None
-
     def fold_DictComp(self, node: ast.DictComp) -> Folded:
         saved, scope, mark = self.env, self.scope, len(self.out)
         self.env, self.scope = dict(saved), saved if scope is None else scope
@@ -136,8 +122,9 @@ class Comprehensions(Folding):
                     "write a loop that fills the dictionary",
                 )
             generators, (key_pair, value_pair) = kept
-            t = Type("Dict", (static_type(key_pair[0]), static_type(value_pair[0])))
-            return Dyn(t), ast.DictComp(key_pair[1], value_pair[1], generators)
+            t = dict_of(static_type(key_pair[0]), _element(value_pair[0]))
+            key = self.set_key(*key_pair) if has_tuple_keys(t) else key_pair[1]
+            return Dyn(t), ast.DictComp(key, value_pair[1], generators)
         finally:
             self.env, self.scope = saved, scope
 
@@ -180,3 +167,9 @@ class Comprehensions(Folding):
         finally:
             self.conditional -= 1
         return None if body else ([ast.comprehension(target, iterable, [], 0)], found)
+
+
+def _element(value: Value) -> Type:
+    """The type of an element; of an empty list, what is in it shows where it is filled."""
+    empty = isinstance(value, Seq) and value.kind == "list" and not value.items
+    return list_of(UNKNOWN) if empty else static_type(value)

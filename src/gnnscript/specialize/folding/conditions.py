@@ -158,7 +158,7 @@ class Conditions(Folding):
             return Dyn(BOOL), ast.BoolOp(ast.And(), [given, rest])
         if t.name == "Tuple":
             return Const(len(t.args) > 0), None
-        if t.name in ("List", "Dict", "str"):
+        if t.name in ("List", "Dict", "Set", "str"):
             length = ast.Call(ast.Name("len", ast.Load()), [node], [])
             return Dyn(BOOL), ast.Compare(length, [ast.Gt()], [ast.Constant(0)])
         if t.name == "Class":
@@ -393,6 +393,9 @@ class Conditions(Folding):
         if isinstance(left_value, Const) and isinstance(right_value, Const):
             result = self.compute(node, OPERATORS[type(op)], left_value.value, right_value.value)
             return self.wrap(result), None
+        done = self.set_comparison(op, (left_value, left_node), (right_value, right_node))
+        if done is not None:
+            return done
         for value, other in ((left_value, right_value), (right_value, left_value)):
             if isinstance(other, Const) and other.value is None:
                 if isinstance(op, (ast.Is, ast.Eq, ast.IsNot, ast.NotEq)):

@@ -8,13 +8,13 @@ from __future__ import annotations
 import ast
 from dataclasses import replace
 
-from gnnscript.analyze.types import Type, list_of
+from gnnscript.analyze.types import Type, list_of, set_of
 from gnnscript.specialize.folding.base import Arguments, Binding, Folded, Folding
 from gnnscript.specialize.folding.rewritten import parsed, parsed_expression
 from gnnscript.specialize.helpers import annotation, torch_name
 from gnnscript.specialize.values import Defaulting, Dyn, static_type
 
-_GROWS = ("append", "extend")
+_GROWS = ("append", "extend", "add")
 
 
 class Defaults(Folding):
@@ -76,7 +76,8 @@ class Defaults(Folding):
         assert isinstance(func.value, ast.Subscript)
         place, item = self.in_variables(func.value), self._variable("item", node.args[0])
         spelled, t = ast.unparse(place), static_type(self.env[item].value)
-        empty = self._empty(list_of(t) if func.attr == "append" else t)
+        made = {"append": list_of(t), "add": set_of(t)}.get(func.attr, t)
+        empty = self._empty(made)
         self._as_plain(place, None)
         self._run(f"if {self._missing(place)}: {spelled} = {empty}", node)
         self._run(f"{spelled}.{func.attr}({item})", node)
@@ -91,7 +92,7 @@ class Defaults(Folding):
     def _made(self, held: Defaulting) -> str:
         """The variable that stands for what the dictionary makes for a key."""
         t = held.type.args[1]
-        if t.name in ("List", "Dict"):
+        if t.name in ("List", "Dict", "Set"):
             return self._empty(t)
         name = self.fresh("default")
         value, node = self.call(held.default, Arguments([], {}), None)
@@ -101,7 +102,7 @@ class Defaults(Folding):
     def _empty(self, t: Type) -> str:
         """The variable that stands for an empty list or dictionary of a type."""
         name = self.fresh("default")
-        empty = ast.Dict([], []) if t.name == "Dict" else ast.List([], ast.Load())
+        empty = ast.Dict([], []) if t.name in ("Dict", "Set") else ast.List([], ast.Load())
         made = ast.Call(torch_name("torch.jit.annotate"), [annotation(t), empty], [])
         self.env[name] = Binding(Dyn(t), None, made)
         return name

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gnnscript._errors import UnsupportedError
-from gnnscript.specialize.folding.base import Folded
-from gnnscript.specialize.values import Const, literal
+from gnnscript.specialize.folding.base import Binding, Folded
+from gnnscript.specialize.folding.rewritten import located, yields
+from gnnscript.specialize.substitutes import int_rows
+from gnnscript.specialize.values import Closure, Const, literal
 
 if TYPE_CHECKING:
     from gnnscript.specialize.folding.statements import Frame
 
-__all__ = ["Endless", "Part", "first_parts", "refuse_second_reader"]
+__all__ = [
+    "Endless",
+    "Part",
+    "by_rows",
+    "first_parts",
+    "refuse_changes_between",
+    "refuse_second_reader",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +61,20 @@ def first_parts(folded: Folded, count: int) -> list[Folded] | None:
     if not isinstance(value, Const) or not isinstance(value.value, Endless):
         return None
     return [part.folded for part in value.value.take(count)]
+
+
+def by_rows(frame: Frame, node: ast.For) -> ast.For:
+    """``for a, b in x.tolist()``: the rows of a matrix, as what is unpacked is no number."""
+    source = node.iter
+    method = source.func if isinstance(source, ast.Call) else None
+    if not isinstance(node.target, (ast.Tuple, ast.List)) or not isinstance(method, ast.Attribute):
+        return node
+    if method.attr != "tolist" or not isinstance(source, ast.Call):
+        return node
+    name = frame.fresh("rows")
+    frame.env[name] = Binding(Const(int_rows), None)
+    rows = ast.Call(ast.Name(name, ast.Load()), [method.value], [])
+    return located(ast.For(node.target, located(rows, source), node.body, node.orelse), node)
 
 
 def refuse_second_reader(frame: Frame) -> None:
@@ -92,3 +116,32 @@ def refuse_second_reader(frame: Frame) -> None:
             "an iterator is read in more than one place, or again in each turn of a loop",
             "loop over the sequence itself, or over a slice of it; make an iterator for each loop",
         )
+
+
+def refuse_changes_between(frame: Frame, node: ast.For) -> None:
+    """A generator sees what its reader does between two values; here all are computed first."""
+    if not isinstance(node.iter, ast.Call) or not any(map(_changes_in_place, node.body)):
+        return
+    callee = frame.fold(node.iter.func)[0]
+    function = getattr(callee, "function", getattr(callee, "value", None))
+    if str(getattr(function, "__module__", "")).startswith("torch.nn.modules"):
+        return  # lists of modules and parameters
+    inner = isinstance(callee, Closure) and yields(callee.node)
+    if inner or inspect.isgeneratorfunction(function):
+        raise UnsupportedError(
+            "tensors are changed in place while a generator is read, which may see the change",
+            "assign new tensors (x = x + y, not x += y), or collect the values in a list first",
+        )
+
+
+def _changes_in_place(statement: ast.stmt) -> bool:
+    """Whether a statement has the form of one that changes tensors in place."""
+    for node in ast.walk(statement):
+        if isinstance(node, ast.AugAssign):
+            return True
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+            return True
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr.endswith("_") and not node.func.attr.startswith("_"):
+                return True
+    return False

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-import inspect
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import BOOL, FLOAT, INT, NONE, TENSOR, UNKNOWN, is_optional, list_of
 from gnnscript.specialize.folding.base import Binding, Folding, NeedsConstant, Opened, store
+from gnnscript.specialize.folding.iterators import by_rows, refuse_changes_between
 from gnnscript.specialize.folding.numbers import as_number
 from gnnscript.specialize.folding.rewritten import (
     tested_apart,
@@ -17,11 +17,9 @@ from gnnscript.specialize.folding.rewritten import (
     unpacked_parts,
     with_flags,
     without_else,
-    yields,
 )
 from gnnscript.specialize.helpers import annotation, is_absent, torch_name
 from gnnscript.specialize.values import (
-    Closure,
     Const,
     Dyn,
     ModuleRef,
@@ -36,6 +34,9 @@ from gnnscript.specialize.values import (
     literal,
     static_type,
 )
+
+if TYPE_CHECKING:
+    from gnnscript.specialize.folding.statements import Frame
 
 UNROLL_LIMIT = 256
 
@@ -67,7 +68,9 @@ class Loops(Folding):
         if node.orelse:
             self.block(without_else(node, self.fresh("left")))
             return
-        self._refuse_changes_between(node)
+        frame = cast("Frame", self)
+        refuse_changes_between(frame, node)
+        node = by_rows(frame, node)
         value, residual = self.fold(node.iter)
         items = constant_items(value)
         if isinstance(value, Const) and isinstance(value.value, range):
@@ -75,7 +78,10 @@ class Loops(Folding):
             if (
                 len(value.value) > 1
                 and not self._outlives(node)
-                and self._stays(lambda: self._loop(node, Dyn(INT), iterable))
+                and self._stays(
+                    lambda: self._loop(node, Dyn(INT), iterable),
+                    short=len(value.value) <= UNROLL_LIMIT,
+                )
             ):
                 return
         if items is None and isinstance(value, ModuleRef):
@@ -103,21 +109,6 @@ class Loops(Folding):
             if any(isinstance(part, (ast.Tuple, ast.List)) for part in node.target.elts):
                 node = unpacked_parts(node, self.fresh)
         self._loop(node, element, self.needed(value, residual))
-
-    def _refuse_changes_between(self, node: ast.For) -> None:
-        """A generator sees what its reader does between two values; here all are computed first."""
-        if not isinstance(node.iter, ast.Call) or not any(map(_changes_in_place, node.body)):
-            return
-        callee = self.fold(node.iter.func)[0]
-        function = getattr(callee, "function", getattr(callee, "value", None))
-        if str(getattr(function, "__module__", "")).startswith("torch.nn.modules"):
-            return  # lists of modules and parameters
-        inner = isinstance(callee, Closure) and yields(callee.node)
-        if inner or inspect.isgeneratorfunction(function):
-            raise UnsupportedError(
-                "tensors are changed in place while a generator is read, which may see the change",
-                "assign new tensors (x = x + y, not x += y), or collect the values in a list first",
-            )
 
     @staticmethod
     def _range(r: range) -> ast.expr:
@@ -159,10 +150,16 @@ class Loops(Folding):
             for n in ast.walk(self.source.node)
         )
 
-    def _stays(self, write: Callable[[], None]) -> bool:
-        """Writes a loop over constants as a loop, unless its types or names do not settle so."""
+    def _stays(self, write: Callable[[], None], *, short: bool = True) -> bool:
+        """Writes a loop over constants as a loop, unless its types or names do not settle so.
+
+        Args:
+            write: Does it.
+            short: Whether it may be written out instead, which is preferred to picking modules.
+        """
         before = self._snapshot()
         self.trials += 1
+        self.program.trials += short
         try:
             write()
         except UnsupportedError:
@@ -170,6 +167,7 @@ class Loops(Folding):
             return False
         finally:
             self.trials -= 1
+            self.program.trials -= short
         return True
 
     def _snapshot(self) -> tuple[Any, ...]:
@@ -460,19 +458,6 @@ def _filled(binding: Binding, ends: list[Binding]) -> Binding:
     same = (end for end in ends if end.name == binding.name)
     known = (end for end in same if isinstance(end.value, Dyn) and end.value.type.known)
     return next(known, binding)
-
-
-def _changes_in_place(statement: ast.stmt) -> bool:
-    """Whether a statement has the form of one that changes tensors in place."""
-    for node in ast.walk(statement):
-        if isinstance(node, ast.AugAssign):
-            return True
-        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
-            return True
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            if node.func.attr.endswith("_") and not node.func.attr.startswith("_"):
-                return True
-    return False
 
 
 def _within(body: list[ast.stmt]) -> Iterator[ast.AST]:

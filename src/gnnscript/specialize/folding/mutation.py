@@ -52,6 +52,16 @@ def mutated_names(node: ast.AST) -> set[str]:
     return names
 
 
+def changed_sets(node: ast.AST) -> set[str]:
+    """Sets that are changed in place, as far as only sets are changed so."""
+    calls = (n.func for n in ast.walk(node) if isinstance(n, ast.Call))
+    names: set[str] = set()
+    for func in calls:
+        if isinstance(func, ast.Attribute) and func.attr in CHANGE_SETS:
+            names |= _root(func.value)
+    return names
+
+
 def augmented_names(node: ast.AST) -> set[str]:
     """Variables that ``+=`` and the like may change in place, or give another object."""
     statements = (n for n in ast.walk(node) if isinstance(n, ast.AugAssign))

@@ -212,7 +212,8 @@ class Operators(Folding):
         if isinstance(left, Const) and isinstance(right, Const):
             value = self.compute(node, OPERATORS[type(node.op)], left.value, right.value)
             return self.wrap(value), None
-        done = self.record_operator(node.op, (left, left_node), (right, right_node))
+        done = self.set_operator(node.op, first, second)
+        done = done or self.record_operator(node.op, (left, left_node), (right, right_node))
         if done is not None:
             return done
         if isinstance(node.op, ast.BitOr) and isinstance(left, Mapping):

@@ -31,13 +31,14 @@ class Picking(Folding):
 
     def pick_module(self, ref: ModuleRef, position: Value, index: ast.expr) -> Folded:
         """``modules[position]`` with a position or key of run time: a choice between all."""
-        if not isinstance(ref.module, _INDEXED) or _has_own_items(ref.module):
+        possible = isinstance(ref.module, _INDEXED) and not _has_own_items(ref.module)
+        if not possible or self.program.trials:
             raise NeedsConstant(
                 "a module is picked by an index that is known only at run time",
                 "loop over the container, or use a constant index",
             )
         place = self._deciding("position", position, index)
-        count = len(ref.module)
+        count = len(ref.module._modules)
         cases: list[_Case] = []
         for number, (name, child) in enumerate(ref.module._modules.items()):
             named = isinstance(ref.module, torch.nn.ModuleDict)
@@ -56,7 +57,7 @@ class Picking(Folding):
         pattern = re.compile(_pattern(spelled))
         cases: list[_Case] = []
         place = self._deciding("name", name, spelled)
-        if isinstance(holder, ModuleRef):
+        if isinstance(holder, ModuleRef) and not self.program.trials:
             module = holder.module
             for found in (*module._modules, *module._parameters, *module._buffers):
                 if pattern.fullmatch(found) and getattr(module, found) is not None:

@@ -6,6 +6,7 @@ import ast
 import collections
 import functools
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 from gnnscript._errors import UnsupportedError
@@ -17,6 +18,7 @@ from gnnscript.analyze.types import (
     TENSOR,
     UNKNOWN,
     Type,
+    has_tuple_keys,
     is_optional,
     join,
     list_of,
@@ -33,6 +35,7 @@ from gnnscript.specialize.folding.base import (
 )
 from gnnscript.specialize.folding.builtin_sequences import parts_of
 from gnnscript.specialize.folding.rewritten import located
+from gnnscript.specialize.folding.sets import changes_order, unread_keys
 from gnnscript.specialize.helpers import absent, filled_range, reference, torch_name
 from gnnscript.specialize.program import is_runtime
 from gnnscript.specialize.values import (
@@ -95,10 +98,14 @@ class Sequences(Folding):
         """What iteration over a value of type ``t`` yields."""
         if t.name == "List" and t.args:
             return Dyn(t.args[0])
+        if has_tuple_keys(t):
+            raise unread_keys(t)
         if t.name == "Dict" and t.args:
             return Dyn(t.args[0])
         if t == TENSOR:
             return Dyn(TENSOR)
+        if t.name == "Set":
+            raise changes_order(t)
         if t.name == "Tuple" and t.args:
             joined: Type | None = t.args[0]
             for other in t.args[1:]:
@@ -114,12 +121,6 @@ class Sequences(Folding):
         if isinstance(value, Const) and not value.value:
             return Seq((), "list"), ast.List([], ast.Load())
         return value, residual
-
-    def fold_Set(self, node: ast.Set) -> Folded:
-        value, _ = self._display(node.elts, "list")
-        if not isinstance(value, Const):
-            raise UnsupportedError("TorchScript has no sets", "use a list or a dictionary")
-        return Const(set(value.value)), None
 
     def _display(self, elements: list[ast.expr], kind: str) -> Folded:
         items: list[Value] = []
@@ -284,7 +285,7 @@ class Sequences(Folding):
             if all(isinstance(v, Const) for v, _ in folded):
                 known = Const(tuple(v.value for v, _ in folded if isinstance(v, Const)))
                 return known, ast.Tuple([n for _, n in folded], ast.Load())
-            return Dyn(UNKNOWN), ast.Tuple([n for _, n in folded], ast.Load())
+            return _key(folded), ast.Tuple([n for _, n in folded], ast.Load())
         return self._as_index(*self.fold(node))
 
     def _indices(self, node: ast.expr) -> list[tuple[Value, ast.expr]]:
@@ -311,8 +312,8 @@ class Sequences(Folding):
             return Dyn(TENSOR), ast.Call(torch_name("torch.arange"), bounds, [])
         if isinstance(value, Seq) and value.kind == "tuple" and not is_mixed(value):
             parts = self.element_nodes(self.needed(value, residual), len(value.items)).elts
-            indices = [self._as_index(*p)[1] for p in zip(value.items, parts, strict=True)]
-            return Dyn(UNKNOWN), ast.Tuple(indices, ast.Load())
+            indices = [self._as_index(*p) for p in zip(value.items, parts, strict=True)]
+            return _key(indices), ast.Tuple([node for _, node in indices], ast.Load())
         value, residual = self.present(value, self.needed(value, residual))
         if static_type(value) == NUMBER:
             return Dyn(INT), ast.Call(ast.Name("int", ast.Load()), [residual], [])
@@ -361,6 +362,9 @@ class Sequences(Folding):
         items: Any = holder.items if isinstance(holder, Mapping) else ()
         if isinstance(holder, Const) and isinstance(holder.value, dict):
             items = holder.value
+        if t.name == "Tuple" and set(t.args) == {INT} and isinstance(holder, Const) and items:
+            known = {",".join(map(str, key)): value for key, value in items.items()}
+            return Const(known), Dyn(STR), self.set_key(position, index)
         if t.name != "Tuple" or set(t.args) != {STR} or not items:
             return holder, position, index
         if not all(isinstance(key, tuple) for key in items):
@@ -451,6 +455,8 @@ class Sequences(Folding):
             # A tuple of tensors in Python, such as ``edge_index.unbind()``: one for each dimension.
             picked_by = torch_name("torch.ops.aten.index")
             return Dyn(TENSOR), ast.Call(picked_by, [holder_node, index], [])
+        if has_tuple_keys(t):
+            index = self.set_key(position, index)
         residual = ast.Subscript(holder_node, index, ast.Load())
         if t.name == "Tuple":
             if not known:
@@ -476,3 +482,9 @@ class Sequences(Folding):
 def reference_of(value: Value) -> ast.expr | None:
     """The name of a known object, if it has one."""
     return reference(value.value) if isinstance(value, Const) else None
+
+
+def _key(parts: Sequence[Folded]) -> Value:
+    """The tuple that an index is, if it may be a key of a dictionary."""
+    types = [static_type(value) for value, _ in parts]
+    return Dyn(tuple_of(*types) if set(types) in ({INT}, {STR}) else UNKNOWN)

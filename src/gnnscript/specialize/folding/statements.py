@@ -30,6 +30,7 @@ from gnnscript.specialize.folding.conditions import Conditions, is_called
 from gnnscript.specialize.folding.construction import Construction
 from gnnscript.specialize.folding.contexts import Contexts
 from gnnscript.specialize.folding.defaults import Defaults
+from gnnscript.specialize.folding.empties import Empties
 from gnnscript.specialize.folding.functions import Functions
 from gnnscript.specialize.folding.loops import Loops
 from gnnscript.specialize.folding.managers import Managers
@@ -45,6 +46,7 @@ from gnnscript.specialize.folding.picking import Picking
 from gnnscript.specialize.folding.records import Records
 from gnnscript.specialize.folding.rewritten import collected, tests_nested, yields
 from gnnscript.specialize.folding.sequences import Sequences
+from gnnscript.specialize.folding.sets import Sets
 from gnnscript.specialize.folding.shared import Shared
 from gnnscript.specialize.folding.sorting import Sorting
 from gnnscript.specialize.folding.tables import Tables
@@ -85,12 +87,14 @@ class Frame(
     Closures,
     TorchCalls,
     Sequences,
+    Sets,
     Operators,
     Conditions,
     Catching,
     Construction,
     Contexts,
     Defaults,
+    Empties,
     Matching,
     Modules,
     Parameters,

@@ -21,6 +21,7 @@ from gnnscript.analyze.types import (
 )
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding, NeedsConstant
 from gnnscript.specialize.folding.mutation import CHANGE_IN_PLACE, CHANGE_SETS
+from gnnscript.specialize.folding.sets import is_set
 from gnnscript.specialize.values import Const, Dyn, ModuleRef, Seq, Value, literal, static_type
 
 
@@ -77,11 +78,8 @@ class Tables(Folding):
         """A call of a constant's method, where its arguments are constants as well."""
         assert isinstance(node.func, ast.Attribute)
         self.fill_by(node.func.value, holder, name, given)
-        if name in CHANGE_SETS and isinstance(holder.value, set):
-            raise UnsupportedError(
-                "TorchScript has no sets",
-                "use a dictionary, as in 'seen[value] = True', or torch.unique",
-            )
+        if is_set(holder.value) and not given.constant:
+            return self.method_of_set(*self.as_set(holder, None), name, given.args)
         if name in CHANGE_IN_PLACE | CHANGE_SETS and isinstance(holder.value, (list, dict, set)):
             raise UnsupportedError(
                 f"'{name}' would change a Python object of the eager model",

@@ -18,6 +18,7 @@ from gnnscript.analyze.types import (
     TENSOR,
     UNKNOWN,
     Type,
+    has_tuple_keys,
     is_optional,
     is_sparse,
     list_of,
@@ -29,6 +30,7 @@ from gnnscript.specialize.folding.base import Arguments, Folded, Opened
 from gnnscript.specialize.folding.collections import is_collection
 from gnnscript.specialize.folding.functions import _declared
 from gnnscript.specialize.folding.mutation import CHANGE_IN_PLACE
+from gnnscript.specialize.folding.sets import unread_keys
 from gnnscript.specialize.folding.sparse_calls import (
     COMPRESSED,
     COMPRESSED_NAMES,
@@ -244,7 +246,7 @@ class TorchCalls(SparseCalls):
             t = static_type(holder)
         mark = len(self.out)
         given = self.arguments(node, spread=t in (TENSOR, UNKNOWN))
-        if t.name not in ("List", "Dict"):  # those are meant where they are held
+        if t.name not in ("List", "Dict", "Set"):  # those are meant where they are held
             held: list[Folded] = [(holder, holder_node)]
             self.settle(held, mark)
             holder_node = self.needed(*held[0])
@@ -257,6 +259,8 @@ class TorchCalls(SparseCalls):
             if name in CHANGE_IN_PLACE:
                 self.refuse_lost(node.func.value, holder_node)
             self.fill_by(node.func.value, holder, name, given)
+        if not t.known:
+            self.learn_inner(node, name, given)
         if t in (TENSOR, UNKNOWN):
             if name == "nonzero" and _is_true(given.kwargs.get("as_tuple")):
                 pairs = torch_name("torch.ops.aten.nonzero_numpy")
@@ -283,12 +287,19 @@ class TorchCalls(SparseCalls):
             and ("key" in given.kwargs or t.args[0].name == "Tuple")
         ):
             return self.sort_in_place(holder_node, holder, given)
+        if t.name == "Set":
+            return self.method_of_set(holder, holder_node, name, given.args)
         call = ast.Call(func, *self.nodes(given))
         if is_sparse(t):
             return self.method_of_sparse(holder_node, t, name, given, call)
         if t.name == "List":
             return self._method_of_list(holder_node, t, name, given, call)
         if t.name == "Dict":
+            if has_tuple_keys(t) and name in ("keys", "items", "popitem"):
+                raise unread_keys(t)
+            call = ast.Call(func, *self.nodes(self._entry(t, name, given)))
+            if name == "get" and len(given.args) > 1 and static_type(given.args[1][0]) == t.args[1]:
+                return Dyn(t.args[1]), call
             return Dyn(_dict_method(t, name)), call
         if t == STR:
             return Dyn(_STR_METHODS.get(name, STR)), call
@@ -368,6 +379,15 @@ class TorchCalls(SparseCalls):
                     self.env[variable] = type(binding)(Dyn(list_of(element)), binding.name)
         returns = {"pop": element, "copy": t, "index": INT, "count": INT}.get(name, NONE)
         return Dyn(returns), call
+
+    def _entry(self, t: Type, name: str, given: Arguments) -> Arguments:
+        """The arguments of a dictionary's method, as its types of key and entry need them."""
+        args = list(given.args)
+        if has_tuple_keys(t) and name in ("get", "pop", "setdefault"):
+            args[0] = Dyn(STR), self.set_key(*args[0])
+        if len(args) > 1 and name in ("get", "pop", "setdefault") and t.known:
+            args[1] = self.as_typed(*args[1], t.args[1])
+        return Arguments(args, given.kwargs)
 
     def _method_of_mapping(
         self, holder: Mapping, base: ast.expr | None, name: str, node: ast.Call
@@ -455,5 +475,6 @@ def _dict_method(t: Type, name: str) -> Type:
         "items": list_of(tuple_of(key, value)),
         "get": Type("Optional", (value,)),
         "pop": value,
+        "setdefault": value,
         "copy": t,
     }.get(name, NONE)

@@ -281,10 +281,10 @@ def static_type(value: Value) -> Type:
         types_ = [static_type(item) for item in value.items]
         if value.kind == "tuple":
             return tuple_of(*types_, cls=value.cls)
-        element = types_[0] if types_ else TENSOR
+        element: Type | None = types_[0] if types_ else TENSOR
         for other in types_[1:]:
-            element = join(element, other) or UNKNOWN
-        return list_of(element)
+            element = join(element, other) if element is not None else None
+        return list_of(element or UNKNOWN)
     if isinstance(value, Mapping):
         if not value.items:
             return dict_of(STR, TENSOR)

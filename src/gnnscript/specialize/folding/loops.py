@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from gnnscript._errors import UnsupportedError
-from gnnscript.analyze.types import BOOL, FLOAT, INT, NONE, TENSOR, UNKNOWN, is_optional, list_of
+from gnnscript.analyze.types import (
+    BOOL,
+    FLOAT,
+    INT,
+    NONE,
+    TENSOR,
+    UNKNOWN,
+    is_optional,
+    list_of,
+)
 from gnnscript.specialize.folding.base import Binding, Folding, NeedsConstant, Opened, store
 from gnnscript.specialize.folding.iterators import by_rows, refuse_changes_between
 from gnnscript.specialize.folding.numbers import as_number
 from gnnscript.specialize.folding.rewritten import (
+    noting_that_it_ran,
+    target_names,
     tested_apart,
     unpacked_inside,
     unpacked_parts,
@@ -77,7 +88,7 @@ class Loops(Folding):
             iterable = self._range(value.value)
             if (
                 len(value.value) > 1
-                and not self._outlives(node)
+                and not self.outliving(node)
                 and self._stays(
                     lambda: self._loop(node, Dyn(INT), iterable),
                     short=len(value.value) <= UNROLL_LIMIT,
@@ -90,7 +101,7 @@ class Loops(Folding):
             nodes: list[ast.expr | None] = [None] * len(items)
             if residual is not None and not isinstance(value, Const):
                 elements = self.element_nodes(residual, len(items)).elts
-                changing = self.assigned_names(node.body) | _target_names(node)
+                changing = self.assigned_names(node.body) | target_names(node)
                 nodes = [self.hold("item", element, changing) for element in elements]
             before = self._snapshot()
             try:
@@ -128,27 +139,6 @@ class Loops(Folding):
         if any(isinstance(node, ast.Call) for node in nodes):
             names |= self.assigned_inside
         return names
-
-    def _outlives(self, node: ast.For) -> bool:
-        """Whether what the loop defines first is read behind it: TorchScript forgets it there."""
-        new = (self.assigned_names(node.body) | _target_names(node)) - set(self.env)
-        end = node.end_lineno or node.lineno
-        apart: set[ast.AST] = set()  # the other arms of the branches that the loop stands in
-        for branch in ast.walk(self.source.node):
-            if isinstance(branch, ast.If) and any(n is node for n in _within(branch.body)):
-                apart |= set(_within(branch.orelse))
-        for later in ast.walk(self.source.node):  # each sets its own target before it is read
-            if isinstance(later, ast.For) and later.lineno > end:
-                own = _target_names(later)
-                apart |= {n for n in _within(later.body) if getattr(n, "id", None) in own}
-        return any(
-            isinstance(n, ast.Name)
-            and isinstance(n.ctx, ast.Load)
-            and n.id in new
-            and n.lineno > end
-            and n not in apart
-            for n in ast.walk(self.source.node)
-        )
 
     def _stays(self, write: Callable[[], None], *, short: bool = True) -> bool:
         """Writes a loop over constants as a loop, unless its types or names do not settle so.
@@ -216,6 +206,7 @@ class Loops(Folding):
             self.depth_of_branches = depth
 
     def _loop(self, node: ast.For | ast.While, element: Value, iterable: ast.expr | None) -> None:
+        outliving = self.outliving(node)
         assigned = self.assigned_names(node.body)
         entry = dict(self.env)
         for name in assigned & set(entry):
@@ -260,12 +251,19 @@ class Loops(Folding):
             raise UnsupportedError(
                 "the types of the loop's variables do not settle", "give each one type"
             )
+        defined = self.defined_before(outliving, ends)
+        if defined:
+            ran = self.fresh("ran")
+            self.bind(ran, Const(False), ast.Constant(False))
+            self._loop(noting_that_it_ran(node, ran, self.fresh("turn")), element, iterable)
+            self.check_that_it_ran(node, ran, defined)
+            return
         for name in sorted(assigned & set(before)):
             self._enter_loop(name, before[name])
         after = {
             name: _filled(binding, [env[name] for env in ends if name in env])
             for name, binding in before.items()
-            if name not in _target_names(node)
+            if name not in target_names(node)
         }
         if isinstance(node, ast.While):
             assert test is not None
@@ -458,14 +456,3 @@ def _filled(binding: Binding, ends: list[Binding]) -> Binding:
     same = (end for end in ends if end.name == binding.name)
     known = (end for end in same if isinstance(end.value, Dyn) and end.value.type.known)
     return next(known, binding)
-
-
-def _within(body: list[ast.stmt]) -> Iterator[ast.AST]:
-    for statement in body:
-        yield from ast.walk(statement)
-
-
-def _target_names(node: ast.For | ast.While) -> set[str]:
-    if isinstance(node, ast.While):
-        return set()
-    return {n.id for n in ast.walk(node.target) if isinstance(n, ast.Name)}

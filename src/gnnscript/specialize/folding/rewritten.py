@@ -78,6 +78,28 @@ def unpacked_inside(node: ast.For, item: str) -> ast.For:
     return located(ast.For(ast.Name(item, ast.Store()), node.iter, body, []), node)
 
 
+def target_names(node: ast.For | ast.While) -> set[str]:
+    """The variables that a loop sets in each turn."""
+    if isinstance(node, ast.While):
+        return set()
+    return {n.id for n in ast.walk(node.target) if isinstance(n, ast.Name)}
+
+
+def noting_that_it_ran(node: ast.For | ast.While, ran: str, turn: str) -> ast.For | ast.While:
+    """A loop that sets a flag, and whose variables are the function's.
+
+    Args:
+        node: The loop.
+        ran: The flag.
+        turn: The variable that the loop has instead of its own.
+    """
+    note: list[ast.stmt] = [ast.Assign([ast.Name(ran, ast.Store())], ast.Constant(True))]
+    if isinstance(node, ast.While):
+        return located(ast.While(node.test, [*note, *node.body], []), node)
+    note.append(ast.Assign([node.target], ast.Name(turn, ast.Load())))
+    return located(ast.For(ast.Name(turn, ast.Store()), node.iter, [*note, *node.body], []), node)
+
+
 def with_flags(node: ast.For, left: str, skipped: str) -> list[ast.stmt]:
     """A loop that is left, or a turn of it, by flags: what ``break`` and ``continue`` do.
 

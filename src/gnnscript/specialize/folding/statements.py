@@ -40,6 +40,7 @@ from gnnscript.specialize.folding.numbers import as_number, either
 from gnnscript.specialize.folding.objects import Objects
 from gnnscript.specialize.folding.operators import Operators
 from gnnscript.specialize.folding.ordering import Ordering
+from gnnscript.specialize.folding.outliving import Outliving
 from gnnscript.specialize.folding.parameters import Parameters
 from gnnscript.specialize.folding.parting import apart, meet, part_at_choice, part_at_optional
 from gnnscript.specialize.folding.picking import Picking
@@ -80,6 +81,7 @@ class Frame(
     Ordering,
     Collections,
     Loops,
+    Outliving,
     Managers,
     Comprehensions,
     Functions,

@@ -61,7 +61,7 @@ class Unpacking(Folding):
                 self._swap(targets, items, nodes)
                 return
             for part, item, node in zip(targets, items, nodes, strict=True):
-                self.assign(part, item, node if is_runtime(item) else literal(item))
+                self.assign(part, item, node if is_runtime(item) else literal(item) or node)
             return
         names = []
         for part, item in zip(targets, items, strict=True):

@@ -76,8 +76,70 @@ def test_out_is_added_to_and_multiplied() -> None:
     assert out.tolist() == [6.0, 1.0, 1.0, 13.0, 1.0, 5.0, 1.0]
     interop.scatter_mul(src, INDEX, out=out)
     assert out.tolist() == [36.0, 1.0, 1.0, 390.0, 1.0, 20.0, 1.0]
-    with pytest.raises(ValueError, match="no out with reduce 'mean'"):
-        interop.scatter_mean(src, INDEX, out=out)
+    interop.scatter_mean(src, INDEX, out=out)  # what it held is a summand, and is divided, too
+    assert out.tolist() == [(36 + 2 + 3) / 2, 1.0, 1.0, (390 + 1 + 5 + 6) / 3, 1.0, 24.0, 1.0]
+
+
+def test_extrema_win_over_what_out_holds() -> None:
+    src = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], requires_grad=True)
+    out = torch.tensor([2.5, -1.0, 9.0, 6.0, 0.0, 7.0, 0.0])
+    found, place = interop.scatter_max(src, INDEX, out=out)
+    assert found is out
+    assert out.tolist() == [3.0, -1.0, 9.0, 6.0, 0.0, 7.0, 0.0]
+    assert place.tolist() == [2, 6, 6, 6, 6, 6, 6]  # none is larger than an equal one
+    out.sum().backward()
+    assert src.grad is not None
+    assert src.grad.tolist() == [0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
+    low = interop.scatter(src.detach(), INDEX, out=torch.full([SIZE], 4.5), reduce="min")
+    assert low.tolist() == [2.0, 4.5, 4.5, 1.0, 4.5, 4.0, 4.5]
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_integers_stay_integers(dtype: torch.dtype) -> None:
+    src = torch.tensor([-1, 2, 3, 4, -5, 6], dtype=dtype)
+    mean = interop.scatter_mean(src, INDEX, 0, None, SIZE)
+    assert mean.dtype == dtype
+    assert mean.tolist() == [2, 0, 0, 0, 0, 4, 0]
+    assert interop.scatter_mean(src[:2], INDEX[:1].repeat(2), 0, None, 4)[3] == 0
+    assert interop.scatter_mean(-src[4:], INDEX[4:], 0, None, 4)[3] == -1  # rounded down
+    largest = interop.segment_csr(src, torch.tensor([0, 2, 2, 6]), None, "max")
+    assert (largest.dtype, largest.tolist()) == (dtype, [2, 0, 6])
+
+
+def test_rows_of_each_example() -> None:
+    src = torch.randn(2, 3, 6, 4, dtype=torch.float64, requires_grad=True)
+    ptr = torch.tensor([[0, 2, 2, 6], [1, 1, 4, 5]]).unsqueeze(1)  # the same for three
+    out = torch.empty(2, 3, 3, 4, dtype=torch.float64)
+    for reduce in ("sum", "mean", "min", "max"):
+        expected = torch.stack(
+            [interop.segment_csr(src[n], ptr[n], None, reduce) for n in range(2)]
+        )
+        vector = torch.stack(
+            [interop.segment_csr(src[n, 0], ptr[n, 0], None, reduce) for n in range(2)]
+        )
+        actual = interop.segment_csr(src, ptr, None, reduce)
+        torch.testing.assert_close(actual, expected)
+        torch.testing.assert_close(actual[:, 0], vector)
+        assert interop.segment_csr(src.detach(), ptr, out, reduce) is out
+        torch.testing.assert_close(out, expected.detach())
+        assert gradcheck(lambda x, r=reduce: interop.segment_csr(x, ptr, None, r), src)
+    assert interop.segment_csr(torch.full([1, 2], torch.inf), ptr[:1, 0, :2], None, "max").isinf()
+    rows = torch.randn(2, 3, 3, 4)
+    ends = torch.tensor([[0, 2, 2, 6], [0, 1, 4, 6]]).unsqueeze(1)
+    nodes = torch.tensor([[0, 0, 2, 2, 2, 2], [0, 1, 1, 1, 2, 2]])
+    expected = torch.stack([rows[n].index_select(1, nodes[n]) for n in range(2)])
+    assert torch.equal(interop.gather_csr(rows, ends), expected)
+    for bad in (-1, 7):
+        with pytest.raises(IndexError, match=rf"indptr holds {bad}, expected values in \[0, 7\)"):
+            interop.segment_csr(src, torch.where(ptr == 1, bad, ptr))
+
+
+def test_an_index_out_of_range_is_named() -> None:
+    index = torch.tensor([[0, 9], [1, 1]])
+    with pytest.raises(IndexError, match=r"index holds 9, expected values in \[0, 4\)"):
+        interop.scatter(torch.randn(2, 2, 3), index, 1, dim_size=4)
+    with pytest.raises(ValueError, match=r"reduce to be one of .* got 'median'"):
+        interop.scatter(torch.randn(2), index[0], reduce="median")
 
 
 def test_positions_of_extrema() -> None:

@@ -3,16 +3,17 @@
 They are drop-in replacements, differentiable, and ``torch.jit.script`` compiles them. An index of
 one dimension counts along `dim`; one of several is expanded to `src` from its first dimensions on,
 and may differ from feature to feature. Two things differ from ``torch_scatter``: ties in a minimum
-or maximum share the gradient evenly, and `out` is accepted where it is added to or multiplied.
+or maximum share the gradient evenly, and `scatter_std` and `scatter_logsumexp` take no `out`.
 """
 
 import torch
 from torch import Tensor
 
 from gnnscript.ops.chosen import scatter as _scatter
-from gnnscript.ops.chosen import segment as _segment
+from gnnscript.ops.chosen import segment_reduce as _segment_reduce
 from gnnscript.ops.chosen import softmax as _softmax
-from gnnscript.ops.portable import _count_nodes, _wrap_dim
+from gnnscript.ops.portable import _count_nodes, _sized, _wrap_dim
+from gnnscript.ops.rows import segment_reduce as _segment_integers
 
 __all__ = [
     "gather_coo",
@@ -48,31 +49,34 @@ def scatter(
         index: The row of each value along `dim`; int32 or int64, of one dimension or of the first
             dimensions of `src`.
         dim: Dimension that is reduced.
-        out: Tensor that sums or products go into, in place.
+        out: Tensor that takes the result in place, together with what it holds: a sum is added to
+            it, of a mean it is one more summand (but not counted), and so on.
         dim_size: Size of the result at `dim`; None for that of `out`, or largest index plus one.
         reduce: The reduction.
 
     Returns:
-        Reduced values, with `dim_size` at `dim`; 0 where there are none, 1 for `mul`.
+        Reduced values, with `dim_size` at `dim`; 0 where there are none, 1 for `mul`. Means of
+        integers are rounded down.
 
     Raises:
-        ValueError: If `reduce` is unknown, or takes no `out`.
+        ValueError: If `reduce` is unknown.
+        IndexError: If a value of `index` is out of range; `RuntimeError` from the portable op.
 
     Source: ``torch_scatter.scatter``.
     """
     dim = _wrap_dim(dim, src.dim())
-    if out is not None:
-        dim_size = out.size(dim)
-    result = _reduce(src, index, dim, dim_size, reduce)
+    if reduce not in ["sum", "add", "mul", "mean", "min", "max"]:
+        raise ValueError(
+            f"expected reduce to be one of sum, add, mul, mean, min and max, got '{reduce}'"
+        )
+    if reduce == "mean" and (out is not None or not src.is_floating_point()):
+        return _mean(src, index, dim, out, dim_size)
     if out is None:
-        return result
-    if reduce in ["sum", "add"]:
-        return out.add_(result)
-    if reduce == "mul":
-        return out.mul_(result)
-    raise ValueError(
-        f"expected no out with reduce '{reduce}': combine the result with out yourself"
-    )
+        return _reduce(src, index, dim, dim_size, reduce)
+    if reduce in ["min", "max"]:
+        return _extremum(src, index, dim, out, dim_size, reduce)[0]
+    result = _reduce(src, index, dim, out.size(dim), reduce)
+    return out.mul_(result) if reduce == "mul" else out.add_(result)
 
 
 def scatter_sum(
@@ -130,10 +134,9 @@ def scatter_min(
 
     Returns:
         The minima as `scatter` returns them, and their positions along `dim`, int64; the size of
-        `src` at `dim` where there is no value.
+        `src` at `dim` where there is no value, or none below that of `out`.
     """
-    found = scatter(src, index, dim, out, dim_size, "min")
-    return found, _positions(found, src, index, dim)
+    return _extremum(src, index, dim, out, dim_size, "min")
 
 
 def scatter_max(
@@ -144,8 +147,7 @@ def scatter_max(
     dim_size: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Find the largest value of equal index, and the position of the first; see `scatter_min`."""
-    found = scatter(src, index, dim, out, dim_size, "max")
-    return found, _positions(found, src, index, dim)
+    return _extremum(src, index, dim, out, dim_size, "max")
 
 
 def scatter_std(
@@ -220,18 +222,38 @@ def segment_csr(
 
     Args:
         src: Values, sorted by row along dimension `indptr.dim() - 1`.
-        indptr: Where rows begin and end, `[N + 1]` or with leading ones.
-        out: Not taken.
+        indptr: Where rows begin and end, `[N + 1]`, or of as many dimensions more as `src` has
+            before the sorted one, each of that size or of size one.
+        out: Tensor that the result is written to.
         reduce: sum, add, mean, min or max.
 
     Returns:
         Reduced values, with `N` in place of the sorted dimension; 0 for an empty row.
 
+    Raises:
+        ValueError: If `indptr` decreases, or `reduce` is unknown.
+        IndexError: If `indptr` leaves the sorted dimension; `ValueError` where it is a vector.
+
     Source: ``torch_scatter.segment_csr``.
     """
-    if out is not None:
-        raise ValueError("expected no out: combine the result with out yourself")
-    return _segment(src, indptr, reduce)
+    if reduce not in ["sum", "add", "mean", "min", "max"]:
+        raise ValueError(
+            f"expected reduce to be one of sum, add, mean, min and max, got '{reduce}'"
+        )
+    dim = indptr.dim() - 1
+    if dim > 0:
+        _check_values(indptr, "indptr", src.size(dim) + 1)
+    ptr = _each_ptr(indptr, src)
+    starts = torch.arange(ptr.size(0), device=src.device).unsqueeze(1) * src.size(dim)
+    end = torch.full([1], ptr.size(0) * src.size(dim), device=src.device)
+    # Behind the rows of each example one more, of the values that belong to none.
+    bounds = torch.cat([(ptr + starts).flatten(), end])
+    if src.is_floating_point():
+        found = _segment_reduce(src.flatten(0, dim), bounds, None, reduce)
+    else:
+        found = _segment_integers(src.flatten(0, dim), bounds, None, reduce)
+    found = found.view(_sized(src, dim, ptr.size(1))).narrow(dim, 0, ptr.size(1) - 1).contiguous()
+    return found if out is None else out.copy_(found)
 
 
 def segment_coo(
@@ -246,24 +268,25 @@ def segment_coo(
 
 
 def gather_csr(src: Tensor, indptr: Tensor, out: Tensor | None = None) -> Tensor:
-    """Repeat the value of each row as often as `indptr` has entries for it, along its dimension."""
-    if out is not None:
-        raise ValueError("expected no out: combine the result with out yourself")
-    return src.repeat_interleave(indptr.reshape([-1]).diff(), dim=indptr.dim() - 1)
+    """Repeat the value of each row as often as `indptr` has entries for it; see `segment_csr`."""
+    dim = indptr.dim() - 1
+    ptr = _each_ptr(indptr, src)
+    found = src.flatten(0, dim).repeat_interleave(ptr.diff().flatten(), dim=0)
+    found = found.view(_sized(src, dim, found.size(0) // max(ptr.size(0), 1)))
+    return found if out is None else out.copy_(found)
 
 
 def gather_coo(src: Tensor, index: Tensor, out: Tensor | None = None) -> Tensor:
     """Take the value at each entry of `index`, along the last dimension of `index`."""
-    if out is not None:
-        raise ValueError("expected no out: combine the result with out yourself")
     dim = index.dim() - 1
     if dim == 0:
-        return src.index_select(0, index)
-    shape = list(src.size())
-    shape[dim] = index.size(dim)
-    for _ in range(src.dim() - index.dim()):
-        index = index.unsqueeze(-1)
-    return src.gather(dim, index.to(torch.int64).expand(shape))
+        found = src.index_select(0, index)
+    else:
+        shape = _sized(src, dim, index.size(dim))
+        for _ in range(src.dim() - index.dim()):
+            index = index.unsqueeze(-1)
+        found = src.gather(dim, index.to(torch.int64).expand(shape))
+    return found if out is None else out.copy_(found)
 
 
 def _expand(index: Tensor, src: Tensor, dim: int) -> Tensor:
@@ -277,18 +300,59 @@ def _expand(index: Tensor, src: Tensor, dim: int) -> Tensor:
     return index.expand_as(src)
 
 
+def _each_ptr(indptr: Tensor, src: Tensor) -> Tensor:
+    """Return the `[N + 1]` of each example, where `src` has dimensions before the sorted one."""
+    if indptr.dim() == 1:
+        return indptr.to(torch.int64).unsqueeze(0)
+    shape = _sized(src, indptr.dim() - 1, indptr.size(-1))[: indptr.dim()]
+    return indptr.to(torch.int64).expand(shape).flatten(0, -2)
+
+
+def _mean(src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None) -> Tensor:
+    """Average, into what is given; those of integers are rounded down."""
+    if out is not None:
+        dim_size = out.size(dim)
+    total = _reduce(src, index, dim, dim_size, "sum")
+    ones = torch.ones_like(src, dtype=torch.int64)
+    count = _reduce(ones, index, dim, total.size(dim), "sum").clamp(min=1)
+    if out is not None:
+        total = out.add_(total)
+    if src.is_floating_point() or src.is_complex():
+        found = total / count
+    else:
+        found = torch.div(total, count, rounding_mode="floor").to(total.dtype)
+    return found if out is None else out.copy_(found)
+
+
+def _extremum(
+    src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None, reduce: str
+) -> tuple[Tensor, Tensor]:
+    """Find the smallest or largest values, and where each stands first."""
+    dim = _wrap_dim(dim, src.dim())
+    if out is not None:
+        dim_size = out.size(dim)
+    found = _reduce(src, index, dim, dim_size, reduce)
+    place = _positions(found, src, index, dim)
+    if out is None:
+        return found, place
+    better = found < out if reduce == "min" else found > out
+    better = better & (place < src.size(dim))
+    place = torch.where(better, place, src.size(dim))
+    return out.copy_(torch.where(better, found, out)), place
+
+
 def _reduce(src: Tensor, index: Tensor, dim: int, dim_size: int | None, reduce: str) -> Tensor:
     """Reduce as `scatter` does, with an index of any dimensions."""
     if index.dim() == 1:
         return _scatter(src, index, dim, dim_size, reduce)
     size = dim_size if dim_size is not None else _count_nodes(index)
+    _check_values(index, "index", size)
     rows = src.transpose(0, dim)
     features = rows[0].numel() if rows.size(0) > 0 else 0
     # Every feature has rows of its own.
     keys = _expand(index, src, dim).transpose(0, dim).reshape([rows.size(0), features])
     keys = keys * features + torch.arange(features, device=src.device)
-    shape = list(rows.size())
-    shape[0] = size
+    shape = _sized(rows, 0, size)
     if features == 0:
         fill = 1 if reduce == "mul" else 0
         return torch.full(shape, fill, dtype=src.dtype, device=src.device).transpose(0, dim)
@@ -298,7 +362,6 @@ def _reduce(src: Tensor, index: Tensor, dim: int, dim_size: int | None, reduce: 
 
 def _positions(found: Tensor, src: Tensor, index: Tensor, dim: int) -> Tensor:
     """Find where the value that a row was reduced to stands first."""
-    dim = _wrap_dim(dim, src.dim())
     count = src.size(dim)
     where = _expand(index, src, dim)
     shape = [1] * src.dim()
@@ -307,3 +370,18 @@ def _positions(found: Tensor, src: Tensor, index: Tensor, dim: int) -> Tensor:
     place = torch.where(src.detach() == found.detach().gather(dim, where), place, count)
     none = torch.full_like(found, count, dtype=torch.int64)
     return none.scatter_reduce(dim, where, place, "amin", include_self=True)
+
+
+def _check_values(index: Tensor, name: str, size: int) -> None:
+    """Refuse values that are out of range, where to read them back does not stall the stream."""
+    if index.is_cuda or index.numel() == 0:
+        return
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        if torch.compiler.is_compiling():
+            return
+    low, high = int(index.min()), int(index.max())
+    if low < 0 or high >= size:
+        raise IndexError(
+            f"{name} out of range: {name} holds {low if low < 0 else high}, expected values in "
+            f"[0, {size})"
+        )

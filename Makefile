@@ -136,7 +136,7 @@ $(EMULATED)/%.o: src/gnnscript/csrc/cuda/%.cu $(shell find src/gnnscript/csrc te
 
 $(EMULATED)/libgnnscript.so: $(EMULATED_OBJECTS) src/gnnscript/csrc/library.cpp
 	$(EMULATED_CXX) -shared src/gnnscript/csrc/library.cpp src/gnnscript/csrc/edge_program/*.cpp \
-	  src/gnnscript/csrc/cpu/plans.cpp $(EMULATED_OBJECTS) -L$(TORCH_ROOT)/lib -Wl,--no-as-needed -ltorch -ltorch_cpu -lc10 -o $@
+	  src/gnnscript/csrc/cpu/plans.cpp src/gnnscript/csrc/cpu/parallel.cpp $(EMULATED_OBJECTS) -L$(TORCH_ROOT)/lib -Wl,--no-as-needed -ltorch -ltorch_cpu -lc10 -o $@
 
 emulate: $(EMULATED)/libgnnscript.so
 

@@ -87,3 +87,38 @@ def test_models(name: str, device: torch.device) -> None:
                 else:
                     scale = 1e-3 * max(want.abs().max().item(), 1e-3)
                     torch.testing.assert_close(grad, want, rtol=1e-3, atol=scale)
+
+
+class Three(nn.Module):
+    """Layers that do the same work on the same edges first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(pyg.GCNConv(8, 8) for _ in range(3))
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, edge_index)
+        return x
+
+
+@pytest.mark.filterwarnings("ignore:.*profil:UserWarning")
+def test_layers_share_their_work(gpu: torch.device) -> None:
+    scripted = torch.jit.script(Three().to(gpu).eval())
+    given, fresh = graph(200, 3000, gpu)[:2], graph(200, 3000, gpu)[:2]
+    stream = torch.cuda.Stream()
+    with torch.no_grad(), torch.cuda.stream(stream):
+        for _ in range(3):
+            with torch.profiler.profile() as profile:
+                scripted(*given)
+            assert sum(event.name == "gnnscript::csr" for event in profile.events()) == 1
+        expected = scripted(*fresh)
+    torch.cuda.synchronize()
+    recorded = torch.cuda.CUDAGraph()
+    with torch.no_grad(), torch.cuda.graph(recorded):
+        out = scripted(*given)
+    for tensor, value in zip(given, fresh, strict=True):
+        tensor.copy_(value)
+    recorded.replay()
+    torch.cuda.synchronize()
+    torch.testing.assert_close(out, expected)

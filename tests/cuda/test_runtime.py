@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -84,6 +85,59 @@ def test_kernels_run_on_the_current_stream(native: Any, gpu: torch.device) -> No
         outputs = every_kernel(*inputs(gpu, 3))
     torch.cuda.current_stream().wait_stream(stream)
     assert_same(outputs, expected)
+
+
+# -- what layers share -----------------------------------------------------------------------------
+
+
+def find(given: Tensor) -> list[Tensor]:
+    unknown = torch.empty(0)
+    return torch.ops.gnnscript.find_known(unknown, "key", [1], given, None, None, None)  # type: ignore[no-any-return]
+
+
+def keep(given: Tensor, *made: Tensor) -> None:
+    results = [*made, *[None] * (4 - len(made))]
+    unknown = torch.empty(0)
+    assert torch.ops.gnnscript.keep_known(unknown, "key", [1], given, None, None, None, *results)
+
+
+@pytest.fixture
+def forward(native: Any) -> Iterator[None]:
+    """Stands for the forward of a model."""
+    torch.ops.gnnscript.share_plans(torch.empty(0), True)
+    yield
+    torch.ops.gnnscript.share_plans(torch.empty(0), False)
+
+
+def test_what_is_known_on_a_device(forward: None, device: torch.device) -> None:
+    given, made = torch.arange(4, device=device), torch.ones(2, device=device)
+    assert find(given) == []
+    keep(given, made)
+    assert [m.data_ptr() for m in find(given)] == [made.data_ptr()]
+    assert find(given.clone()) == []
+    given.add_(1)
+    assert find(given) == []
+    keep(given, made)
+    torch.ops.gnnscript.share_plans(torch.empty(0), False)
+    assert find(given) == []
+
+
+def test_what_is_known_belongs_to_a_stream(forward: None, gpu: torch.device) -> None:
+    given, made = torch.arange(4, device=gpu), torch.ones(2, device=gpu)
+    keep(given, made)
+    keep(given.cpu(), made)  # whose stream nothing tells
+    with torch.cuda.stream(torch.cuda.Stream()):
+        assert find(given) == find(given.cpu()) == []
+    assert len(find(given)) == 1
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        assert find(given) == []
+        recorded = given * 2
+        keep(given, recorded)
+        assert [m.data_ptr() for m in find(given)] == [recorded.data_ptr()]
+    assert [m.data_ptr() for m in find(given)] == [made.data_ptr()]
+    with torch.inference_mode():
+        assert find(torch.arange(4, device=gpu)) == []
 
 
 def test_tensors_of_another_device(native: Any, gpu: torch.device) -> None:

@@ -27,9 +27,11 @@ def test_every_op_has_a_kernel_on_each_device() -> None:
     ops = set(re.findall(r'"(\w+)\(', schemas))
     assert len(ops) >= 13
     ops -= registered("library.cpp")  # for all devices
-    assert registered("cpu/*.cpp") == ops
-    # What is shared within a call is so on CPU alone; on CUDA linear layers are torch's.
+    # What is shared within a call is kept on the host, for CUDA by the stream that work goes to;
+    # on CUDA linear layers are torch's.
     on_cpu = {"shared_csr", "share_plans", "find_known", "keep_known", "linear"}
+    on_cuda = {"work_place"}
+    assert registered("cpu/*.cpp") == ops - on_cuda
     assert registered("cuda/*.cu") == ops - on_cpu
 
 

@@ -109,7 +109,7 @@ def test_a_library_of_another_version_says_so(run_python: RunPython, native: Any
     assert "make native" in out
 
 
-SCHEMAS = 6, "07652d232e81b05f"
+SCHEMAS = 7, "2af588a0872eff0b"
 
 
 def test_whoever_changes_schemas_raises_the_interface() -> None:

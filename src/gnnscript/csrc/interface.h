@@ -2,7 +2,7 @@
 #pragma once
 
 // Counts changes of the ops: of their schemas, and of what they are given and return.
-#define GNNSCRIPT_INTERFACE 6
+#define GNNSCRIPT_INTERFACE 7
 
 #define GNNSCRIPT_TELL_INTERFACE(name)                                       \
   extern "C" __attribute__((visibility("default"))) int name() {             \

@@ -47,6 +47,8 @@ GNNSCRIPT_DEFINE(m) {
   // csr on CPU, once for equal calls of a thread between share_plans(.., True) and (.., False).
   m.def("shared_csr(Tensor index, SymInt size) -> (Tensor ptr, Tensor perm)");
   m.def("share_plans(Tensor unknown, bool active) -> bool");
+  // Where the work on a tensor goes: to a stream, and into a graph that records it (0: none).
+  m.def("work_place(Tensor like) -> (int stream, int graph)");
   // What code named by a key has made of some tensors and numbers, likewise. The tensors are no list:
   // kernels of the stable ABI take them out of lists, which a compiler may let other calls share.
   m.def(

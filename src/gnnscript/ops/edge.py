@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gnnscript.ops import library
+from gnnscript.ops.known import find_known, keep_known
 from gnnscript.ops.plans import cached_csr
 
 __all__ = ["edge_attention", "edge_map", "edge_reduce", "gspmm", "sddmm"]
@@ -152,9 +153,14 @@ def edge_attention(
 
 def _csr(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
-        if index.is_cuda:
-            return torch.ops.gnnscript.csr(index, size)
-        return torch.ops.gnnscript.shared_csr(index, size)
+        if not index.is_cuda:
+            return torch.ops.gnnscript.shared_csr(index, size)
+        known = find_known("csr", [size], index)
+        if len(known) > 0:
+            return known[0], known[1]
+        ptr, perm = torch.ops.gnnscript.csr(index, size)
+        keep_known("csr", [size], [ptr, perm], index)
+        return ptr, perm
     return cached_csr(index, size)
 
 

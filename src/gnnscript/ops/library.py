@@ -24,7 +24,7 @@ __all__ = [
     "paths",
 ]
 
-INTERFACE = 6
+INTERFACE = 7
 """Which libraries fit this package: those that tell this number, of ``csrc/interface.h``."""
 
 TORCH_SCATTER = frozenset({"scatter", "segment", "softmax"})

@@ -42,7 +42,7 @@ def share(active: bool) -> None:
 
 def find(key: str, sizes: Sequence[int], given: Sequence[Tensor | None]) -> list[Tensor]:
     """As ``find_known``."""
-    if _traces() and _trace.active:
+    if _traces() and _trace.active and _counted(given):
         for known in _trace.known:
             if (
                 known.key == key
@@ -58,13 +58,18 @@ def keep(
     key: str, sizes: Sequence[int], made: list[Tensor], given: Sequence[Tensor | None]
 ) -> None:
     """As ``keep_known``."""
-    if _traces() and _trace.active:
+    if _traces() and _trace.active and _counted(given):
         _trace.known += (_Known(key, sizes, given, _versions(given), made),)
 
 
 def _traces() -> bool:
     """Says whether Python runs on the tensors of a trace; dynamo, which reads Python, does not."""
     return torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
+
+
+def _counted(tensors: Sequence[Tensor | None]) -> bool:
+    """Says whether writes to all of them are counted, as they are not in inference mode."""
+    return not any(tensor is not None and tensor.is_inference() for tensor in tensors)
 
 
 def _equal(one: int, other: int) -> bool:

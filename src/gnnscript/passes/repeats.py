@@ -332,13 +332,13 @@ class _Rewriter:
         sizes: ast.expr = ast.List([*numbers.values()], ast.Load())
         if numbers:
             sizes = hold("sizes", sizes)
-        found = import_reference("gnnscript.ops.fused", "find_known", "find_known")
+        found = import_reference("gnnscript.ops.known", "find_known", "find_known")
         known = hold("known", ast.Call(found, [key, sizes, *tensors], []))
         take = [
             _assign(name, ast.Subscript(known, ast.Constant(at), ast.Load()))
             for at, name in enumerate(results)
         ]
-        keep = import_reference("gnnscript.ops.fused", "keep_known", "keep_known")
+        keep = import_reference("gnnscript.ops.known", "keep_known", "keep_known")
         made = ast.List([ast.Name(name, ast.Load()) for name in results], ast.Load())
         kept = ast.Expr(ast.Call(keep, [key, sizes, made, *tensors], []))
         count = ast.Call(ast.Name("len", ast.Load()), [known], [])

@@ -73,7 +73,7 @@ def _sorts(body: Sequence[ast.AST], within: list[Specialized]) -> int:
 
 
 def _call(active: bool) -> ast.Expr:
-    function = import_reference("gnnscript.ops.fused", "share_plans", "share_plans")
+    function = import_reference("gnnscript.ops.known", "share_plans", "share_plans")
     return ast.Expr(ast.Call(function, [ast.Constant(active)], []))
 
 

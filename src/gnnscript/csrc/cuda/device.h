@@ -54,6 +54,14 @@ class DeviceScope {
     return status != cudaStreamCaptureStatusNone;
   }
 
+  // Names the recording that the stream is part of; 0 if it is of none.
+  int64_t graph() const {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    unsigned long long id = 0;
+    check_cuda(cudaStreamGetCaptureInfo(stream_, &status, &id));
+    return status == cudaStreamCaptureStatusNone ? 0 : static_cast<int64_t>(id) + 1;
+  }
+
  private:
 #ifndef GNNSCRIPT_EMULATED
   torch::stable::accelerator::DeviceGuard guard_;

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch_geometric.nn import GATConv, GCNConv, PNAConv, SAGEConv
 
 import gnnscript
-from gnnscript.ops import library
+from gnnscript import ops
+from gnnscript.ops import interop, library
 
 pytestmark = pytest.mark.skipif(not library.paths(), reason="no native library: run 'make native'")
 NODES, IN, OUT = 6, 3, 2
@@ -53,28 +54,30 @@ def test_vectorised_derivatives_are_those_taken_one_by_one(make: Callable[[], nn
 def test_ops_are_mapped() -> None:
     with gnnscript.kernels("native"):
         assert library.implementation() == "native"
-    ops = torch.ops.gnnscript
+    kernels = torch.ops.gnnscript
     x, edge_index = graph()
     ends = edge_index.flip(0)
-    ptr, perm = ops.csr(edge_index[1], NODES)
+    ptr, perm = kernels.csr(edge_index[1], NODES)
     many = torch.stack([x, 2 * x, x - 1], dim=1)  # [nodes, 3, features]
     edges = many[edge_index[0]]
 
     def reduced(one: Tensor) -> list[Tensor]:
-        return ops.segment_reduces(one, ptr, perm, ["sum", "max"])
+        return kernels.segment_reduces(one, ptr, perm, ["sum", "max"])
 
     for name, function, given in [
-        ("gather", lambda one: ops.gather(one, edge_index[0]), many),
-        ("softmax", lambda one: ops.edge_softmax(one, ptr, perm), edges),
+        ("gather", lambda one: kernels.gather(one, edge_index[0]), many),
+        ("softmax", lambda one: kernels.edge_softmax(one, ptr, perm), edges),
         ("several", reduced, edges),
         (
             "program",
-            lambda one: ops.edge_reduce("j0 - i1", [one, one], *ends, ptr, perm, "sum"),
+            lambda one: kernels.edge_reduce("j0 - i1", [one, one], *ends, ptr, perm, "sum"),
             many,
         ),
         (
             "attention",
-            lambda one: ops.edge_attention("i0 * j1", [one, one], 1, "j0", [one], *ends, ptr, perm),
+            lambda one: kernels.edge_attention(
+                "i0 * j1", [one, one], 1, "j0", [one], *ends, ptr, perm
+            ),
             many,
         ),
     ]:
@@ -87,16 +90,41 @@ def test_ops_are_mapped() -> None:
                 torch.testing.assert_close(part, torch.stack([one[position] for one in expected]))
 
 
+def test_derivatives_of_functions() -> None:
+    x, edge_index = graph()
+    source, target = edge_index
+    for function in (
+        lambda one: ops.scatter(ops.gather(one, source, 0), target, 0, NODES, "mean"),
+        lambda one: ops.softmax(one[source], target, None, NODES),
+        lambda one: ops.gspmm(target, source, one, NODES, one[source, 0], reduce="max"),
+        lambda one: ops.segment_reduce(one[source], *ops.csr(target, NODES), "std"),
+        lambda one: interop.scatter_sum(one[source], edge_index.t()[:, 1:], 0, None, NODES),
+    ):
+
+        def energy(one: Tensor, function: Callable[[Tensor], Tensor] = function) -> Tensor:
+            return function(one).square().sum()
+
+        of = torch.autograd.functional
+        for kernels in ("native", "portable"):
+            with gnnscript.kernels(kernels):
+                torch.testing.assert_close(torch.func.grad(energy)(x), of.jacobian(energy, x))
+                torch.testing.assert_close(torch.func.hessian(energy)(x), of.hessian(energy, x))
+                many = torch.stack([x, 2 * x])
+                expected = torch.stack([torch.func.grad(energy)(one) for one in many])
+                found = torch.vmap(torch.func.grad(energy))(many)
+                torch.testing.assert_close(found, expected)
+
+
 def test_vectorised_derivatives_of_attention() -> None:
     with gnnscript.kernels("native"):
         assert library.implementation() == "native"
-    ops = torch.ops.gnnscript
+    kernels = torch.ops.gnnscript
     x, edge_index = graph()
-    ptr, perm = ops.csr(edge_index[1], NODES)
+    ptr, perm = kernels.csr(edge_index[1], NODES)
 
     def run(one: Tensor) -> Tensor:
         edges = (edge_index[1], edge_index[0], ptr, perm)
-        return ops.edge_attention("i0 * j1", [one, one.sin()], 1, "tanh(j0)", [one], *edges)[0]  # type: ignore[no-any-return]
+        return kernels.edge_attention("i0 * j1", [one, one.sin()], 1, "tanh(j0)", [one], *edges)[0]  # type: ignore[no-any-return]
 
     of = torch.autograd.functional
     torch.testing.assert_close(of.jacobian(run, x, vectorize=True), of.jacobian(run, x))

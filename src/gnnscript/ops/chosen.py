@@ -1,5 +1,7 @@
 """The ops as one calls them: in eager calls on the implementation that is chosen.
 
+Derivatives that ``torch.func`` takes are those of the portable ops.
+
 ``torch.jit.script`` compiles them to the portable ones: whoever wants native ops in a script of
 their own names ``ops.native``. Models that gnnscript specialises follow ``gnnscript.kernels``.
 """
@@ -8,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import TransformType
 
 from gnnscript.ops import clusters, neighbors, portable, rows
 from gnnscript.ops.library import TORCH_SCATTER, implementation_on
@@ -54,11 +57,20 @@ def _chosen(name: str, given: Tensor) -> Any:
         from gnnscript.ops import scatter_library
 
         return getattr(scatter_library, name)
-    if chosen != "native":
+    if chosen != "native" or _is_differentiated():
         return getattr(_PORTABLE[name], name)
     from gnnscript.ops import native
 
     return getattr(native, name)
+
+
+def _is_differentiated() -> bool:
+    """Whether torch.func takes derivatives, which it knows of torch's own ops alone."""
+    if torch.compiler.is_compiling():
+        return False
+    transforms = torch._C._functorch.get_interpreter_stack()
+    derivatives = (TransformType.Grad, TransformType.Jvp)
+    return transforms is not None and any(one.key() in derivatives for one in transforms)
 
 
 def gather(src: Tensor, index: Tensor, dim: int) -> Tensor:

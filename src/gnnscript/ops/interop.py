@@ -348,14 +348,13 @@ def _reduce(src: Tensor, index: Tensor, dim: int, dim_size: int | None, reduce: 
     size = dim_size if dim_size is not None else _count_nodes(index)
     _check_values(index, "index", size)
     rows = src.transpose(0, dim)
-    features = rows[0].numel() if rows.size(0) > 0 else 0
+    features = 1
+    for number in range(1, rows.dim()):
+        features *= rows.size(number)
     # Every feature has rows of its own.
     keys = _expand(index, src, dim).transpose(0, dim).reshape([rows.size(0), features])
     keys = keys * features + torch.arange(features, device=src.device)
     shape = _sized(rows, 0, size)
-    if features == 0:
-        fill = 1 if reduce == "mul" else 0
-        return torch.full(shape, fill, dtype=src.dtype, device=src.device).transpose(0, dim)
     out = _scatter(rows.reshape([-1]), keys.reshape([-1]), 0, size * features, reduce)
     return out.view(shape).transpose(0, dim).contiguous()
 
@@ -377,7 +376,7 @@ def _check_values(index: Tensor, name: str, size: int) -> None:
     if index.is_cuda or index.numel() == 0:
         return
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(index):
             return
     low, high = int(index.min()), int(index.max())
     if low < 0 or high >= size:

@@ -66,11 +66,11 @@ def _chosen(name: str, given: Tensor) -> Any:
 
 def _is_differentiated() -> bool:
     """Whether torch.func takes derivatives, which it knows of torch's own ops alone."""
-    if torch.compiler.is_compiling():
+    functorch = torch._C._functorch
+    if torch.compiler.is_compiling() or functorch.peek_interpreter_stack() is None:
         return False
-    transforms = torch._C._functorch.get_interpreter_stack()
     derivatives = (TransformType.Grad, TransformType.Jvp)
-    return transforms is not None and any(one.key() in derivatives for one in transforms)
+    return any(one.key() in derivatives for one in functorch.get_interpreter_stack())
 
 
 def gather(src: Tensor, index: Tensor, dim: int) -> Tensor:

@@ -183,3 +183,9 @@ def test_other_errors() -> None:
     with pytest.raises(IndexError, match=r"perm out of range: perm\[0\] is 4\d"):
         native.edge_reduce("j0", [Y], INDEX, OTHER, PTR, PERM + 40, "sum")
     assert native.edge_reduce("j0", [Y], INDEX, OTHER, PTR, PERM, "sum").shape == (NUM_NODES, 2)
+
+
+@pytest.mark.parametrize("program", ["j99999999999", "j64", "j0 + " * 2000 + "j0"])
+def test_programs_beyond_all_bounds(program: str) -> None:
+    with pytest.raises(ValueError, match=r"^edge program .(j99999999999|j64|j0 [+])"):
+        native.edge_map(program, [Y.to("meta")], INDEX, OTHER, 0)

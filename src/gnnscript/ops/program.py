@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 __all__ = ["Expressions", "Leaf", "Node", "postorder", "sides"]
 
+_OPERANDS = 64  # as the library has it
 _BINARY: dict[type[ast.operator], str] = {
     ast.Add: "+",
     ast.Sub: "-",
@@ -190,6 +191,12 @@ class Expressions:
             body = ast.parse(program.strip()).body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise ValueError(f"edge program '{program}': {error}") from None
+        try:
+            return self._read_all(body, program)
+        except RecursionError:
+            raise ValueError(f"edge program '{program}': expected a shorter one") from None
+
+    def _read_all(self, body: list[ast.stmt], program: str) -> Node:
         bound: dict[str, Node] = {}
         for statement in body:
             match statement:
@@ -227,9 +234,11 @@ class Expressions:
             return bound[name]
         if name in ("inf", "nan"):
             return self.number(float(name))
-        if name[0] in "ijes" and name[1:].isdecimal():
+        if name[0] in "ijes" and name[1:].isdecimal() and int(name[1:]) < _OPERANDS:
             return self.leaf(name[0], int(name[1:]))
-        raise ValueError(f"edge program '{program}': expected an operand, got '{name}'")
+        raise ValueError(
+            f"edge program '{program}': expected an operand below {_OPERANDS}, got '{name}'"
+        )
 
     def _read_call(
         self, name: str, arguments: list[ast.expr], bound: Mapping[str, Node], program: str

@@ -70,6 +70,19 @@ def test_same_results_and_gradients(name: str, outcomes: list[bool]) -> None:
     assert outcomes == [name not in CHANGING] * 3
 
 
+@pytest.mark.parametrize("name", [*FUSED, *OTHERS])
+def test_autocast_leads_to_the_same_dtype(name: str) -> None:
+    model = {**FUSED, **OTHERS}[name]().eval()
+    inputs = graph(9, 40)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        with gnnscript.kernels("portable"):
+            expected = model(*inputs)
+        found = model(*inputs)
+    assert found.dtype == expected.dtype
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.02 * scale)
+
+
 @pytest.mark.parametrize(
     "make",
     [lambda: GCNConv(6, 4), lambda: SAGEConv(6, 4, aggr="max"), lambda: GATv2Conv(6, 4, heads=2)],

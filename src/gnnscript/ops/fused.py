@@ -347,7 +347,7 @@ def add_edge_bias(
         degree = degree.clamp(max=1)
     shape = [1] * out.dim()
     shape[dim] = -1
-    return out + degree.to(out.dtype).view(shape) * bias
+    return out + degree.to(out.dtype).view(shape) * bias.to(out.dtype)
 
 
 def add_to(left: Tensor, right: Tensor) -> Tensor:

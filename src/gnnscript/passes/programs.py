@@ -139,9 +139,14 @@ def _text(expression: Expression, program: Program, level: int, typed: bool = Tr
     return f"({text})" if own < level else text  # type: ignore[operator]
 
 
-def typed(program: Program) -> dict[str, tuple[Any, Any]]:
-    """Which operands decide the type of the result, where it is not all of them, or none."""
-    partial = 0 < len(program.typed) < len(program.operands)
+def typed(program: Program, more: int = 0) -> dict[str, tuple[Any, Any]]:
+    """Which operands decide the type of the result, where it is not all of them, or none.
+
+    Args:
+        program: The program.
+        more: How many operands follow its own, and decide nothing.
+    """
+    partial = 0 < len(program.typed) < len(program.operands) + more
     return {"typed": (sorted(program.typed), None)} if partial else {}
 
 

@@ -130,11 +130,12 @@ class Rewriting(Attention):
             if others == operands
         )
 
-    def layered_arguments(self, program: Program) -> list[ast.expr] | None:
+    def layered_arguments(self, program: Program) -> tuple[list[ast.expr], int] | None:
         """The arguments of a program some of whose values per edge come from linear layers.
 
         They are the program, its operands, and which of these are the input of a layer, with the
-        layers' weights; a bias becomes an operand of its own.
+        layers' weights; a bias becomes an operand of its own, behind the others. How many do is
+        returned, too: they take the layer's type, which under autocast is not theirs.
         """
         text, operands = program.text, list(program.operands)
         places: list[ast.expr] = []
@@ -155,7 +156,7 @@ class Rewriting(Attention):
             return None
         given = [self.value(operand) for operand in operands]
         lists = [ast.List(items, ast.Load()) for items in (given, places, weights)]
-        return [ast.Constant(text), *lists]
+        return [ast.Constant(text), *lists], len(operands) - len(program.operands)
 
     def reduced(self, scatter: Scatter) -> ast.expr:
         """A reduction over edges."""
@@ -192,12 +193,16 @@ class Rewriting(Attention):
             return self.spelled(scatter)
         self.gains += 1
         index, other = program.ends()
-        args, name = self.layered_arguments(program), "edge_aggregate_layers"
-        if args is None:
-            args, name = self.program_arguments(program), "edge_aggregate"
-        args += [self.value(index), self.value(other), self.value(scatter.size)]
         options = {"dim": (program.dim, 0), "reduce": (reduce, "sum")}
-        return fused_call(name, args, options | typed(program))
+        layered, name = self.layered_arguments(program), "edge_aggregate_layers"
+        if layered is not None:
+            args, biases = layered
+            options |= typed(program, biases)
+        else:
+            args, name = self.program_arguments(program), "edge_aggregate"
+            options |= typed(program)
+        args += [self.value(index), self.value(other), self.value(scatter.size)]
+        return fused_call(name, args, options)
 
     def factored(self, scatter: Scatter, product: Product, reduce: str) -> ast.expr | None:
         """A vector times a matrix for each edge, without the matrices."""

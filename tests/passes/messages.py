@@ -80,6 +80,18 @@ class Lifted(Base):
         return (x_j + self.lift(e)).relu() * torch.sigmoid(x_i + self.gate(e)) * w.view(-1, 1)
 
 
+class Products(Base):
+    """Layers of both, whose types alone decide that of the message."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lift = Linear(WIDTH, WIDTH)
+        self.gate = Linear(WIDTH, WIDTH)
+
+    def message(self, x_j: Tensor, e: Tensor) -> Tensor:
+        return self.lift(x_j) * self.gate(e)
+
+
 class Squashed(Base):
     """The maximum of a rising function is the function of the maximum."""
 
@@ -290,6 +302,7 @@ FUSED = {
     "scaled": Scaled,
     "perceptron": Perceptron,
     "lifted": Lifted,
+    "products": Products,
     "attention": Attention,
     "conditional": Conditional,
     "numbers": Numbers,

@@ -174,7 +174,6 @@ struct Attention {
         rows.for_each(chunk, [&](int64_t row, int64_t from, int64_t to, bool, bool) {
           for (int64_t k = from; k < to; ++k) score.ids.index[k - begin] = row;
         });
-        for (int64_t k = end - begin; k < end - begin + 8; ++k) score.ids.other[k] = 0;  // prefetched
         run(chunk, begin, end, score, message, scores);
       }
     });
@@ -348,10 +347,7 @@ struct Backward : Attention<T> {
       const A* source = static_cast<const A*>(other.data);
       const int64_t* others = message.ids.other;
       for (int64_t k = 0; k < count; ++k) {
-        const char* ahead = reinterpret_cast<const char*>(source + others[k + 8] * other.row_stride);
-        for (int64_t byte = 0; byte < lanes * int64_t{sizeof(T)} && byte < 512; byte += 64) {
-          __builtin_prefetch(ahead + byte);
-        }
+        prefetch(source + others[k + kPrefetchAhead] * other.row_stride, lanes);
         add_dots(source + others[k] * other.row_stride, message.ids.index[k], 0, lanes,
                  slopes + k * heads);
       }

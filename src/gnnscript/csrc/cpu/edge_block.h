@@ -19,6 +19,14 @@ constexpr int64_t kRegisterBytes = 4096;
 template <typename A>
 constexpr int64_t kRegisterLanes = kRegisterBytes / static_cast<int64_t>(sizeof(A));
 
+// Asks for the values of a row, or as many as are worth it: more come by themselves.
+template <typename T>
+GNNSCRIPT_ALWAYS void prefetch(const T* values, int64_t count) {
+  const char* at = reinterpret_cast<const char*>(values);
+  const int64_t bytes = count * int64_t{sizeof(T)};
+  for (int64_t byte = 0; byte < bytes && byte < 512; byte += 64) __builtin_prefetch(at + byte);
+}
+
 // Registers may coincide, so the loops below are free of any order between lanes. They run over
 // whole multiples of 16 lanes: every lane takes the same instructions, whatever its place.
 //
@@ -30,15 +38,9 @@ struct Argument {
   const int64_t* rows;  // null for a register
   int64_t stride;
 
-  GNNSCRIPT_ALWAYS const A* row(int64_t k, int64_t count, int64_t lanes) const {
+  GNNSCRIPT_ALWAYS const A* row(int64_t k, int64_t lanes) const {
     if (rows == nullptr) return data + k * lanes;
-    if (k + 8 < count) {
-      const char* ahead = reinterpret_cast<const char*>(data + rows[k + 8] * stride);
-      const int64_t bytes = lanes * int64_t{sizeof(A)};
-      for (int64_t byte = 0; byte < bytes && byte < 512; byte += 64) {
-        __builtin_prefetch(ahead + byte);
-      }
-    }
+    prefetch(data + rows[k + kPrefetchAhead] * stride, lanes);
     return data + rows[k] * stride;
   }
 };
@@ -60,8 +62,8 @@ struct Argument {
     const int64_t width = flat ? n : lanes;                     \
     if (width % 16) __builtin_unreachable();                    \
     for (int64_t k = 0; k < (flat ? 1 : count); ++k) {          \
-      const A* xs = flat ? p.data : p.row(k, count, lanes);     \
-      const A* ys = flat ? q.data : q.row(k, count, lanes);     \
+      const A* xs = flat ? p.data : p.row(k, lanes);     \
+      const A* ys = flat ? q.data : q.row(k, lanes);     \
       A* to = d + k * lanes;                                    \
       GNNSCRIPT_IVDEP                                           \
       for (int64_t l = 0; l < width; ++l) {                     \
@@ -81,8 +83,8 @@ struct Argument {
     const bool flat = p.rows == nullptr && q.rows == nullptr;                     \
     const int64_t width = flat ? n : lanes;                                       \
     for (int64_t k = 0; k < (flat ? 1 : count); ++k) {                            \
-      const A* xs = flat ? p.data : p.row(k, count, lanes);                       \
-      const A* ys = flat ? q.data : q.row(k, count, lanes);                       \
+      const A* xs = flat ? p.data : p.row(k, lanes);                       \
+      const A* ys = flat ? q.data : q.row(k, lanes);                       \
       for (int64_t l = 0; l < width; l += W) {                                    \
         const V x = load<A, W>(xs + l), y = load<A, W>(ys + l);                   \
         store<A, W>(d + k * lanes + l, (expression));                             \
@@ -267,12 +269,7 @@ void load_operand(const EdgeOperand& operand, const int64_t* ids, int64_t count,
     for (int64_t k = 0; k < count; ++k) d[k] = load<A, 1>(row(k) + offset);
   } else if (operand.spread == Spread::full) {
     for (int64_t k = 0; k < count; ++k, d += lanes) {
-      if (k + 8 < count && stride != 0) {
-        const char* ahead = reinterpret_cast<const char*>(row(k + 8) + first);
-        for (int64_t byte = 0; byte < lanes * int64_t{sizeof(T)} && byte < 512; byte += 64) {
-          __builtin_prefetch(ahead + byte);
-        }
-      }
+      if (ids != nullptr) prefetch(row(k + kPrefetchAhead) + first, lanes);
       widen(d, row(k) + first, lanes);
     }
   } else if (operand.spread == Spread::scalar) {
@@ -335,6 +332,9 @@ class Workspace {
     const int64_t bad = find_outside(ids.edge, 0, count, args.edges);
     if (bad >= 0) report(&args.bad_edge, begin + bad);
     if (bad >= 0) return false;
+    for (int64_t k = count; k < count + kPrefetchAhead; ++k) {
+      ids.edge[k] = ids.index[k] = ids.other[k] = 0;  // memory is asked for there, too
+    }
     return resolve_side(args.index, args.wide_index, args.index_bound, count, ids.index,
                         &args.bad_index) &&
            resolve_side(args.other, args.wide_other, args.other_bound, count, ids.other,

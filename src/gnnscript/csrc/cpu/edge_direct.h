@@ -95,8 +95,7 @@ GNNSCRIPT_ALWAYS void direct_vectors(A* sums, const A* source, int64_t stride,
   for (int v = 0; v < N; ++v) s[v] = load<A, W>(sums + v * W);
   for (int64_t k = 0; k < count; ++k) {
     const A* x = source + others[k] * stride;
-    const char* ahead = reinterpret_cast<const char*>(source + others[k + 8] * stride);
-    for (int byte = 0; byte < N * W * int{sizeof(A)}; byte += 64) __builtin_prefetch(ahead + byte);
+    prefetch(source + others[k + kPrefetchAhead] * stride, N * W);
     if constexpr (K == Weights::none) {
       for (int v = 0; v < N; ++v) s[v] = combine<R>(s[v], load<A, W>(x + v * W));
     } else if constexpr (K == Weights::shared) {
@@ -162,7 +161,7 @@ GNNSCRIPT_ALWAYS void outer_vectors(A* sums, int64_t period, const A* source, in
   V s[N];
   for (int v = 0; v < N; ++v) s[v] = load<A, W>(sums + v * period);
   for (int64_t k = 0; k < count; ++k) {
-    __builtin_prefetch(source + others[k + 8] * stride);
+    __builtin_prefetch(source + others[k + kPrefetchAhead] * stride);
     const V x = load<A, W>(source + others[k] * stride);
     const A* w = weights + edges[k] * weight_stride;
     for (int v = 0; v < N; ++v) s[v] = combine<R>(s[v], V(x * w[v]));

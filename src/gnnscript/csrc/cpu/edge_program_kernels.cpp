@@ -40,7 +40,6 @@ struct Reducer {
     int64_t begin = 0, end = 0;
     args.rows.edges(chunk, &begin, &end);
     if (!work.resolve(args, begin, end)) return;
-    for (int64_t k = end - begin; k < end - begin + 8; ++k) work.ids.other[k] = 0;  // prefetched
     const int64_t tile = is_direct ? args.lanes : work.tile;
     for (int64_t first = 0; first < args.lanes; first += tile) {
       const int64_t lanes = args.lanes - first < tile ? args.lanes - first : tile;

@@ -211,6 +211,10 @@ def test_kubernetes_options_are_checked(options) -> None:
         kubernetes("image", **options)
 
 
+def shown(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
 def test_run_preloads_the_libraries_of_libtorch_models(tmp_path: Path) -> None:
     """Each once; the Python backend loads its own; two that differ are refused."""
     repository = tmp_path / "models"
@@ -222,18 +226,31 @@ def test_run_preloads_the_libraries_of_libtorch_models(tmp_path: Path) -> None:
         (repository / name / "1" / "libgnnscript_test.so").write_text(text)
         if python:
             (repository / name / "1" / "model.py").touch()
-    # The files are no libraries, so what would be loaded is shown instead.
-    script = (repository / "run.sh").read_text()
-    start, _, _ = script.rpartition("exec tritonserver")
-    shown = 'libraries=$LD_PRELOAD; unset LD_PRELOAD; echo "$libraries | $LD_LIBRARY_PATH"\n'
-    (repository / "run.sh").write_text(start + shown)
-    run = [str(repository / "run.sh")]
+    # The files are no libraries, so the dynamic linker shows what it would load.
+    tools = {
+        "ldd": f"echo '  {tmp_path}/tools/own.so (0x1)'; echo '  {tmp_path}/tools/ld.so (0x2)'",
+        "ld.so": 'echo "$@"; echo "preloaded: ${LD_PRELOAD:-nothing}, $LD_LIBRARY_PATH"',
+        "tritonserver": "exit 2",
+    }
+    (tmp_path / "tools").mkdir()
+    for name, text in tools.items():
+        (tmp_path / "tools" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "tools" / name).chmod(0o755)
+    run = [str(repository / "run.sh"), "--http-port=9"]
     environment = {**os.environ, "TORCH_LIBRARIES": "/torch", "LD_LIBRARY_PATH": "/own"}
     environment.pop("LD_PRELOAD", None)
-    output = subprocess.run(run, env=environment, capture_output=True, text=True, check=True)
+    alone = shown(run, **{**environment, "PATH": "/usr/bin:/bin"})
+    assert (alone.returncode, alone.stderr) == (1, "run.sh: there is no tritonserver on the path\n")
+    environment["PATH"] = os.pathsep.join([str(tmp_path / "tools"), environment["PATH"]])
+    output = shown(run, **environment)
     once = repository / "one" / "1" / "libgnnscript_test.so"
-    assert output.stdout.splitlines()[-1] == f"{once} | /torch:/own"
+    started, preloaded = output.stdout.splitlines()
+    assert started.split(" ") == [
+        *("--preload", str(once), "--library-path", "/torch:/own"),
+        *(f"{tmp_path}/tools/tritonserver", f"--model-repository={repository}", "--http-port=9"),
+    ]
+    assert preloaded == "preloaded: nothing, /own"
     (repository / "two" / "1" / "libgnnscript_test.so").write_text("c")
-    refused = subprocess.run(run, env=environment, capture_output=True, text=True, check=False)
+    refused = shown(run, **environment)
     assert refused.returncode == 1
     assert "differ; export these models again" in refused.stderr

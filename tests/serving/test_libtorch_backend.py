@@ -280,6 +280,22 @@ def test_beside_models_of_the_python_backend(
         for name in ("gat", "other"):
             with Client(server.grpc_url, name) as client:
                 close(client(*graph(30, 90)), results(model, graph(30, 90)))
+        # What the server loads before its backend is not for those: they may have another torch.
+        environments = [
+            (process / "environ").read_bytes()
+            for process in Path("/proc").glob("[0-9]*")
+            if _parent(process) == server.pid
+        ]
+        assert environments
+        assert not any(b"LD_PRELOAD" in found for found in environments)
+
+
+def _parent(process: Path) -> int | None:
+    try:
+        found = re.search(r"^PPid:\s*(\d+)$", (process / "status").read_text(), re.MULTILINE)
+    except OSError:  # it has ended
+        return None
+    return int(found[1]) if found else None
 
 
 @NATIVE

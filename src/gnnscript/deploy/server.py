@@ -180,7 +180,7 @@ class Server:
         backends = self._installation.gathered(folder / "backends")
         if backends is not None:
             command.append(f"--backend-directory={backends}")
-        environment = preloading(
+        before = preloading(
             self.repository, self._installation, self._environment, folder / "preloaded"
         )
         with contextlib.ExitStack() as stack:
@@ -189,8 +189,8 @@ class Server:
                 stream = stack.enter_context(self._log_file().open("wb"))
             # A group of its own: what is typed in a terminal reaches the caller, who stops it.
             return subprocess.Popen(
-                command,
-                env=environment,
+                [*before, *command],
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=None if stream is None else subprocess.STDOUT,

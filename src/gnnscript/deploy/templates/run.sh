@@ -6,7 +6,7 @@ repository=$(cd "$(dirname "$0")" && pwd)
 # find torch where that backend has it. Models of the Python backend load theirs themselves.
 loaded=
 for library in "$repository"/*/*/libgnnscript*.so; do
-  [ -e "$library" ] && [ ! -e "$(dirname "$library")/model.py" ] || continue
+  if [ ! -e "$library" ] || [ -e "$(dirname "$library")/model.py" ]; then continue; fi
   name=$(basename "$library")
   for other in $loaded; do
     if [ "$(basename "$other")" = "$name" ]; then
@@ -19,15 +19,24 @@ for library in "$repository"/*/*/libgnnscript*.so; do
   done
   loaded="$loaded $library"
 done
-if [ -n "$loaded" ]; then
-  case $repository in *[[:space:]:]*)
-    echo "run.sh: '$repository' cannot be preloaded from; move it to a path without spaces and ':'" >&2
-    exit 1
-  esac
-  torch=${TORCH_LIBRARIES:-/opt/tritonserver/backends/pytorch}
-  export LD_LIBRARY_PATH="$torch${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
-  export LD_PRELOAD="${loaded# }${LD_PRELOAD:+ $LD_PRELOAD}"
-fi
 # Large tensors come and go with each request: in large pages that costs a third less time.
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
-exec tritonserver --model-repository="$repository" "$@"
+server=$(command -v tritonserver) || {
+  echo "run.sh: there is no tritonserver on the path" >&2
+  exit 1
+}
+[ -n "$loaded" ] || exec "$server" --model-repository="$repository" "$@"
+case $repository in *[[:space:]:]*)
+  echo "run.sh: '$repository' cannot be preloaded from; move it to a path without spaces and ':'" >&2
+  exit 1
+esac
+# As LD_PRELOAD does, but in the server alone: the processes of Python models have a torch of theirs.
+linker=$(ldd "$server" | sed -n 's|^[[:space:]]*\(/[^ ]*/ld[^ /]*\) (.*|\1|p')
+if [ -z "$linker" ]; then
+  echo "run.sh: '$server' is no executable that libraries can be loaded into" >&2
+  exit 1
+fi
+torch=${TORCH_LIBRARIES:-/opt/tritonserver/backends/pytorch}
+exec "$linker" --preload "${loaded# }" \
+  --library-path "$torch${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" \
+  "$server" --model-repository="$repository" "$@"

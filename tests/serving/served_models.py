@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -131,6 +131,34 @@ class Settings(torch.nn.Module):
             h = h.relu()
         total = h.mean() if mode == "mean" else h.sum()
         return total, {"nodes": h, "norms": h.norm(dim=1)}, 2.5
+
+
+class Ends(NamedTuple):
+    """Of nodes."""
+
+    weight: Tensor
+
+
+class Lists(torch.nn.Module):
+    """Takes lists of tensors and of numbers, and a named tuple."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = torch.nn.ModuleList([SAGEConv(5, 4) for _ in range(2)])
+
+    def forward(
+        self,
+        edge_index: Tensor,
+        xs: List[Tensor],
+        factors: List[int],
+        powers: List[float],
+        ends: Ends,
+    ) -> List[Tensor]:
+        out = []
+        for i, conv in enumerate(self.convs):
+            h = conv(xs[i], edge_index) * factors[0] * powers[i]
+            out.append(h * ends.weight.unsqueeze(-1))
+        return out
 
 
 class Kinds(torch.nn.Module):

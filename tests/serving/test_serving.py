@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from gnnscript.client import Client, InvalidInputError
-from gnnscript.deploy import Server
-from serving.served_models import graph, kinds, typed_graph
+from gnnscript.deploy import Server, triton
+from serving.served_models import Ends, Lists, graph, kinds, typed_graph
 
 Models = dict[str, torch.nn.Module]
 
@@ -127,8 +128,36 @@ def test_numbers_go_in_and_what_is_nested_comes_out(url: str, models: Models) ->
             close(found["output_1_nodes"], parts["nodes"])
             close(found["output_1_norms"], parts["norms"])
             assert found["output_2"].tolist() == [number]
-        with pytest.raises(InvalidInputError, match="'mean' is no array: texts stay as they were"):
-            client(x, edge_index, 1, True, "mean")
+        close(
+            client(x, edge_index, 1, True, "mean")["output_1_nodes"],
+            models["settings"](x, edge_index, 1, True, "mean")[1]["nodes"],
+        )
+        close(
+            client(x, edge_index, relu=True, mode="mean", hops=1)["output_0"],
+            models["settings"](x, edge_index, 1)[0].reshape(1),
+        )
+        for call in ({"mode": "sum"}, {"hops": "mean"}, {"no": "mean"}):
+            with pytest.raises(InvalidInputError, match=r"expected .*: texts stay as they were"):
+                client(x, edge_index, **{"hops": 1, "relu": True, **call})
+
+
+def test_lists_go_in_part_by_part(tmp_path: Path) -> None:
+    model = Lists().eval()
+    examples = []
+    for n in (8, 6):
+        (x, edge_index), (other, _) = graph(n, 3 * n), graph(n, 1)
+        examples.append((edge_index, [x, other], [2], [0.5, 3.0], Ends(torch.rand(n))))
+    triton(model, examples, tmp_path, "lists")
+    with Server(tmp_path) as server, Client(server.http_url, "lists") as client:
+        for call in examples:
+            found = client(*call)
+            for one, other in zip(found, model(*call), strict=True):
+                close(one, other)
+            edge_index, xs, factors, powers, ends = call
+            flat = client(edge_index, *xs, *factors, *powers, ends.weight)  # one by one
+            np.testing.assert_array_equal(flat[0], found[0])
+            named = client(edge_index=edge_index, xs=xs, factors=[2], powers=[0.5, 3], ends=ends)
+            np.testing.assert_array_equal(named[0], found[0])
 
 
 def test_all_dtypes_go_in_and_come_out(url: str, models: Models) -> None:

@@ -49,6 +49,9 @@ class Signature:
         shapes = {} if own is None else {spec["name"]: spec for spec in own["inputs"]}
         self.inputs = [_tensor(item, shapes.get(item["name"])) for item in config["input"]]
         self.outputs = [item["name"] for item in config["output"]]
+        # The arguments of forward in their order, and those that are texts, which stay as they are.
+        self.arguments: list[str] = [] if own is None else own.get("arguments", [])
+        self.texts: dict[str, str] = {} if own is None else own.get("texts", {})
         self.limits: dict[str, int] = json.loads(parameters.get("limits", "{}"))
 
     def __str__(self) -> str:
@@ -64,23 +67,11 @@ class Signature:
         Raises:
             InvalidInputError: They do not fit the model.
         """
-        for argument in (*args, *kwargs.values()):
-            if isinstance(argument, str):
-                raise InvalidInputError(
-                    f"{argument!r} is no array: texts stay as they were in the example that the "
-                    f"model was exported with; call {self}"
-                )
-        values = [value for argument in args for _, value in _parts("", argument)]
-        if len(values) > len(self.inputs):
-            raise InvalidInputError(
-                f"expected at most {len(self.inputs)} inputs, got {len(values)}; call {self}"
-            )
-        given = {spec.name: value for spec, value in zip(self.inputs, values, strict=False)}
-        for name, argument in kwargs.items():
-            for full, value in _parts(name, argument):
-                if full in given:
-                    raise InvalidInputError(f"'{full}' is given twice; call {self}")
-                given[full] = value
+        given: dict[str, Any] = {}
+        for name, value in (*self._named(args), *self._parts_of(kwargs)):
+            if name in given:
+                raise InvalidInputError(f"'{name}' is given twice; call {self}")
+            given[name] = value
         names = [spec.name for spec in self.inputs]
         unknown = [name for name in given if name not in names]
         missing = [name for name in names if name not in given]
@@ -96,6 +87,41 @@ class Signature:
         if self.batched:
             return {name: array[None] for name, array in arrays.items()}
         return arrays
+
+    def _named(self, args: tuple[Any, ...]) -> list[tuple[str, Any]]:
+        """Positional arguments by the names of the inputs: those of forward, or inputs in order."""
+        if len(args) <= len(self.arguments):
+            named = self._parts_of(dict(zip(self.arguments, args, strict=False)))
+            if {name for name, _ in named} <= {spec.name for spec in self.inputs}:
+                return named
+        values = [value for argument in args for _, value in _parts("", argument)]
+        if len(values) > len(self.inputs):
+            raise InvalidInputError(
+                f"expected at most {len(self.inputs)} inputs, got {len(values)}; call {self}"
+            )
+        return [(spec.name, value) for spec, value in zip(self.inputs, values, strict=False)]
+
+    def _parts_of(self, arguments: Mapping[str, Any]) -> list[tuple[str, Any]]:
+        """The inputs that arguments of forward hold."""
+        parts: list[tuple[str, Any]] = []
+        for name, argument in arguments.items():
+            if isinstance(argument, str):
+                self._check_text(name, argument)
+                continue
+            whole = any(spec.name == name for spec in self.inputs)
+            # A list of numbers is an array, unless the model takes its parts one by one.
+            value = tuple(argument) if isinstance(argument, list) and not whole else argument
+            parts += _parts(name, value)
+        return parts
+
+    def _check_text(self, name: str, text: str) -> None:
+        if self.texts.get(name) != text:
+            known = name in self.texts
+            wanted = f"expected '{name}' to be {self.texts[name]!r}" if known else "expected arrays"
+            raise InvalidInputError(
+                f"{wanted}, got {text!r}: texts stay as they were in the example that the model "
+                f"was exported with; call {self}"
+            )
 
     def _check(self, arrays: Mapping[str, Array]) -> None:
         sizes: dict[str, int] = {}

@@ -21,7 +21,7 @@ from gnnscript.deploy.manifest import DeployError, Manifest, TensorSpec
 from gnnscript.deploy.merging import NotMergeableError, merge_plan, remembers
 from gnnscript.deploy.package import Kernels, evaluating, load, save, scripted_for
 from gnnscript.deploy.signature import derive
-from gnnscript.deploy.structure import Call, bind, calls_of
+from gnnscript.deploy.structure import Call, arguments_of, bind, calls_of
 from gnnscript.deploy.tensors import flat_call
 from gnnscript.deploy.triton_model import TRITON_TYPES
 from gnnscript.deploy.versions import Earlier, add_version
@@ -149,6 +149,7 @@ def triton(
         with evaluating(model):
             scripted = scripted_for(model, kernels, calls)
             flat = [flat_call(scripted, call) for call in calls]
+            arguments = _arguments(scripted, calls[0])
         saved = load(file)
         grown = derive(saved, [dict(call) for call in flat]).calls
         bound = [bind(saved, call) for call in grown]
@@ -167,8 +168,8 @@ def triton(
                     raise DeployError(f"requests cannot be merged: {error}") from error
                 reason = str(error)
         settings = _Settings(
-            name, backend, plan, reason, max_batch_size, max_queue_delay, instances, threads,
-            dict(limits or {}), finite, "" if earlier is None else earlier.policy,
+            name, arguments, backend, plan, reason, max_batch_size, max_queue_delay, instances,
+            threads, dict(limits or {}), finite, "" if earlier is None else earlier.policy,
             "" if earlier is None else f"{version}_",
         )  # fmt: skip
         unknown = sorted(set(settings.limits) - set(manifest.symbols))
@@ -196,6 +197,7 @@ def triton(
 @dataclass(frozen=True)
 class _Settings:
     name: str
+    arguments: dict[str, str | None]
     backend: Backend
     plan: dict[str, Any] | None
     reason: str
@@ -207,6 +209,13 @@ class _Settings:
     finite: bool
     policy: str
     prefix: str
+
+
+def _arguments(scripted: torch.jit.ScriptModule, call: Call) -> dict[str, str | None]:
+    """The names of the arguments of ``forward`` in order, with what those are that are texts."""
+    given = bind(scripted, call)
+    values = {a.name: given.get(a.name, a.default_value) for a in arguments_of(scripted)}
+    return {name: value if isinstance(value, str) else None for name, value in values.items()}
 
 
 def _check_servable(manifest: Manifest, backend: Backend) -> None:
@@ -300,6 +309,8 @@ def _parameters(manifest: Manifest, settings: _Settings) -> dict[str, str]:
     signature = {
         "inputs": [_public(spec) for spec in manifest.inputs],
         "outputs": [_public(spec) for spec in manifest.outputs],
+        "arguments": list(settings.arguments),
+        "texts": {name: text for name, text in settings.arguments.items() if text is not None},
     }
     parameters = {"gnnscript": json.dumps(signature)}
     if settings.backend == "libtorch":

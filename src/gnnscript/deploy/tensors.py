@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import keyword
+import types
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,6 +121,18 @@ def _is_plain_result(type_: Any, result: Any) -> bool:
     )
 
 
+def _with_types(cls: Any) -> Any:
+    """A named tuple's class with types for annotations, of which TorchScript reads no texts."""
+    hints = typing.get_type_hints(cls)
+    fields = [
+        (name, _with_types(hints[name]) if hasattr(hints[name], "_fields") else hints[name])
+        for name in cls._fields
+    ]
+    same: Any = typing.NamedTuple(cls.__name__, fields)  # type: ignore[misc]
+    same.__module__, same.__qualname__ = cls.__module__, cls.__qualname__
+    return same
+
+
 def _annotated(names: Sequence[str]) -> str:
     return ", ".join(f"{name}: Tensor" for name in names)
 
@@ -130,6 +144,7 @@ class _Writer:
     parameters: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     results: list[str] = field(default_factory=list)
+    classes: types.ModuleType = field(default_factory=lambda: types.ModuleType("_classes"))
     names: list[str] = field(default_factory=list)
 
     def line(self, text: str) -> None:
@@ -167,6 +182,7 @@ class _Writer:
         module.training = scripted.training
         module.output_names = self.names
         wrapper: Any = torch.jit.script(module)
+        _classes = self.classes  # a name that TorchScript looks for in this frame
         wrapper.define("\n".join([*lines, ""]))
         made: torch.jit.ScriptModule = wrapper
         return made
@@ -185,17 +201,20 @@ class _Writer:
         if kind == "StringType":
             return repr(str(value))
         if kind == "TupleType":
-            names = getattr(value, "_fields", range(len(value)))
-            if hasattr(value, "_fields"):
+            fields = getattr(value, "_fields", None)
+            if fields is None and not str(type_).startswith("Tuple["):
                 raise DeployError(
-                    f"'{name}' is a named tuple, which cannot be put together outside of Python; "
-                    "take a plain tuple"
+                    f"expected '{name}' to be a {str(type_).rpartition('.')[2]}, which the model "
+                    f"takes, got {type(value).__name__}; pass one among the example inputs"
                 )
             parts = [
                 self.argument(part_name(name, key), element, item)
-                for key, element, item in zip(names, type_.elements(), value, strict=True)
+                for key, element, item in zip(
+                    fields or range(len(value)), type_.elements(), value, strict=True
+                )
             ]
-            return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
+            made = f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
+            return made if fields is None else self._class_of(value) + made
         if kind == "ListType" and value:
             element = type_.getElementType()
             parts = [self.argument(part_name(name, k), element, v) for k, v in enumerate(value)]
@@ -211,6 +230,12 @@ class _Writer:
             f"'{name}' of type {type_} cannot be expressed in tensors (it is {value!r} in the "
             "example); give a value with the tensors that are to go in, or take tensors"
         )
+
+    def _class_of(self, value: Any) -> str:
+        """An expression for the class of a named tuple."""
+        name = f"class_{len(vars(self.classes))}"
+        setattr(self.classes, name, _with_types(type(value)))
+        return f"_classes.{name}"
 
     def _input(self, name: str) -> str:
         """Adds an input, and returns what it is called in ``_call``."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
+from typing import List
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import gnnscript
 from deploy.conftest import Answer
@@ -104,6 +106,42 @@ def test_models_of_many_forms(name: str, kernels: str, tmp_path: Path, answer: A
             close = functools.partial(torch.testing.assert_close, rtol=1e-4, atol=1e-5)
             close(tensor.reshape(expected.shape), expected)
             close(other.reshape(expected.shape), expected)
+
+
+class Small(nn.Module):
+    """Counts edges; of a single node, and of no node, it makes something else."""
+
+    def forward(self, x: Tensor, edge_index: Tensor, powers: List[int]) -> Tensor:
+        degree = torch.bincount(edge_index[1], minlength=x.size(0))
+        if x.size(0) == 1:
+            return x * 2.0 + degree
+        return x ** powers[0] + degree.unsqueeze(-1)
+
+
+@pytest.mark.slow
+def test_sizes_that_it_is_not_compiled_for_are_refused(tmp_path: Path, answer: Answer) -> None:
+    model, path = Small().eval(), tmp_path / "model.pt2"
+    manifest = deploy.aoti(model, (*node_call(6, 17), [2]), path, kernels="portable")
+    assert [spec.name for spec in manifest.inputs] == ["x", "edge_index"]  # numbers are compiled in
+    assert manifest.least == {"N": 2}
+    assert gnnscript.inspect(path) == manifest
+    assert "N = x.size(0), at least 2" in str(manifest)
+    compiled = deploy.load_compiled(path)
+    for size in ((40, 300), (2, 0), (2, 1)):
+        call = node_call(*size)
+        torch.testing.assert_close(compiled(*call), model(*call, [2]))
+        found = answer(path, dict(zip(("x", "edge_index"), call, strict=True)))
+        torch.testing.assert_close(found["output"], model(*call, [2]))
+    x, edge_index = node_call(1, 3)
+    told = "expected 'x' of shape [N, F] with N of at least 2, as it was compiled for, got [1, 4]"
+    with pytest.raises(gnnscript.DeployError, match=re.escape(told)):
+        compiled(x, edge_index)
+    assert answer(path, {"x": x, "edge_index": edge_index}) == told
+
+
+def test_an_example_of_one_is_told(tmp_path: Path) -> None:
+    with pytest.raises(gnnscript.DeployError, match=r"E of 'edge_index' is 1 in the first example"):
+        deploy.aoti(Edge(), edge_call(6, 1), tmp_path / "model.pt2", kernels="portable")
 
 
 def test_what_cannot_be_compiled_is_refused(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from deploy.deploy_models import (
     typed_call,
     words_call,
 )
-from gnnscript import DeployError
+from gnnscript import DeployError, deploy
 from gnnscript.cli import main
 from gnnscript.deploy import Manifest, all_tensors, flat_call
 from gnnscript.deploy.package import scripted_for
@@ -329,3 +329,13 @@ def test_export_writes_files(tmp_path: Path, capsys: Any) -> None:
     assert "expected --pt, --aoti, --onnx, --triton or --kubernetes" in capsys.readouterr().err
     assert main(["export", *target[:1], "--pt", str(tmp_path / "model.pt")]) == 2
     assert "--inputs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("write", [gnnscript.save, deploy.aoti, deploy.onnx])
+def test_where_nothing_can_be_written_is_told_first(write: Any, tmp_path: Path) -> None:
+    (tmp_path / "folder.pt2").mkdir()
+    arguments: dict[str, Any] = {"model": None, "example_inputs": ()}
+    with pytest.raises(DeployError, match=r"no folder '.*no' to write 'model.pt2' to; make it"):
+        write(path=tmp_path / "no" / "model.pt2", **arguments)
+    with pytest.raises(DeployError, match=r"folder\.pt2' is a folder; name a file"):
+        write(path=tmp_path / "folder.pt2", **arguments)

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.testing import make_tensor
 
 from gnnscript.ops import varying
@@ -78,6 +79,39 @@ def test_combinations(size: int) -> None:
     for arguments in ((2,), (2, True), (3,)):
         expected = torch.combinations(x, *arguments)
         torch.testing.assert_close(varying.combinations(x, *arguments), expected)
+
+
+def test_counts() -> None:
+    values = torch.tensor([0, 3, 3, 1])
+    for given in ((), (None, 6), (torch.rand(4),), (torch.rand(4).half(), 6)):
+        torch.testing.assert_close(varying.bincount(values, *given), torch.bincount(values, *given))
+
+
+class Counts(torch.nn.Module):
+    """Functions that fix sizes, in a module that nobody specialises."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> tuple[Tensor, ...]:
+        n = x.size(0)
+        degree = torch.bincount(edge_index[1], minlength=n)
+        weighed = edge_index[0].bincount(x[edge_index[1], 0], n)
+        halves = torch.bincount(edge_index[0], x[edge_index[1], 1].half(), minlength=n)
+        labels = F.one_hot(edge_index[0], n)
+        nearest = torch.take_along_dim(x, x.argsort(0), 0)
+        return degree, x * weighed.unsqueeze(-1), halves, labels, nearest, torch.cdist(x, x)
+
+
+def test_counts_of_graphs_of_any_size() -> None:
+    example = torch.randn(5, 2), torch.randint(5, (2, 7))
+    sizes = {0: torch.export.Dim.DYNAMIC}, {1: torch.export.Dim.DYNAMIC}
+    with varying.LeavesSizesOpen():
+        program = torch.export.export(Counts(), example, dynamic_shapes=sizes).module()
+    for nodes, edges in ((9, 20), (1, 3), (1, 0), (4, 0)):
+        call = torch.randn(nodes, 2), torch.randint(nodes, (2, edges))
+        for found, expected in zip(program(*call), Counts()(*call), strict=True):
+            # torch's own has int64 for no values, whatever their weights.
+            torch.testing.assert_close(found, expected, check_dtype=edges > 0)
+    with pytest.raises(RuntimeError, match="not below minlength"):
+        program(torch.randn(3, 2), torch.full((2, 4), 3))
 
 
 def test_classes() -> None:

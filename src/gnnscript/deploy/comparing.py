@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,9 +13,11 @@ from gnnscript.deploy.manifest import Check, DeployError
 from gnnscript.deploy.signature import Signature
 from gnnscript.deploy.structure import flat_outputs, invoke, named_tensors, refilled
 
-__all__ = ["assert_close", "compare"]
+__all__ = ["SEED", "assert_close", "compare", "own_form"]
 
-_SEED = 20_231
+SEED = 20_231
+"""That of the random numbers that a model draws while it is compared."""
+
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -57,18 +60,14 @@ def compare(
     original = copy.deepcopy(model)
     max_abs, max_rel = 0.0, 0.0
     for number, call in enumerate(signature.calls):
-        # Where the deployed model takes tensors alone, the original may want them in tuples.
-        tensors = {
-            spec.name: tensor for spec, tensor in zip(signature.inputs, _tensors(call), strict=True)
-        }
-        own = {name: refilled(name, value, tensors) for name, value in example.items()}
+        own = own_form(example, signature, call)
         # Copies, because a model may write to what it is given.
         one = (copy.deepcopy(original) if fresh else original), copy.deepcopy(own)
         other = (copy.deepcopy(saved) if fresh else saved), copy.deepcopy(call)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(_SEED)
+            torch.manual_seed(SEED)
             want = flat_outputs(invoke(*one), numbers=True)
-            torch.manual_seed(_SEED)
+            torch.manual_seed(SEED)
             got = flat_outputs(invoke(*other), numbers=True)
         if len(want) != len(got):
             raise DeployError(
@@ -92,7 +91,23 @@ def compare(
     return Check(against, len(signature.calls), max_abs, max_rel, rtol, atol)
 
 
-def _tensors(call: dict[str, Any]) -> list[Tensor]:
+def own_form(
+    example: Mapping[str, Any], signature: Signature, call: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments of the original, which may want in tuples what a deployed model takes flat.
+
+    Args:
+        example: The arguments of the original for one call.
+        signature: The inputs of the deployed model.
+        call: The arguments of the deployed model, by name.
+    """
+    tensors = {
+        spec.name: tensor for spec, tensor in zip(signature.inputs, _tensors(call), strict=True)
+    }
+    return {name: refilled(name, value, tensors) for name, value in example.items()}
+
+
+def _tensors(call: Mapping[str, Any]) -> list[Tensor]:
     return [tensor for name, value in call.items() for _, tensor in named_tensors(name, value)]
 
 

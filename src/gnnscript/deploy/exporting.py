@@ -21,8 +21,17 @@ from gnnscript._errors import UnsupportedError
 from gnnscript.deploy.manifest import Argument, DeployError, TensorSpec
 from gnnscript.deploy.package import Kernels, scripted_for
 from gnnscript.deploy.signature import Signature, derive
-from gnnscript.deploy.structure import Call, bind, calls_of, flat_outputs, named_tensors, refilled
+from gnnscript.deploy.structure import (
+    Call,
+    bind,
+    calls_of,
+    flat_outputs,
+    named_tensors,
+    numbers_in,
+    refilled,
+)
 from gnnscript.deploy.tensors import all_tensors
+from gnnscript.ops.varying import LeavesSizesOpen
 from gnnscript.script import explained, lower_for, name_lines, with_least
 
 __all__ = ["Exported", "brief", "export", "quiet"]
@@ -30,6 +39,10 @@ __all__ = ["Exported", "brief", "export", "quiet"]
 _SPECIALIZED = re.compile(
     r"L\['tensors'\]\[(\d+)\]\.size\(\)\[(\d+)\] as dynamic but your code specialized it to be a "
     r"constant \((\d+)\)"
+)
+_OF_ONE = re.compile(
+    r"export 0/1 specialized due to hint of \d for dimension inputs\['tensors'\]\[(\d+)\]\.shape"
+    r"\[(\d+)\]"
 )
 _TALKATIVE = ("torch.onnx", "torch.onnx._internal.exporter", "torch.fx.experimental")
 
@@ -90,7 +103,7 @@ def export(
     scripted = scripted_for(model, kernels, given)
     calls = [bind(scripted, call) for call in given]
     wrapped = all_tensors(scripted, calls)
-    constant = [n for n, v in calls[0].items() if isinstance(v, (bool, int, float))]
+    constant = [name for value in calls[0].items() for name in numbers_in(*value)]
     signature = _without(
         derive(copy.deepcopy(wrapped), [_flat(scripted, call) for call in calls]), constant
     )
@@ -110,7 +123,7 @@ def export(
         with choose(kernels or options().kernels):
             lowered = lower_for(model, (), calls[0], everything=True, exportable=True, least=least)
         flat = _Flat(lowered.module, {**lowered.fixed, **lowered.values}, signature)
-        with quiet():
+        with quiet(), LeavesSizesOpen():
             exported = _export(
                 flat,
                 tensors,
@@ -165,6 +178,14 @@ def brief(error: BaseException) -> str:
 
 def _fixed(error: BaseException, signature: Signature) -> str:
     """Which size the code turned out to fix, if that is what torch complains about."""
+    single = _OF_ONE.search(str(error))
+    if single is not None:
+        spec = signature.inputs[int(single.group(1))]
+        size = spec.shape[int(single.group(2))]
+        return (
+            f"{size} of '{spec.name}' is 1 in the first example, and torch.export takes that for "
+            "its size in every call; give an example in which it is at least 2"
+        )
     found = _SPECIALIZED.search(str(error))
     if found is None:
         return ""

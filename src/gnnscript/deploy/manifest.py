@@ -126,6 +126,8 @@ class Manifest:
         inputs: The tensors in them; empty where no example inputs were given.
         outputs: The tensors that come out, likewise.
         symbols: Where each symbol of the inputs' shapes is read, such as ``x.size(0)``.
+        least: For a symbol, the least size that the file was found to be right for, if that is not
+            0: some of what is compiled holds for larger graphs alone.
         ops: Names of all ops in the model.
         libraries: The libraries that the model needs.
         check: The comparison with the original, if there were example inputs.
@@ -139,6 +141,7 @@ class Manifest:
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     symbols: dict[str, str] = field(default_factory=dict)
+    least: dict[str, int] = field(default_factory=dict)
     ops: tuple[str, ...] = ()
     libraries: tuple[Library, ...] = ()
     check: Check | None = None
@@ -164,6 +167,7 @@ class Manifest:
             if any(spec.index):
                 lines.append(" ".join(["index", spec.name, *(row or "-" for row in spec.index)]))
         lines += [tensor("output", spec) for spec in self.outputs]
+        lines += [f"least {symbol} {size}" for symbol, size in self.least.items()]
         for library in self.libraries:
             lines.append(f"library {library.file} {library.sha256}")
             lines += [f"op {library.file} {schema}" for schema in library.ops]
@@ -217,7 +221,9 @@ class Manifest:
                 lines += [f"{title}:", *(f"  {spec}{_below(spec)}" for spec in specs)]
         if self.symbols:
             lines.append("sizes:")
-            lines += [f"  {symbol} = {meaning}" for symbol, meaning in self.symbols.items()]
+            for symbol, meaning in self.symbols.items():
+                least = f", at least {self.least[symbol]}" if symbol in self.least else ""
+                lines.append(f"  {symbol} = {meaning}{least}")
         for library in self.libraries:
             ops = ", for" if library.ops else ""  # one of CUDA kernels has none of its own
             lines += [f"library: {library.file}, sha256 {library.sha256}{ops}"]

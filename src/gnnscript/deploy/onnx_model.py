@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from gnnscript.deploy.comparing import compare
 from gnnscript.deploy.exporting import Exported, brief, export, quiet
 from gnnscript.deploy.manifest import DeployError, Manifest, TensorSpec
-from gnnscript.deploy.package import evaluating, versions
+from gnnscript.deploy.package import evaluating, target, versions
+from gnnscript.deploy.small_sizes import least_sizes
 from gnnscript.deploy.structure import Call
 
 __all__ = ["onnx"]
@@ -37,7 +38,8 @@ def onnx(
 
     The file uses ONNX's own operators alone, takes and returns tensors alone, and leaves the
     numbers of nodes and edges open, under the names that they have in the manifest. The comparison
-    runs on the examples and on graphs of other sizes made from them. The manifest lies in the
+    runs on the examples and on graphs of other sizes made from them; where graphs of one or no
+    node or edge give something else, the manifest says so (``least``). The manifest lies in the
     file's metadata under ``gnnscript``. Needs the extra ``gnnscript[onnx]``.
 
     Args:
@@ -58,20 +60,16 @@ def onnx(
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise DeployError(f"ONNX needs {', '.join(missing)}: pip install 'gnnscript[onnx]'")
-    path = Path(path)
+    path = target(path)
     with evaluating(model), torch.no_grad():
         exported = export(model, example_inputs, "portable")
         proto = _converted(exported, type(model).__name__)
         manifest = _manifest(model, exported, proto)
-        check = compare(
-            model,
-            _Runtime(proto, exported.signature.inputs, type(model).__name__),
-            exported.example,
-            exported.signature,
-            rtol=rtol,
-            atol=atol,
-        )
-    manifest = replace(manifest, check=check)
+        runtime = _Runtime(proto, exported.signature.inputs, type(model).__name__)
+        comparison = exported.example, exported.signature
+        check = compare(model, runtime, *comparison, rtol=rtol, atol=atol)
+        least = least_sizes(model, runtime.each, *comparison, rtol=rtol, atol=atol)
+    manifest = replace(manifest, check=check, least=least)
     entry = proto.metadata_props.add()
     entry.key, entry.value = _METADATA, manifest.to_json()
     with tempfile.TemporaryDirectory(prefix=".gnnscript-", dir=path.parent) as folder:
@@ -144,6 +142,17 @@ class _Runtime:
         except Exception as error:
             raise self._failure("run", error) from error
         return tuple(torch.from_numpy(array) for array in found)
+
+    def each(self, calls: Sequence[dict[str, Tensor]]) -> list[tuple[Tensor, ...] | None]:
+        """The results of several calls, None where one fails."""
+
+        def attempt(call: dict[str, Tensor]) -> tuple[Tensor, ...] | None:
+            try:
+                return self(**call)
+            except DeployError:
+                return None
+
+        return [attempt(call) for call in calls]
 
     def _failure(self, what: str, error: Exception) -> DeployError:
         return DeployError(

@@ -96,10 +96,11 @@ def save(
 
     Raises:
         UnsupportedError: The model cannot be scripted.
-        DeployError: The example inputs do not fit, or the saved model differs from the original.
+        DeployError: The example inputs do not fit, the saved model differs from the original, or
+            there is no folder to write it to.
         ValueError: ``all_tensors`` without example inputs.
     """
-    path = Path(path)
+    path = target(path)
     if all_tensors and example_inputs is None:
         raise ValueError(
             "all_tensors needs example_inputs, which show the tensors in each argument"
@@ -268,6 +269,23 @@ def _write(scripted: torch.jit.ScriptModule, path: Path, manifest: Manifest) -> 
         temporary = Path(folder) / path.name
         temporary.write_bytes(archive.getbuffer())
         temporary.replace(path)
+
+
+def target(path: str | os.PathLike[str], suffix: str = "") -> Path:
+    """A path that a file can be written to.
+
+    Raises:
+        DeployError: There is no folder to write it to, or it is one itself.
+        ValueError: It does not end in the suffix.
+    """
+    path = Path(path)
+    if not path.name.endswith(suffix):
+        raise ValueError(f"expected a path that ends in {suffix}, got '{path}'")
+    if not path.parent.is_dir():
+        raise DeployError(f"there is no folder '{path.parent}' to write '{path.name}' to; make it")
+    if path.is_dir():
+        raise DeployError(f"'{path}' is a folder; name a file to write")
+    return path
 
 
 def place(library: Path, folder: Path) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "flat_outputs",
     "invoke",
     "named_tensors",
+    "numbers_in",
     "part_name",
     "refilled",
 ]
@@ -191,6 +192,14 @@ def named_tensors(name: str, value: Any, *, numbers: bool = False) -> Iterator[t
         yield name, torch.full((1,), fill, dtype=torch.int64)
     for key, item in parts_of(value) or ():
         yield from named_tensors(part_name(name, key), item, numbers=numbers)
+
+
+def numbers_in(name: str, value: Any) -> Iterator[str]:
+    """The names that :func:`named_tensors` gives to the numbers in a value."""
+    if isinstance(value, (bool, int, float)):
+        yield name
+    for key, item in parts_of(value) or ():
+        yield from numbers_in(part_name(name, key), item)
 
 
 def flat_outputs(output: Any, *, numbers: bool = False) -> list[tuple[str, Tensor]]:

@@ -13,7 +13,11 @@ from gnnscript.deploy.manifest import DeployError, TensorSpec
 __all__ = ["validate"]
 
 
-def validate(specs: Sequence[TensorSpec], tensors: Mapping[str, Any]) -> None:
+def validate(
+    specs: Sequence[TensorSpec],
+    tensors: Mapping[str, Any],
+    least: Mapping[str, int] | None = None,
+) -> None:
     """Checks tensors against the inputs of a manifest.
 
     ``gnnscript::Model`` in ``gnnscript/model.h`` makes the same checks, with the same texts.
@@ -21,10 +25,12 @@ def validate(specs: Sequence[TensorSpec], tensors: Mapping[str, Any]) -> None:
     Args:
         specs: The inputs that the model takes.
         tensors: The inputs by name: torch tensors or NumPy arrays.
+        least: The manifest's least sizes.
 
     Raises:
-        DeployError: One is missing, unknown, or of another dtype, rank or shape, a size is not the
-            same in all inputs that have it, or an index points to a node that is not there.
+        DeployError: One is missing, unknown, or of another dtype, rank or shape, a size is too
+            small, or not the same in all inputs that have it, or an index points to a node that is
+            not there.
     """
     takes = ", ".join(spec.name for spec in specs)
     for name in sorted(tensors):
@@ -34,12 +40,14 @@ def validate(specs: Sequence[TensorSpec], tensors: Mapping[str, Any]) -> None:
     for spec in specs:
         if spec.name not in tensors:
             raise DeployError(f"the input '{spec.name}' is missing; the model takes {takes}")
-        _check_shape(spec, tensors[spec.name], sizes)
+        _check_shape(spec, tensors[spec.name], sizes, least or {})
     for spec in specs:
         _check_index(spec, tensors[spec.name], sizes)
 
 
-def _check_shape(spec: TensorSpec, tensor: Any, sizes: dict[str, tuple[int, str]]) -> None:
+def _check_shape(
+    spec: TensorSpec, tensor: Any, sizes: dict[str, tuple[int, str]], least: Mapping[str, int]
+) -> None:
     dtype = str(tensor.dtype).removeprefix("torch.")
     if dtype != spec.dtype:
         raise DeployError(f"expected '{spec.name}' to be {spec.dtype}, got {dtype}")
@@ -59,6 +67,11 @@ def _check_shape(spec: TensorSpec, tensor: Any, sizes: dict[str, tuple[int, str]
             raise DeployError(
                 f"expected '{spec.name}' of shape {shape} with {want} = {known} as in '{owner}', "
                 f"got {found}"
+            )
+        if size < least.get(want, 0):
+            raise DeployError(
+                f"expected '{spec.name}' of shape {shape} with {want} of at least {least[want]}, "
+                f"as it was compiled for, got {found}"
             )
 
 

@@ -6,17 +6,21 @@ every call. These do not.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 from torch.fx.experimental.symbolic_shapes import statically_known_true
+from torch.overrides import TorchFunctionMode
 
 from gnnscript.ops.clusters import spread_least
 from gnnscript.ops.exportable import holds
 
 __all__ = [
+    "LeavesSizesOpen",
+    "bincount",
     "cdist",
     "combinations",
     "connected_components",
@@ -28,6 +32,40 @@ __all__ = [
     "tril_indices",
     "triu_indices",
 ]
+
+
+def bincount(
+    input: Tensor,  # noqa: A002, as torch names it
+    weights: Tensor | None = None,
+    minlength: Any = 0,
+) -> Tensor:
+    """Count values, of nodes say, of which there are as many as the graph has.
+
+    Args:
+        input: Integers from 0 on, `[E]`.
+        weights: What each of them counts, `[E]`; 1 by default.
+        minlength: The number of counts, N, where it is a size that varies, as the number of nodes
+            does. Of torch's own it is the least number: then only values tell whether the counts
+            are as many as the nodes, and a program would have to assume that there are two or more.
+
+    Returns:
+        The counts, `[N]`: int64, or of weights float32 if they are and else float64.
+
+    Raises:
+        RuntimeError: A value is negative, or not below a `minlength` that varies.
+
+    Source: ``torch.bincount``.
+    """
+    if isinstance(minlength, int):
+        return torch.bincount(input, weights, minlength)
+    inside = ((input >= 0) & (input < minlength)).all()
+    holds(inside, "bincount: a value is negative or not below minlength")
+    if weights is None:
+        counted = torch.ones_like(input, dtype=torch.int64)
+    else:
+        counted = weights if weights.dtype == torch.float32 else weights.double()
+    zeros = torch.zeros(minlength, dtype=counted.dtype, device=input.device)
+    return zeros.index_add(0, input, counted)
 
 
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Tensor:
@@ -266,3 +304,31 @@ def fill_diagonal_(matrix: Tensor, fill_value: float, wrap: bool = False) -> Ten
         return matrix.fill_diagonal_(fill_value, wrap)
     matrix.diagonal().fill_(fill_value)
     return matrix
+
+
+_STAND_INS: dict[Any, Callable[..., Any]] = {
+    torch.Tensor.bincount: bincount,
+    torch.Tensor.fill_diagonal_: fill_diagonal_,
+    torch.Tensor.repeat_interleave: repeat_interleave,
+    torch.Tensor.take_along_dim: take_along_dim,
+    torch.bincount: bincount,
+    torch.cdist: cdist,
+    torch.combinations: combinations,
+    torch.nn.functional.one_hot: one_hot,
+    torch.repeat_interleave: repeat_interleave,
+    torch.take_along_dim: take_along_dim,
+}
+
+
+class LeavesSizesOpen(TorchFunctionMode):
+    """Has the functions here stand in for torch's own, in modules that are traced as they are."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Calls what stands in for a function, or the function itself."""
+        return _STAND_INS.get(func, func)(*args, **(kwargs or {}))

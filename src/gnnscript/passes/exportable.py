@@ -26,6 +26,7 @@ ANYWHERE = ("", 0)
 # Functions of torch's that take the sizes of an example for those of every call, or branch on them.
 _FIXING = {
     "F.one_hot": "one_hot",
+    "torch.bincount": "bincount",
     "torch.cdist": "cdist",
     "torch.combinations": "combinations",
     "torch.ops.aten.sparse_compressed_tensor": "sparse_compressed_tensor",
@@ -36,7 +37,7 @@ _FIXING = {
     "torch.tril_indices": "tril_indices",
     "torch.triu_indices": "triu_indices",
 }
-_FIXING_METHODS = ("fill_diagonal_", "repeat_interleave", "take_along_dim")
+_FIXING_METHODS = ("bincount", "fill_diagonal_", "repeat_interleave", "take_along_dim")
 
 
 _PRODUCTS = ("torch.matmul", "torch.mm", "torch.sparse.mm")

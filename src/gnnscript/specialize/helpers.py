@@ -111,6 +111,7 @@ _INTEROP = "gnnscript.ops.interop"
 # Where the portable form of an op is, if not in ops.portable:
 _PORTABLE = {
     "as_float": "exportable",
+    "bincount": "varying",
     "bound": "exportable",
     "cdist": "varying",
     "ceil_div": "exportable",

@@ -3,7 +3,9 @@
 
 #include <caffe2/serialize/inline_container.h>
 
+#include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <sstream>
 #include <stdexcept>
@@ -43,6 +45,7 @@ struct Manifest {
   std::vector<Argument> arguments;
   std::vector<TensorSpec> inputs;
   std::vector<TensorSpec> outputs;
+  std::map<std::string, int64_t> least;  ///< per symbol, if the model is not right for 0 or 1
   std::vector<Library> libraries;
   bool compiled = false;  ///< whether the file is an AOTInductor package
 
@@ -123,6 +126,8 @@ inline void Manifest::parse(std::istream& lines) {
       (keyword == "input" ? inputs : outputs).push_back(std::move(spec));
     } else if (keyword == "index" && !inputs.empty()) {
       inputs.back().index = detail::words(line);
+    } else if (keyword == "least") {
+      line >> least[name];
     } else if (keyword == "library") {
       Library library{name, "", {}};
       line >> library.sha256;

@@ -141,7 +141,7 @@ class Model {
   /// Throws std::runtime_error if an input is missing, unknown, or has another dtype, rank or shape
   /// than the manifest says, or an index points to a node that is not there.
   Tensors operator()(const Tensors& inputs) const {
-    validate(manifest_.inputs, inputs);
+    validate(manifest_.inputs, inputs, manifest_.least);
     std::vector<at::Tensor> results;
     try {
       // No inference mode, in which a model cannot ask for gradients inside, as for forces.

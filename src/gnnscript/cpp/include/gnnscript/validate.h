@@ -58,7 +58,8 @@ inline bool is_number(const std::string& size) {
 /// What each symbol stands for, and the input in which it was seen first.
 using Sizes = std::map<std::string, std::pair<int64_t, std::string>>;
 
-inline void check_shape(const TensorSpec& spec, const at::Tensor& tensor, Sizes& sizes) {
+inline void check_shape(const TensorSpec& spec, const at::Tensor& tensor, Sizes& sizes,
+                        const std::map<std::string, int64_t>& least) {
   const auto dtype = dtype_name(tensor.scalar_type());
   if (dtype != spec.dtype) {
     throw std::runtime_error("expected '" + spec.name + "' to be " + spec.dtype + ", got " + dtype);
@@ -82,6 +83,11 @@ inline void check_shape(const TensorSpec& spec, const at::Tensor& tensor, Sizes&
     if (size != known) {
       throw std::runtime_error(expected + " with " + want + " = " + std::to_string(known) +
                                " as in '" + owner + "', " + got);
+    }
+    const auto smallest = least.find(want);
+    if (smallest != least.end() && size < smallest->second) {
+      throw std::runtime_error(expected + " with " + want + " of at least " +
+                               std::to_string(smallest->second) + ", as it was compiled for, " + got);
     }
   }
 }
@@ -111,7 +117,8 @@ inline void check_index(const TensorSpec& spec, const at::Tensor& tensor, const 
 
 /// Checks names, dtypes, ranks, shapes, and that indices point to nodes that are there.
 /// Throws std::runtime_error where a tensor is not one that the model takes.
-inline void validate(const std::vector<TensorSpec>& specs, const Tensors& tensors) {
+inline void validate(const std::vector<TensorSpec>& specs, const Tensors& tensors,
+                     const std::map<std::string, int64_t>& least = {}) {
   std::string takes;
   for (const auto& spec : specs) {
     takes += (takes.empty() ? "" : ", ") + spec.name;
@@ -129,7 +136,7 @@ inline void validate(const std::vector<TensorSpec>& specs, const Tensors& tensor
     if (found == tensors.end()) {
       throw std::runtime_error("the input '" + spec.name + "' is missing; the model takes " + takes);
     }
-    detail::check_shape(spec, found->second, sizes);
+    detail::check_shape(spec, found->second, sizes, least);
   }
   for (const auto& spec : specs) {
     detail::check_index(spec, tensors.at(spec.name), sizes);

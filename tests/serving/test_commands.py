@@ -51,7 +51,7 @@ def test_export_and_serve(
     assert main(export) == 0
     assert f"serve it by: gnnscript serve {repository}" in capfd.readouterr().out
     assert main(export) == 2
-    assert "pass overwrite=True to replace it" in capfd.readouterr().err
+    assert "pass overwrite=True (--overwrite) to replace it" in capfd.readouterr().err
     assert main([*export, "--overwrite"]) == 0
     files = sorted(
         file.relative_to(repository).as_posix() for file in repository.rglob("*") if file.is_file()
@@ -205,10 +205,33 @@ def test_kubernetes(tmp_path: Path, capsys) -> None:
     assert resources["limits"] == {"memory": "8Gi"}
 
 
-@pytest.mark.parametrize("options", [{"name": "A_b"}, {"replicas": 0}, {"gpus": -1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"name": name} for name in ("A_b", "é", "a-", "", "a" * 60)),
+        *({"image": image} for image in ("", "an image", "a: b")),
+        *({"replicas": 0}, {"gpus": -1}),
+    ],
+)
 def test_kubernetes_options_are_checked(options) -> None:
     with pytest.raises(ValueError, match="expected"):
-        kubernetes("image", **options)
+        kubernetes(**{"image": "image", **options})
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"instances": 0},
+        {"max_batch_size": 0},
+        {"threads": -1},
+        {"max_queue_delay": -0.1},
+        {"limits": {"N": 0}},
+    ],
+)
+def test_settings_of_a_model_are_checked(setting, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="to be at least"):
+        triton(Edges(), graph(6, 10), tmp_path / "models", "edges", **setting)
+    assert not (tmp_path / "models").exists()
 
 
 def shown(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:

@@ -129,7 +129,7 @@ def test_versions_that_do_not_fit(tmp_path: Path) -> None:
         write(tmp_path, 2.0, version=2, backend="libtorch")
     with pytest.raises(DeployError, match="do not run requests on their own"):
         write(tmp_path, 2.0, version=2, merge=False)
-    with pytest.raises(ValueError, match="expected a version of at least 1, got 0"):
+    with pytest.raises(ValueError, match="expected version to be at least 1, got 0"):
         write(tmp_path, 2.0, version=0)
     assert before == {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     (folder / "config.pbtxt").unlink()

@@ -17,7 +17,7 @@ from gnnscript._errors import GnnscriptError
 from gnnscript.commands._target import add_inputs, add_target, find, inputs_of, module_of
 from gnnscript.deploy.inductor import aoti
 from gnnscript.deploy.onnx_model import onnx
-from gnnscript.deploy.package import load, save
+from gnnscript.deploy.package import load, save, target
 from gnnscript.deploy.replicas import kubernetes
 from gnnscript.deploy.repository import triton
 
@@ -85,8 +85,9 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.kubernetes is not None:
             if arguments.image is None:
                 raise GnnscriptError("--kubernetes needs --image, which the replicas run")
+            path = target(arguments.kubernetes)
             text = kubernetes(arguments.image, replicas=arguments.replicas, gpus=arguments.gpus)
-            Path(arguments.kubernetes).write_text(text, encoding="utf-8")
+            path.write_text(text, encoding="utf-8")
             print(f"wrote {arguments.kubernetes}")
     except ValueError as error:
         raise GnnscriptError(str(error)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 
 __all__ = ["kubernetes"]
@@ -39,11 +40,13 @@ def kubernetes(
     Raises:
         ValueError: A number is out of range, or the name is none that Kubernetes takes.
     """
-    if not (name.replace("-", "").isalnum() and name == name.lower() and name[0].isalpha()):
+    if not re.fullmatch(r"[a-z]([a-z0-9-]{0,50}[a-z0-9])?", name):
         raise ValueError(
-            f"expected a name of lower-case letters, digits and '-' that begins with a letter, "
-            f"got {name!r}"
+            "expected a name of at most 52 lower-case letters, digits and '-' that begins with a "
+            f"letter and does not end with '-', got {name!r}"
         )
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_./:@-]*", image):
+        raise ValueError(f"expected an image, such as registry/models:1, got {image!r}")
     largest = 4 * replicas if max_replicas is None else max_replicas
     if not 1 <= replicas <= largest or gpus < 0 or cpus < 1:
         raise ValueError(

@@ -93,6 +93,7 @@ def triton(
         The folder of the model in the repository.
 
     Raises:
+        ValueError: A name, number or combination of settings is none that a server takes.
         UnsupportedError: The model cannot be scripted.
         DeployError: The examples do not fit, results differ or depend on earlier calls, the model
             cannot be merged though ``merge=True`` or an earlier version asks for it, there is a
@@ -110,8 +111,16 @@ def triton(
             "the libtorch backend takes requests as they are; merge and limits are for "
             "backend='python'"
         )
-    if version is not None and version < 1:
-        raise ValueError(f"expected a version of at least 1, got {version}")
+    for what, value, least in (
+        ("version", 1 if version is None else version, 1),
+        ("instances", instances, 1),
+        ("max_batch_size", max_batch_size, 1),
+        ("threads", threads, 0),
+        ("max_queue_delay", max_queue_delay, 0),
+        *((f"the limit of {symbol}", limit, 1) for symbol, limit in (limits or {}).items()),
+    ):
+        if value < least:
+            raise ValueError(f"expected {what} to be at least {least}, got {value}")
     repository = Path(repository)
     repository.mkdir(parents=True, exist_ok=True)
     target = repository / name
@@ -119,7 +128,7 @@ def triton(
     if place.exists() and not overwrite:
         raise DeployError(
             f"'{place}' exists; give another {'name' if version is None else 'version'}, or pass "
-            "overwrite=True to replace it"
+            "overwrite=True (--overwrite) to replace it"
         )
     earlier = Earlier(target) if version is not None and target.exists() else None
     version = version or 1

@@ -93,8 +93,10 @@ TRITON_RELEASE ?= r24.10
 TRITON_SOURCES ?= build/triton/$(TRITON_RELEASE)
 TRITON_REPOSITORIES := $(addprefix $(TRITON_SOURCES)/,pytorch_backend backend core common)
 $(TRITON_REPOSITORIES):
-	git clone --quiet --depth 1 --branch $(TRITON_RELEASE) \
-	  https://github.com/triton-inference-server/$(notdir $@) $@
+	@git clone --quiet --depth 1 --branch $(TRITON_RELEASE) \
+	  https://github.com/triton-inference-server/$(notdir $@) $@ || { \
+	  echo '$(notdir $@) of Triton $(TRITON_RELEASE) cannot be cloned: bring it and the others,' \
+	    '$(notdir $(TRITON_REPOSITORIES)), and name their folder by TRITON_SOURCES=DIR' >&2; exit 1; }
 
 libtorch-backend: $(VENV)/.base | $(TRITON_REPOSITORIES)
 	$(CMAKE) -S docs/examples/libtorch_backend -B build/libtorch_backend \

@@ -87,6 +87,9 @@ def test_no_torch_is_needed(server: Server, models, run_python, tmp_path: Path) 
         ((X.astype(complex), EDGES), "expected 'x' of dtype float32, got complex128"),
         ((["a"], EDGES), "expected 'x' of dtype float32"),
         (([[1, 2], [3]], EDGES), "'x' is no array"),
+        ((X, EDGES > 0), "expected 'edge_index' of dtype int64, got bool"),
+        ((np.ma.masked_array(X, X[0, 0] == X), EDGES), "'x' has masked values"),
+        (({"part": X[0, 0]}, EDGES), r"expected 'x' of shape \[N, 5\], got \[1\]"),
         ((np.zeros((50_001, 5), np.float32), EDGES), "expected N of at most 50000, got 50001"),
     ],
 )
@@ -112,6 +115,8 @@ def test_whatever_numpy_takes_as_an_array_goes_in(edges: Client, models) -> None
         (np.asfortranarray(x.numpy()), np.ascontiguousarray(edge_index.T.numpy()).T),
     ):
         np.testing.assert_allclose(edges(*call), expected, rtol=1e-4, atol=1e-5)
+    whole = (x * 10).round()  # integers are numbers
+    np.testing.assert_array_equal(edges(whole.long(), edge_index), edges(whole, edge_index.byte()))
     result = edges(x, edge_index)
     result += 1  # the caller's own
 

@@ -209,6 +209,8 @@ def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _array(spec: _Tensor, value: Any) -> Array:
+    if np.ma.is_masked(value):
+        raise InvalidInputError(f"'{spec.name}' has masked values; fill them, or leave them out")
     try:
         array = np.asarray(value)
     except (ValueError, TypeError) as error:
@@ -216,12 +218,14 @@ def _array(spec: _Tensor, value: Any) -> Array:
     if array.ndim == 0:
         array = array.reshape(1)  # numbers are tensors of one element there
     if array.size and array.dtype != spec.dtype:
-        # float64 to float32 loses digits only; anything else that loses is a mistake.
-        if not np.can_cast(array.dtype, spec.dtype, "same_kind"):
+        # float64 to float32 loses digits only; anything else that loses is a mistake, and so are
+        # masks for indices or features.
+        if array.dtype.kind == "b" or not np.can_cast(array.dtype, spec.dtype, "same_kind"):
             raise InvalidInputError(
                 f"expected '{spec.name}' of dtype {spec.dtype}, got {array.dtype}"
             )
-        if array.dtype.kind in "iu" and array.dtype.itemsize >= spec.dtype.itemsize:
+        integers = array.dtype.kind in "iu" and spec.dtype.kind in "iu"
+        if integers and array.dtype.itemsize >= spec.dtype.itemsize:
             limits = np.iinfo(spec.dtype)
             if int(array.min()) < limits.min or int(array.max()) > limits.max:
                 raise InvalidInputError(f"'{spec.name}' holds values that {spec.dtype} cannot hold")

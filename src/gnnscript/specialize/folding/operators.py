@@ -19,7 +19,6 @@ from gnnscript.analyze.types import (
     INT,
     NONE,
     SPARSE,
-    STR,
     TENSOR,
     UNKNOWN,
     Type,
@@ -199,6 +198,9 @@ class Operators(Folding):
         return Dyn(t), ast.UnaryOp(node.op, residual)
 
     def fold_BinOp(self, node: ast.BinOp) -> Folded:
+        text = self.percent_text(node)
+        if text is not None:
+            return self.fold(text)
         spread = _spread(node)
         folded = self.attempt(
             lambda: self._operated(node, *self.in_order([node.left, node.right])),
@@ -354,38 +356,6 @@ class Operators(Folding):
         else:
             self.assign(node.target, value, residual)
         return self.fold_Name(ast.Name(name, ast.Load()))
-
-    def fold_JoinedStr(self, node: ast.JoinedStr) -> Folded:
-        parts: list[ast.expr] = []
-        text: str | None = ""
-        for part in node.values:
-            if isinstance(part, ast.Constant):
-                parts.append(part)
-                text = None if text is None else text + str(part.value)
-                continue
-            assert isinstance(part, ast.FormattedValue)
-            value, residual = self.fold(part.value)
-            if isinstance(value, Const):
-                convert: Any = {115: str, 114: repr, 97: ascii}.get(part.conversion)
-                shown = value.value if convert is None else convert(value.value)
-                spec, _ = self.fold(part.format_spec) if part.format_spec else (Const(""), None)
-                piece = format(shown, spec.value if isinstance(spec, Const) else "")
-                parts.append(ast.Constant(piece))
-                text = None if text is None else text + piece
-                continue
-            if isinstance(value, ModuleRef):
-                parts.append(ast.Constant(str(value.module)))
-                text = None if text is None else text + str(value.module)
-                continue
-            if part.format_spec is not None:
-                raise UnsupportedError(
-                    "a format specification has no TorchScript form", "format without one"
-                )
-            text = None
-            parts.append(ast.FormattedValue(self.needed(value, residual), -1, None))
-        if text is not None:
-            return Const(text), None
-        return Dyn(STR), ast.JoinedStr(parts)
 
     def message_text(self, node: ast.expr) -> ast.expr:
         """The text of an error; formatting that TorchScript lacks is simplified."""

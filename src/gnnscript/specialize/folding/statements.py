@@ -51,6 +51,7 @@ from gnnscript.specialize.folding.sets import Sets
 from gnnscript.specialize.folding.shared import Shared
 from gnnscript.specialize.folding.sorting import Sorting
 from gnnscript.specialize.folding.tables import Tables
+from gnnscript.specialize.folding.texts import Texts
 from gnnscript.specialize.folding.torch_calls import TorchCalls
 from gnnscript.specialize.folding.unpacking import Unpacking
 from gnnscript.specialize.helpers import annotation
@@ -106,6 +107,7 @@ class Frame(
     Shared,
     Sorting,
     Tables,
+    Texts,
     Unpacking,
 ):
     """Specialises the body of one function."""

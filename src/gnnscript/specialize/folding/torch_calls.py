@@ -214,6 +214,10 @@ class TorchCalls(SparseCalls):
         self, holder: Value, base: ast.expr | None, name: str, node: ast.Call
     ) -> Folded:
         t = static_type(holder)
+        if isinstance(holder, Const) and isinstance(holder.value, str) and name == "format":
+            text = self.formatted_text(holder.value, node)
+            if text is not None:
+                return self.fold(text)
         if isinstance(holder, Const) and not isinstance(holder.value, torch.Tensor):
             given = self.arguments(node)
             done = self.method_of_constant(holder, name, node, given)

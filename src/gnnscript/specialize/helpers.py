@@ -33,6 +33,7 @@ __all__ = [
     "is_context",
     "is_ignored",
     "is_op",
+    "is_plain_class",
     "is_record",
     "is_shape",
     "is_stateless",
@@ -365,7 +366,20 @@ def _classes(t: Type) -> list[Any]:
 
 def is_record(cls: type) -> bool:
     """Whether objects of a class are known by their fields, and its methods read and set those."""
-    return dataclasses.is_dataclass(cls) or is_context(cls)
+    return dataclasses.is_dataclass(cls) or is_context(cls) or is_plain_class(cls)
+
+
+def is_plain_class(cls: type) -> bool:
+    """Whether a class of the user's is written in Python, with no parent of Python's or torch's."""
+    if hasattr(cls, "__torch_script_class__") or not inspect.isfunction(cls.__init__):  # type: ignore[misc]
+        return False
+    parents = cls.__mro__[:-1]
+    libraries = ("torch", "torch_geometric", "typing", "builtins", "enum", "collections", "numpy")
+    return (
+        type(cls) is type
+        and "__new__" not in {name for parent in parents for name in vars(parent)}
+        and not any(parent.__module__.split(".")[0] in libraries for parent in parents)
+    )
 
 
 def is_context(cls: type) -> bool:

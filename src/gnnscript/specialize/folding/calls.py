@@ -85,6 +85,8 @@ class Calls(Folding):
                 isinstance(holder, Const) and isinstance(holder.value, _PLAIN_CLASSES)
             ):
                 return self.method_of_value(holder, base, func.attr, node)
+            if isinstance(holder, Super) and isinstance(holder.owner, Mapping):
+                return self.method_of_parent(holder, func.attr, self.arguments(node))
             callee, callee_node = self.attribute(holder, base, func.attr)
         else:
             callee, callee_node = self.fold(func)

@@ -14,7 +14,7 @@ from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import Type, from_annotation
 from gnnscript.specialize import sparse
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding
-from gnnscript.specialize.helpers import is_context, is_stateless
+from gnnscript.specialize.helpers import is_context, is_plain_class, is_stateless
 from gnnscript.specialize.values import Const, Dyn, Seq, Value, literal
 
 
@@ -44,7 +44,7 @@ class Construction(Folding):
             return self.call_function(sparse.make, given, None)
         if dataclasses.is_dataclass(cls) and not hasattr(cls, "__torch_script_class__"):
             return self.make_object(cls, given)
-        if is_context(cls):
+        if is_context(cls) or is_plain_class(cls):
             return self.make_record(cls, given)
         if _pyg.is_data_class(cls):
             return self.make_object(_pyg.object_class(cls), given)

@@ -17,6 +17,7 @@ from gnnscript.analyze.types import NONE, TENSOR, UNKNOWN, Type
 from gnnscript.specialize import inference
 from gnnscript.specialize.effects import has_effects, is_settled
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding, NoReturn
+from gnnscript.specialize.folding.builtins import class_of
 from gnnscript.specialize.folding.closures import captured
 from gnnscript.specialize.folding.modules import CONTAINER_METHODS, LISTING_METHODS
 from gnnscript.specialize.helpers import has_forward_hooks, is_ignored
@@ -52,6 +53,8 @@ class Functions(Folding):
         ref = method.owner
         assert isinstance(ref, ModuleRef)
         function = method.function
+        if isinstance(function, functools.singledispatchmethod):
+            function = function.dispatcher.dispatch(class_of(given.args[0][0]))
         if isinstance(function, (staticmethod, classmethod)):
             function = function.__func__
         if function is torch.nn.Module.__call__:

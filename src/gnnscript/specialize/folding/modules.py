@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import types
 from collections.abc import Iterator
@@ -134,9 +135,7 @@ class Modules(Folding):
             self.program.read(type(module), name)
         if isinstance(static, property):
             return self.call_property(ref, static.fget, self.defining_class(ref, name))
-        if isinstance(static, (types.FunctionType, classmethod, staticmethod)) or (
-            static is not None and hasattr(static, "__wrapped__")
-        ):
+        if isinstance(static, _METHODS) or (static is not None and hasattr(static, "__wrapped__")):
             if name not in vars(module):
                 return self.bind_method(ref, static, name), None
         try:
@@ -277,6 +276,7 @@ class Modules(Folding):
         )
 
 
+_METHODS = (types.FunctionType, classmethod, staticmethod, functools.singledispatchmethod)
 _CONTAINERS = (torch.nn.ModuleList, torch.nn.ModuleDict, torch.nn.Sequential)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from typing import Any
 
+from gnnscript._errors import UnsupportedError
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding
 from gnnscript.specialize.helpers import is_record
 from gnnscript.specialize.values import (
@@ -12,6 +13,7 @@ from gnnscript.specialize.values import (
     Dyn,
     Mapping,
     Seq,
+    Super,
     Value,
     literal,
     static_type,
@@ -45,6 +47,20 @@ class Records(Folding):
         if not callable(found) or isinstance(found, type):
             return None
         return self.call_function(found, _with((holder, base), given), cls)
+
+    def method_of_parent(self, holder: Super, name: str, given: Arguments) -> Folded:
+        """``super().name(...)`` in a method of such a class."""
+        assert isinstance(holder.owner, Mapping)
+        order = holder.owner.cls.__mro__
+        behind = order[order.index(holder.after) + 1 :]
+        cls = next((parent for parent in behind if name in vars(parent)), object)
+        if cls is object:
+            if name == "__init__":
+                return Const(None), None
+            raise UnsupportedError(f"no parent class has '{name}'", "check the spelling")
+        first = getattr(self.source.node, "args").args[0].arg  # noqa: B009
+        this = self.fold_Name(ast.Name(first, ast.Load()))
+        return self.call_function(vars(cls)[name], _with(this, given), cls)
 
     def record_attribute(self, holder: Value, base: ast.expr | None, name: str) -> Folded | None:
         """``holder.name`` that is a property or a constant of the class of ``holder``."""

@@ -278,6 +278,14 @@ class Frame(
         if not unused and residual is not None:
             self.emit(ast.Expr(residual))
 
+    def _stmt_Global(self, node: ast.Global) -> None:
+        assigned = self.assigned_names(self.source.node.body) & set(node.names)  # type: ignore[arg-type]
+        if assigned:
+            raise UnsupportedError(
+                f"a global variable is assigned: '{', '.join(sorted(assigned))}'",
+                "keep it in an attribute of the module",
+            )
+
     def _stmt_Pass(self, node: ast.Pass) -> None:
         pass
 

@@ -6,7 +6,7 @@ import ast
 
 from gnnscript._errors import UnsupportedError
 from gnnscript.analyze.types import TENSOR, UNKNOWN, Type
-from gnnscript.specialize.folding.base import Binding, Fails, Folding
+from gnnscript.specialize.folding.base import Arguments, Binding, Fails, Folding
 from gnnscript.specialize.program import is_runtime
 from gnnscript.specialize.values import (
     Const,
@@ -28,6 +28,8 @@ class Unpacking(Folding):
         starred = [i for i, e in enumerate(target.elts) if isinstance(e, ast.Starred)]
         if residual is not None:
             value, residual = self.present(value, residual)
+        done = self.record_method(value, residual, "__iter__", Arguments([], {}))
+        value, residual = done or (value, residual)
         items = constant_items(value)
         if items is None and isinstance(value, ModuleRef):
             items = list(self.module_items(value))

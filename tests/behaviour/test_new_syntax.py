@@ -88,6 +88,13 @@ def test_starred_indices(check: Check) -> None:
     check(StarredIndices())
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="generic named tuples are of Python 3.11")
+def test_generic_named_tuples(check: Check) -> None:
+    from behaviour.syntax_311 import Generics
+
+    check(Generics())
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="type parameters are of Python 3.12")
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("name", ["Weighted", "Bounded", "Nested"])

@@ -5,7 +5,11 @@ from __future__ import annotations
 import ast
 import dataclasses
 import enum
+import functools
 import inspect
+import re
+import typing
+from typing import Any
 
 import torch
 
@@ -15,7 +19,7 @@ from gnnscript.analyze.types import Type, from_annotation
 from gnnscript.specialize import sparse
 from gnnscript.specialize.folding.base import Arguments, Folded, Folding
 from gnnscript.specialize.helpers import is_context, is_plain_class, is_stateless
-from gnnscript.specialize.values import Const, Dyn, Seq, Value, literal
+from gnnscript.specialize.values import Const, Dyn, Seq, Value, literal, static_type
 
 
 class Construction(Folding):
@@ -30,6 +34,8 @@ class Construction(Folding):
                 if field not in bound.arguments:
                     default = getattr(cls, "_field_defaults", {})[field]
                     fields[position] = (self.wrap(default), literal(Const(default)))
+            if getattr(cls, "__parameters__", ()):
+                cls = _concrete(cls, tuple(static_type(value) for value, _ in fields))
             node = ast.Call(
                 self.needed(Const(cls), None), [self.needed(v, n) for v, n in fields], []
             )
@@ -96,3 +102,22 @@ def _collects(cls: type) -> bool:
     except ValueError:
         return False
     return cls.__module__.split(".")[0] != "torch" and any(p.kind in kinds for p in parameters)
+
+
+@functools.cache
+def _concrete(cls: Any, types: tuple[Type, ...]) -> type:
+    """A generic named tuple with the types of its fields, as TorchScript has none of variables."""
+    if not all(t.known for t in types):
+        raise UnsupportedError(
+            f"what the generic named tuple '{cls.__name__}' holds has no type in TorchScript",
+            "put in tensors, numbers, strings, or lists and tuples of them",
+        )
+    names = {**vars(typing), "Tensor": torch.Tensor, "torch": torch}
+    fields = [(f, eval(str(t), names)) for f, t in zip(cls._fields, types, strict=True)]
+    name = "_".join([cls.__name__, *(re.sub(r"\W+", "_", str(t)).strip("_") for t in types)])
+    made: Any = typing.NamedTuple(name, fields)  # type: ignore[misc]
+    for key, value in vars(cls).items():
+        if key not in vars(made) and key != "__orig_bases__":
+            setattr(made, key, value)
+    made.__module__ = cls.__module__
+    return typing.cast("type", made)

@@ -120,6 +120,25 @@ class Nested(Base):
         return [max(several), len(groups), len(groups[0]), len(sets[1] & sets[2])]
 
 
+class Coloured(Base):
+    """A greedy colouring, by the sets of neighbours in a list."""
+
+    def counts(self, x, edge_index):
+        neighbours = [set() for _ in range(x.size(0))]
+        colours = [-1] * x.size(0)
+        for source, target in edge_index.t().tolist():
+            if source != target:
+                neighbours[source].add(target)
+                neighbours[target].add(source)
+        for node in range(x.size(0)):
+            used = {colours[other] for other in sorted(neighbours[node]) if colours[other] >= 0}
+            colour = 0
+            while colour in used:
+                colour += 1
+            colours[node] = colour
+        return colours
+
+
 class Known(Base):
     """Sets that are known beforehand stay so, and those that loops over constants change do not."""
 
@@ -138,7 +157,7 @@ class Known(Base):
 
 @pytest.mark.parametrize(
     "module",
-    [Searches(), Operates(), Pairs(), Nested(), Known()],
+    [Searches(), Operates(), Pairs(), Nested(), Coloured(), Known()],
     ids=lambda module: type(module).__name__,
 )
 def test_sets(module, check) -> None:

@@ -10,6 +10,7 @@ from gnnscript.analyze.types import UNKNOWN, Type, dict_of, has_tuple_keys, list
 from gnnscript.specialize.folding.base import Binding, Folded, Folding
 from gnnscript.specialize.folding.builtin_sequences import parts_of
 from gnnscript.specialize.folding.rewritten import as_loops
+from gnnscript.specialize.folding.sets import is_set
 from gnnscript.specialize.values import Const, Dyn, Seq, Value, static_type
 
 
@@ -27,7 +28,7 @@ class Comprehensions(Folding):
             self.env = dict(saved)
             del self.out[mark:]
             if self._is_plain(node):
-                kept = self._keep(node.generators, lambda: self.fold_needed(node.elt))
+                kept = self._keep(node.generators, lambda: self._made_element(node.elt))
                 if kept is not None:
                     generators, element = kept
                     listed = ast.ListComp(element[1], generators)
@@ -114,7 +115,7 @@ class Comprehensions(Folding):
             del self.out[mark:]
             kept = self._keep(
                 node.generators,
-                lambda: (self.fold_needed(node.key), self.fold_needed(node.value)),
+                lambda: (self.fold_needed(node.key), self._made_element(node.value)),
             )
             if kept is None:
                 raise UnsupportedError(
@@ -127,6 +128,13 @@ class Comprehensions(Folding):
             return Dyn(t), ast.DictComp(key, value_pair[1], generators)
         finally:
             self.env, self.scope = saved, scope
+
+    def _made_element(self, node: ast.expr) -> tuple[Value, ast.expr]:
+        """An element that exists at run time; a set, which each element has for itself."""
+        value, residual = self.fold(node)
+        if isinstance(value, Const) and is_set(value.value):
+            value, residual = self.runtime_set(value, None)
+        return value, self.needed(value, residual)
 
     def _write_out(self, generators: list[ast.comprehension], turn: Any) -> bool:
         """Runs ``turn`` for every known combination; false where a sequence is not known."""

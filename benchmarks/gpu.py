@@ -151,13 +151,49 @@ def sorted_sum(graph: Graph, x: Tensor) -> Tensor:
     return native.edge_reduce("j0", [x], graph.index, graph.other, ptr, perm, "sum")
 
 
+SCORE = "leaky_relu(i0 + j1, 0.2)"
+
+
+def attention(graph: Graph, scored: list[Tensor], sum_dims: int, heads: Tensor) -> Calls:
+    """Attention in one pass over the edges, and by ops for scores, softmax and sum."""
+    index, other, ptr, perm = graph.index, graph.other, graph.ptr, graph.perm
+
+    def unfused() -> Tensor:
+        scores = ops.edge_map(SCORE, scored, index, other, sum_dims)
+        weight = ops.edge_softmax(scores, ptr, perm).unsqueeze(-1)
+        return ops.edge_reduce("e0 * j1", [weight, heads], index, other, ptr, perm, "sum")
+
+    call = (SCORE, scored, sum_dims, "j0", [heads], index, other, ptr, perm)
+    return {"ours": lambda: ops.edge_attention(*call)[0], "in three passes": unfused}
+
+
+def attention_gradient(graph: Graph, scored: list[Tensor], sum_dims: int, heads: Tensor) -> Calls:
+    """What the gradients of attention need of each edge: its weight, and its score's gradient."""
+    index, other, ptr, perm = graph.index, graph.other, graph.ptr, graph.perm
+    grad = torch.randn_like(heads)
+    call = (SCORE, scored, sum_dims, "j0", [heads], index, other, ptr, perm)
+    out, high, total = ops.edge_attention(*call)
+    mean = (grad * out).sum(-1)
+
+    def unfused() -> tuple[Tensor, Tensor]:
+        scores = ops.edge_map(SCORE, scored, index, other, sum_dims)
+        weight = ops.edge_softmax(scores, ptr, perm)
+        along = ops.edge_map("j0 * i1", [heads, grad], index, other, 1)
+        return weight, weight * (along - mean[index])
+
+    return {
+        "ours": lambda: ops.edge_attention_backward(*call, grad, high, total, mean),
+        "in several passes": unfused,
+    }
+
+
 def others(graph: Graph, hub: Graph) -> dict[str, Any]:
     """The other kernels, and degrees by Zipf's law."""
     nodes, edges = graph.nodes, graph.index.size(0)
     x = torch.randn(nodes, 64, device="cuda")
     heads = torch.randn(nodes, 4, 16, device="cuda")
     weight = torch.rand(edges, 1, device="cuda")
-    scores = torch.randn(edges, 4, device="cuda")
+    terms, scores = torch.randn(nodes, 4, device="cuda"), torch.randn(edges, 4, device="cuda")
     message = torch.randn(edges, 64, device="cuda")
     index, other, ptr, perm = graph.index, graph.other, graph.ptr, graph.perm
     rows: dict[str, Calls] = {
@@ -180,27 +216,9 @@ def others(graph: Graph, hub: Graph) -> dict[str, Any]:
             "ours": lambda: ops.edge_softmax(scores, ptr, perm),
             "portable": lambda: portable.softmax(scores, index, None, nodes),
         },
-        "attention of GATv2, 4 heads": {
-            "ours": lambda: ops.edge_attention(
-                "leaky_relu(i0 + j1, 0.2)", "j1", [heads, heads], index, other, ptr, perm, 1
-            )[0],
-            "in three passes": lambda: ops.edge_reduce(
-                "e0 * j1",
-                [
-                    ops.edge_softmax(
-                        ops.edge_map("leaky_relu(i0 + j1, 0.2)", [heads, heads], index, other, 1),
-                        ptr,
-                        perm,
-                    ).unsqueeze(-1),
-                    heads,
-                ],
-                index,
-                other,
-                ptr,
-                perm,
-                "sum",
-            ),
-        },
+        "attention of GAT, 4 heads": attention(graph, [terms, terms], 0, heads),
+        "attention of GATv2, 4 heads": attention(graph, [heads, heads], 1, heads),
+        "its gradient": attention_gradient(graph, [heads, heads], 1, heads),
         "sum w x_j": {
             "ours": lambda: ops.edge_reduce("e0 * j1", [weight, x], index, other, ptr, perm, "sum"),
             "index_add": lambda: torch.zeros_like(x).index_add_(0, index, weight * x[other]),

@@ -172,6 +172,10 @@ ATTENTION = (
     ("e0", [(9000, 2)], 0, "t0 = tanh(j0); t0 * e1", [(300, 2, 3), (9000, 2, 1)]),
     ("e0 * 0.5", [(9000, 24)], 0, "j0", [(300, 24)]),
     ("e0", [(9000,)], 0, "j0 - i1", [(300, 24), (300, 24)]),
+    # Weights that are dropped, per head; heads of more lanes than threads work together on.
+    ("leaky_relu(j0 + i1, 0.2)", [(300, 4), (300, 4)], 0, "e0 * j1", [(9000, 4, 1), (300, 4, 16)]),
+    ("i0 * j1 * 0.05", [(300, 1, 200), (300, 1, 200)], 1, "j0", [(300, 1, 200)]),
+    ("i0 * j1 * 0.1", [(300, 2, 70), (300, 2, 70)], 1, "e0 * j1", [(9000, 2, 3), (300, 2, 3)]),
 )
 
 
@@ -211,6 +215,50 @@ def test_attention(
     for grad, want in zip(found, wanted, strict=True):
         bound = 10 * scale * (1 + want.abs().max().item())
         torch.testing.assert_close(grad.double(), want, rtol=10 * scale, atol=bound)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("heads", [1, 3])
+def test_attention_over_any_scores(
+    heads: int, dtype: torch.dtype, native: Any, device: torch.device
+) -> None:
+    """Rows are softmaxes whatever their scores are, and wherever chunks cut them."""
+    lengths = [1, 0, 5000, 700, 40, 3, 9, 0, 300]
+    index = torch.arange(9, device=device).repeat_interleave(torch.tensor(lengths, device=device))
+    edges = index.numel()
+    score = torch.randn(edges, heads, device=device).to(dtype)
+    ptr, perm = native.csr(index, 9)
+    hub = slice(int(ptr[2]), int(ptr[3]))
+    score[hub] = torch.linspace(-3e4, 3e4, 5000, device=device).to(dtype)[:, None]  # grows
+    falls = slice(int(ptr[3]), int(ptr[4]))
+    score[falls] = torch.linspace(3e4, -3e4, 700, device=device).to(dtype)[:, None]
+    inf = float("inf")
+    score[hub][:300] = -inf  # whole chunks
+    score[int(ptr[4]) : int(ptr[5])][::2] = -inf
+    score[int(ptr[5]) : int(ptr[6])] = -inf
+    score[int(ptr[6])] = inf
+    score[int(ptr[8]) + 100, 0] = float("nan")
+    x = torch.randn(edges, heads, 8, device=device).to(dtype)
+    given = ("e0", [score], 0, "e0", [x], index, index, ptr, perm)
+    out, high, total = torch.ops.gnnscript.edge_attention(*given)
+    for row, (begin, length) in enumerate(zip(ptr.tolist(), lengths, strict=False)):
+        own, sent = (values[begin : begin + length].double() for values in (score, x))
+        weight = own.softmax(0)
+        tolerance = {"rtol": TOLERANCES[dtype]["rtol"], "atol": TOLERANCES[dtype]["atol"]}
+        expected = (weight[..., None] * sent).sum(0)
+        torch.testing.assert_close(out[row].double(), expected, equal_nan=True, **tolerance)
+        if length == 0:
+            assert high[row].eq(0).all()
+            assert total[row].eq(1).all()
+        elif expected.isfinite().all():
+            assert torch.equal(high[row], own.amax(0).to(high.dtype))
+            mass = (own - own.amax(0)).exp().sum(0)
+            torch.testing.assert_close(total[row].double(), mass, rtol=1e-4, atol=0)
+    grad = torch.ones_like(out)
+    weight, _ = torch.ops.gnnscript.edge_attention_backward(*given, grad, high, total, high)
+    torch.testing.assert_close(
+        weight[hub].double(), score[hub].double().softmax(0), **TOLERANCES[dtype]
+    )
 
 
 def test_attention_over_empty_rows_and_edges_of_no_row(native: Any, device: torch.device) -> None:

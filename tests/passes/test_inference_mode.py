@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import GATConv, GCNConv, GraphConv, SAGEConv
 
 import gnnscript
+from gnnscript.ops import plans
 
 pytestmark = [
     pytest.mark.usefixtures("native", "auto"),
@@ -247,3 +248,17 @@ def test_eager_layers_see_what_is_written_between_them(layer: type[nn.Module]) -
     with torch.inference_mode(), gnnscript.kernels("native"):
         for _ in range(2):
             torch.testing.assert_close(run(edge_index.clone()), expected)
+
+
+def test_eager_layers_sort_once_and_keep_nothing() -> None:
+    layers = [SAGEConv(WIDTH, WIDTH).double().eval() for _ in range(3)]
+    before = set(plans._plans._kept)
+    with torch.inference_mode(), gnnscript.kernels("native"):
+        x, edge_index, _ = graph(9, 40)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            for layer in layers:
+                x = layer(x, edge_index)
+        assert sum(event.name == "gnnscript::csr" for event in profile.events()) == 1
+        assert len(set(plans._plans._kept) - before) == 1
+        del edge_index
+        assert not set(plans._plans._kept) - before

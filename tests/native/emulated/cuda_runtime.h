@@ -146,6 +146,7 @@ T shuffled(T value, int from) {
 }  // namespace emulated
 
 inline void __syncthreads() { emulated::barrier(); }
+inline void __syncwarp(unsigned) { emulated::barrier(); }
 
 template <typename T>
 T __shfl_xor_sync(unsigned, T value, int mask) {

@@ -152,7 +152,10 @@ struct Interpreter {
   const DeviceProgram& program;
   int64_t offsets[kMaxOperands];  // where the lane finds its value in a row of each operand
 
-  __device__ Interpreter(const DeviceProgram& of, int64_t lane) : program(of) {
+  __device__ Interpreter(const DeviceProgram& of, int64_t lane) : program(of) { place(lane); }
+
+  // Goes to another lane.
+  __device__ void place(int64_t lane) {
     for (int n = 0; n < program.count; ++n) {
       offsets[n] = program.offset_of(program.operands[n].broadcast, lane);
     }

@@ -19,15 +19,12 @@ inline Walk walk_over(const Sorted& sorted, int64_t lanes) {
   return walk;
 }
 
-// Reduces all rows. `sorted` lives until this returns; V lanes are worked on by one thread.
-template <int V, typename Op, typename Source, typename Sink>
-void reduce_rows(const DeviceScope& scope, const Sorted& sorted, const Tensor& like, int64_t lanes,
-                 const Op& op, const Source& source, const Sink& sink) {
-  RowJob<Op, Source, Sink> job{};
+// Works on all chunks of a job by `launch_chunks`, and joins the rows that they share. `sorted` lives
+// until this returns.
+template <typename Op, typename Source, typename Sink, typename LaunchChunks>
+void run_chunks(const DeviceScope& scope, const Sorted& sorted, const Tensor& like, int64_t lanes,
+                RowJob<Op, Source, Sink>& job, const LaunchChunks& launch_chunks) {
   job.walk = walk_over(sorted, lanes);
-  job.op = op;
-  job.source = source;
-  job.sink = sink;
   const int64_t chunks = job.walk.chunks;
   if (chunks == 0 || lanes == 0) return;
   const int64_t width = static_cast<int64_t>(sizeof(typename Source::Value));
@@ -36,12 +33,25 @@ void reduce_rows(const DeviceScope& scope, const Sorted& sorted, const Tensor& l
   job.partials = partials.mutable_data_ptr();
   job.open = static_cast<int64_t*>(open.mutable_data_ptr());
   job.folds = chunks > 2 * kFold;
-  launch(scope, chunks * (lanes / V), &reduce_chunks<V, Op, Source, Sink>, job);
+  launch_chunks();
   if (chunks == 1) return;
   if (job.folds) {
     launch(scope, (chunks + kFold - 1) / kFold * lanes, &fold_parts<Op, Source, Sink>, job);
   }
   launch(scope, chunks * lanes, &join_rows<Op, Source, Sink>, job);
+}
+
+// Reduces all rows; V lanes are worked on by one thread.
+template <int V, typename Op, typename Source, typename Sink>
+void reduce_rows(const DeviceScope& scope, const Sorted& sorted, const Tensor& like, int64_t lanes,
+                 const Op& op, const Source& source, const Sink& sink) {
+  RowJob<Op, Source, Sink> job{};
+  job.op = op;
+  job.source = source;
+  job.sink = sink;
+  run_chunks(scope, sorted, like, lanes, job, [&] {
+    launch(scope, job.walk.chunks * (lanes / V), &reduce_chunks<V, Op, Source, Sink>, job);
+  });
 }
 
 }  // namespace gnnscript

@@ -82,7 +82,6 @@ class HeadValue {
   Interpreter<T, R> interpreter_;
 };
 
-// The one that keeps more values.
 const Program& widest(const Program& one, const Program& other) {
   return one.registers < other.registers ? other : one;
 }

@@ -127,13 +127,16 @@ def lower_for(
     passes: list[Callable[[Program], None]] = []
     if exportable or not branches:
         passes += [omit_shortcuts, rebind_marked]
+    if exportable and library.implementation() == "native":
+        passes.append(functools.partial(share_plans, exported=True))
     if exportable:
         passes.append(functools.partial(make_exportable, least=least))
+    sharing = branches and not exportable  # programs share in a way of their own
     specialized = _with_wider(
         policy,
         root,
         lambda policy: _specialized(
-            root, given, fixed, policy, passes, branches=branches, exportable=exportable
+            root, given, fixed, policy, passes, branches=branches, sharing=sharing
         ),
     )
     module = build(root, specialized)
@@ -174,7 +177,7 @@ def _specialized(
     passes: Sequence[Callable[[Program], None]] = (),
     *,
     branches: bool = True,
-    exportable: bool = False,
+    sharing: bool = True,
     unions: bool = False,
 ) -> SpecializedModel:
     with _lock:
@@ -189,8 +192,7 @@ def _specialized(
             native = functools.partial(optimize, branches=branches)
             passes = [
                 native,
-                *([functools.partial(share_plans, exported=exportable)] if branches else []),
-                *([add_in_place] if branches and not exportable else []),
+                *([share_plans, add_in_place] if sharing else []),
                 *passes,
             ]
         return specialize(root, policy, given, known, passes, unions=unions)

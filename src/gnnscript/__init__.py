@@ -60,8 +60,13 @@ _LAZY = {
     "uninstall": ("intercept", "uninstall"),
 }
 
+# Submodules that need no import of their own; ``gnnscript.auto`` patches, and does.
+_SUBMODULES = frozenset({"client", "deploy", "fx", "ops", "testing"})
+
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _LAZY[name]
@@ -71,4 +76,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_LAZY, *_SUBMODULES})

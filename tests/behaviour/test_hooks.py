@@ -122,6 +122,21 @@ def test_importing_the_package_does_nothing(run_file):
     assert run_file(code).strip() == "ok"
 
 
+def test_submodules_need_no_import_of_their_own(run_file):
+    code = """
+        import sys
+        import gnnscript
+        assert not hasattr(gnnscript, "auto")
+        assert callable(gnnscript.client.Client) and "torch" not in sys.modules
+        assert callable(gnnscript.deploy.triton) and callable(gnnscript.fx.symbolic_trace)
+        assert callable(gnnscript.ops.scatter)
+        assert callable(gnnscript.testing.assert_scripts_like_eager)
+        assert {"client", "deploy", "fx", "ops", "testing"} <= set(dir(gnnscript))
+        print("ok")
+    """
+    assert run_file(code).strip() == "ok"
+
+
 def test_auto_does_not_import_pyg(run_file):
     code = """
         import sys

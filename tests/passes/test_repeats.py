@@ -21,14 +21,7 @@ from torch_geometric.nn import (
 )
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.typing import OptTensor
-from torch_geometric.utils import (
-    add_self_loops,
-    coalesce,
-    degree,
-    dropout_edge,
-    remove_self_loops,
-    scatter,
-)
+from torch_geometric.utils import add_self_loops, degree, dropout_edge, remove_self_loops, scatter
 
 import gnnscript
 from gnnscript.testing import BareProcess, assert_scripts_like_eager
@@ -391,69 +384,6 @@ class PartlyLearned(Layers):
 def test_what_is_made_without_gradients_is_not_taken_with_them(bare: BareProcess) -> None:
     model = PartlyLearned(GCNConv(WIDTH, WIDTH), GCNConv(WIDTH, WIDTH))
     assert_scripts_like_eager(model, *GRAPHS, reload=bare)
-
-
-def exported(model: nn.Module, *given: Tensor) -> torch.export.ExportedProgram:
-    nodes, edges = torch.export.Dim("nodes", max=10**6), torch.export.Dim("edges")
-    shapes = ({0: nodes}, {1: edges}, {0: edges})[: len(given)]
-    return torch.export.export(model.eval(), given, dynamic_shapes=shapes)
-
-
-@pytest.mark.parametrize(
-    ("model", "times"),
-    [
-        (Layers(*[GCNConv(WIDTH, WIDTH) for _ in range(3)]), 1),
-        (Layers(*[GCNConv(WIDTH, WIDTH), GCNConv(WIDTH, WIDTH, improved=True)] * 2), 2),
-        (Layers(Helped(), Helped()), 1),
-        (Layers(SpoilingMessage(), SpoilingMessage()), 1),
-        (Layers(Spoiling(), Spoiling()), 2),  # what they change is their own
-        (Told(), 2),
-        (Rewired(GCNConv(WIDTH, WIDTH), GCNConv(WIDTH, WIDTH), Helped(), Helped()), 4),
-        (Pooled(GCNConv(WIDTH, WIDTH), GCNConv(WIDTH, WIDTH), Helped()), 3),
-        (Precise(GCNConv(WIDTH, WIDTH), GCNConv(WIDTH, WIDTH).double()), 2),
-        (PartlyLearned(GCNConv(WIDTH, WIDTH), GCNConv(WIDTH, WIDTH)), 2),
-    ],
-    ids=[
-        "gcn", "two kinds", "helped", "hook", "spoiling", "returned", "rewired", "pooled",
-        "precise", "partly learned",
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("gradients", [False, True])
-def test_exported(model: nn.Module, times: int, gradients: bool) -> None:
-    first, second = ([*given][: 2 + (not isinstance(model, Told))] for given in GRAPHS[::2])
-    with torch.set_grad_enabled(gradients):
-        module = exported(model, *first).module()
-        torch.testing.assert_close(module(*second), model(*second))
-    graphs = [m.graph for m in module.modules() if isinstance(m, torch.fx.GraphModule)]
-    sums = [n for g in graphs for n in g.nodes if "scatter_reduce" in str(n.target)]
-    assert len(sums) == times
-
-
-class Merged(nn.Module):
-    """Takes double edges out, by a function that has shortcuts of its own."""
-
-    def forward(self, x: Tensor, edge_index: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        edges, weights = coalesce(edge_index, weight, num_nodes=x.size(0))
-        return edges, weights
-
-
-class MergedTwice(Layers):
-    """Two layers that do."""
-
-    def forward(  # type: ignore[override]
-        self, x: Tensor, edge_index: Tensor, weight: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        edges, _ = self.layers[0](x, edge_index, weight)
-        _, weights = self.layers[1](x, edge_index, weight)
-        return edges, weights
-
-
-def test_shortcuts_are_left_out_of_shared_work_too() -> None:
-    model = MergedTwice(Merged(), Merged())
-    module = exported(model, *GRAPHS[0]).module()
-    torch.testing.assert_close(module(*GRAPHS[2]), model(*GRAPHS[2]))
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
-    torch.testing.assert_close(compiled(*GRAPHS[2]), model(*GRAPHS[2]))
 
 
 class Failing(Layers):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import io
-import threading
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from torch_geometric.nn import GATConv, GCNConv, GraphConv, SAGEConv
 
 import gnnscript
 from gnnscript.ops import plans
+from passes.threads import right_in_threads
 
 pytestmark = [
     pytest.mark.usefixtures("native", "auto"),
@@ -216,19 +217,12 @@ def test_threads_share_nothing() -> None:
     graphs = [graph(9, 40 + n) for n in range(4)]
     with torch.no_grad():
         expected = [model(*(g.clone() for g in given)) for given in graphs]
-    right: dict[int, bool] = {}
 
-    def work(number: int) -> None:
+    def run(given: tuple[Tensor, ...]) -> list[Tensor]:
         with torch.inference_mode():
-            outs = [scripted(*(g.clone() for g in graphs[number])) for _ in range(30)]
-            right[number] = all(torch.allclose(out, expected[number], atol=1e-5) for out in outs)
+            return [scripted(*(g.clone() for g in given)) for _ in range(30)]
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert right == dict.fromkeys(range(4), True)
+    assert right_in_threads([functools.partial(run, given) for given in graphs], expected)
 
 
 @pytest.mark.parametrize("layer", [GCNConv, GATConv, SAGEConv])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from torch_geometric.utils import add_self_loops, degree, dropout_edge, remove_s
 
 import gnnscript
 from gnnscript.testing import BareProcess, assert_scripts_like_eager
+from passes.threads import right_in_threads
 
 pytestmark = pytest.mark.usefixtures("native", "auto")
 
@@ -418,19 +419,12 @@ def test_threads_keep_apart() -> None:
     graphs = [graph(8 + seed, 30 + seed, seed) for seed in range(4)]
     with torch.no_grad():
         expected = [model(*given) for given in graphs]
-    right: dict[int, bool] = {}
 
-    def work(number: int) -> None:
+    def run(given: tuple[Tensor, ...]) -> list[Tensor]:
         with torch.no_grad():
-            outs = [scripted(*graphs[number]) for _ in range(40)]
-        right[number] = all(torch.allclose(out, expected[number], atol=1e-5) for out in outs)
+            return [scripted(*given) for _ in range(40)]
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert right == dict.fromkeys(range(4), True)
+    assert right_in_threads([functools.partial(run, given) for given in graphs], expected)
 
 
 def test_what_is_known_ends_with_forward() -> None:

@@ -42,7 +42,7 @@ def share(active: bool) -> None:
 
 def find(key: str, sizes: Sequence[int], given: Sequence[Tensor | None]) -> list[Tensor]:
     """As ``find_known``."""
-    if _traces() and _trace.active and _counted(given):
+    if _keeps(given):
         for known in _trace.known:
             if (
                 known.key == key
@@ -58,7 +58,7 @@ def keep(
     key: str, sizes: Sequence[int], made: list[Tensor], given: Sequence[Tensor | None]
 ) -> None:
     """As ``keep_known``."""
-    if _traces() and _trace.active and _counted(given):
+    if _keeps(given):
         _trace.known += (_Known(key, sizes, given, _versions(given), made),)
 
 
@@ -67,9 +67,11 @@ def _traces() -> bool:
     return torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
 
 
-def _counted(tensors: Sequence[Tensor | None]) -> bool:
-    """Says whether writes to all of them are counted, as they are not in inference mode."""
-    return not any(tensor is not None and tensor.is_inference() for tensor in tensors)
+def _keeps(given: Sequence[Tensor | None]) -> bool:
+    """Says whether what comes of tensors is kept: in a trace, where writes to them are counted."""
+    if not _traces() or not _trace.active:
+        return False
+    return not any(tensor is not None and tensor.is_inference() for tensor in given)
 
 
 def _equal(one: int, other: int) -> bool:

@@ -37,8 +37,9 @@ def share_plans(program: Program, *, exported: bool = False) -> None:
     repeats = share_repeats(program, exported=exported)
     owner = program.owners.get(id(program.root.module))
     for method in owner.methods if owner is not None else ():
-        sorts = not exported and method.name == "forward" and _sorts(method.node.body, []) > 1
-        if method.name == "forward" and (repeats or sorts):
+        if method.name != "forward":
+            continue
+        if repeats or (not exported and _sorts(method.node.body, []) > 1):
             taken = set(names_read(method.node)) | {a.arg for a in method.node.args.args}
             taken |= {n.id for n in ast.walk(method.node) if isinstance(n, ast.Name)}
             body = _ended(method.node.body, taken)

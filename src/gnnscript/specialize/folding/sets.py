@@ -161,10 +161,10 @@ class Sets(Folding):
         return None if name is None else self._operate(name, left, right)
 
     def augment_set(self, held: Folded, op: ast.operator, given: Folded) -> bool:
-        """``held |= given`` and the like; whether it was one."""
-        if static_type(held[0]).name != "Set" or type(op) not in _OPERATORS:
+        """``held |= given`` and the like, of a set of run time; whether it was one."""
+        name = _OPERATORS.get(type(op))
+        if name is None:
             return False
-        name = _OPERATORS[type(op)]
         method = next(key for key, value in _IN_PLACE.items() if value == name)
         self.method_of_set(held[0], self.needed(*held), method, [given])
         return True
